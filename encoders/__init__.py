@@ -1,0 +1,1 @@
+"""The models: video encoders and captioners. Imports nothing of the pipeline."""

@@ -1,0 +1,97 @@
+"""Every error Telecine raises on purpose, split by what the caller does next.
+
+    TelecineError           print the message, no traceback, leave with `exit_code`
+    ├── UsageError          the command, a spec or a dataset named is wrong: correct it        (2)
+    ├── StorageError        the object store or disk said no: credentials, bucket, space       (3)
+    │   ├── NotFound        there is no such object, bucket or folder
+    │   ├── AccessDenied    the credentials in force may not do this
+    │   └── Changed         the object is no longer the version that was scanned
+    ├── CommitError         a table commit failed; nothing of it is visible: run again         (4)
+    └── ClusterError        Ray could not start, join or keep going                            (5)
+
+    MediaError              one source or clip is bad: becomes a row, never ends the run
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class TelecineError(Exception):
+    """A failure with a message for the user: what was given, what was expected, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(TelecineError):
+    exit_code = 2
+
+
+class StorageError(TelecineError):
+    exit_code = 3
+
+
+class NotFound(StorageError):
+    pass
+
+
+class AccessDenied(StorageError):
+    pass
+
+
+class Changed(StorageError):
+    pass
+
+
+class CommitError(TelecineError):
+    exit_code = 4
+
+
+class ClusterError(TelecineError):
+    exit_code = 5
+
+
+class Reason(StrEnum):
+    """Why footage is not in a build. A closed set: tables, reports and docs use these words."""
+
+    # A source that cannot be used: `sources.reason`
+    EMPTY = "empty"  # zero bytes
+    UNRECOGNISED = "unrecognised"  # no media format we open (scripts and playlists included)
+    NO_VIDEO = "no_video"  # media without a video stream: audio, subtitles
+    NO_FRAMES = "no_frames"  # a video stream that yields no frame: an init segment, a cut file
+    CORRUPT = "corrupt"  # the demuxer or decoder refuses it
+    ENCRYPTED = "encrypted"  # protected samples
+    UNSUPPORTED = "unsupported"  # a codec, pixel format or animation we do not decode
+    TOO_LARGE = "too_large"  # more pixels, frames or seconds than the spec allows
+    HDR = "hdr"  # PQ or HLG where the spec says `hdr = "reject"`
+    UNREADABLE = "unreadable"  # vanished, changed or forbidden while it was read
+
+    # A span of frames left out by the scan: `sources.dropped[].reason`
+    TOO_SHORT = "too_short"  # shorter than `min_seconds`
+    BLACK = "black"  # black throughout
+    FROZEN = "frozen"  # not one frame differs from the one before
+
+    # A clip left out of a build: `samples.reason`
+    NO_BUCKET = "no_bucket"  # smaller or shorter than the smallest rung
+    SOURCE_MISSING = "source_missing"  # the footage is gone
+    SOURCE_CHANGED = "source_changed"  # the object was replaced since its scan
+    FRAMES_MISMATCH = "frames_mismatch"  # the span no longer decodes to the frames the scan saw
+    UNDECODABLE = "undecodable"  # the decoder refuses the span
+    NOT_FINITE = "not_finite"  # the encoder returned NaN or infinity
+
+    # Any worker, after a retry
+    CRASHED = "crashed"  # its process died
+    OUT_OF_MEMORY = "out_of_memory"  # its process was killed for memory
+    TIMEOUT = "timeout"  # it made no progress for its size
+
+
+class MediaError(Exception):
+    """One source or clip cannot be used. Caught once per step and kept as a row."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[MediaError], tuple[Reason, str]]:
+        return MediaError, (self.reason, self.detail)

@@ -1,0 +1,30 @@
+"""Names for things by what they are: SHA-256 of canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+JsonValue: TypeAlias = (
+    "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
+)
+
+
+def canonical_json(value: JsonValue) -> str:
+    """One text per value: sorted keys, no spaces, no NaN, Unicode as it is."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def fingerprint(value: JsonValue) -> str:
+    """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+    # A lone surrogate (a file name that is not UTF-8) has no UTF-8 form but must have a name.
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def short_id(kind: str, *parts: JsonValue) -> str:
+    """128-bit identifier of a row: 32 hexadecimal digits, safe as a WebDataset key (no dot)."""
+    return fingerprint([kind, *parts])[:32]

@@ -1,0 +1,294 @@
+"""The tables: one frozen row type each, one line of text and a unit per column. The glossary.
+
+Rows hold no wall-clock time and nothing that depends on which worker made them, so that two runs
+over the same footage leave equal rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+
+def column(text: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field with its line of documentation."""
+    return field(default=default, metadata={"text": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedSpan:
+    """Frames that the scan left out."""
+
+    start_frame: int = column("ordinal of the first frame, from 0")
+    num_frames: int = column("frames")
+    start_pts: int = column("source time base, included")
+    end_pts: int = column("source time base, excluded")
+    reason: str = column("too_short, black or frozen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is known of one object at one time. The row in force has its URI's highest revision."""
+
+    uri: str = column("absolute path or s3://bucket/key, the key as it is, never quoted")
+    revision: int = column("0, 1, 2, ... per URI: a replaced or retried object gets another row")
+    source_id: str = column("128-bit hash of URI and version")
+    version: str = column("ETag, or size and modification time in ns on disk")
+    size_bytes: int = column("bytes")
+    kind: str = column("video, image, or empty where content could not tell")
+    status: str = column("scanned, rejected or duplicate")
+    reason: str = column("why it was rejected, one of errors.Reason; else empty", "")
+    detail: str = column("the decoder's or store's own words", "")
+    duplicate_of: str = column("source_id of the object with the same bytes, or empty", "")
+    content_digest: str = column("SHA-256 over the SHA-256 of each 8 MiB block", "")
+    sidecar_uri: str = column("caption file beside it, or empty", "")
+    sidecar_version: str = column("the caption file's version, or empty", "")
+    scan_fingerprint: str = column("of the scan spec and the pixel contract")
+
+    # What the header says
+    container: str = column("FFmpeg's or Pillow's name of the format", "")
+    codec: str = column("FFmpeg's or Pillow's name", "")
+    profile: str = column("codec profile", "")
+    pixel_format: str = column("FFmpeg's or Pillow's name", "")
+    bit_depth: int = column("bits per component", 0)
+    coded_width: int = column("px before rotation and square pixels", 0)
+    coded_height: int = column("px before rotation and square pixels", 0)
+    rotation_degrees: int = column("counter-clockwise turn that displays it: 0, 90, 180, 270", 0)
+    mirrored: bool = column("flipped left to right before the turn", False)
+    sample_aspect_num: int = column("pixel width", 1)
+    sample_aspect_den: int = column("pixel height", 1)
+    color_matrix: str = column("bt709, bt601, bt2020, smpte240m, fcc or rgb, after defaults", "")
+    color_range: str = column("limited or full, after defaults", "")
+    color_transfer: str = column("sdr, pq or hlg", "")
+    color_primaries: str = column("as tagged, or empty", "")
+    interlaced: bool = column("deinterlaced, one frame per frame", False)
+    header_fps_num: int = column("average rate that the header claims", 0)
+    header_fps_den: int = column("average rate that the header claims", 1)
+    header_num_frames: int = column("frames that the header claims, 0 if silent", 0)
+    header_duration_seconds: float = column("seconds that the header claims, 0 if silent", 0.0)
+    num_video_streams: int = column("streams", 0)
+    stream_index: int = column("the stream used, among all streams", 0)
+
+    # What decoding it showed
+    width: int = column("displayed px: turned, square pixels", 0)
+    height: int = column("displayed px: turned, square pixels", 0)
+    num_frames: int = column("frames decoded = frames_kept + frames_dropped", 0)
+    frames_kept: int = column("frames inside clips", 0)
+    frames_dropped: int = column("frames inside dropped spans", 0)
+    dropped: tuple[DroppedSpan, ...] = column("the dropped spans, in order", ())
+    num_shots: int = column("shots", 0)
+    num_clips: int = column("clips", 0)
+    timing: str = column("pts, or ordinal where stamps are absent or do not rise", "")
+    time_base_num: int = column("seconds per pts tick", 0)
+    time_base_den: int = column("seconds per pts tick", 1)
+    fps_num: int = column("nominal frames per second: most frames are this far apart", 0)
+    fps_den: int = column("nominal frames per second", 1)
+    start_pts: int = column("source time base, included", 0)
+    end_pts: int = column("source time base, excluded", 0)
+    duration_seconds: float = column("(end_pts - start_pts) × time base", 0.0)
+    decode_errors: int = column("packets that the decoder refused and went on from", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A half-open span of one source that lies inside one shot; an image is a clip of one frame."""
+
+    clip_id: str = column("128-bit hash of source, span and scan spec; the WebDataset key")
+    source_id: str = column("the source")
+    scan_fingerprint: str = column("of the scan spec and the pixel contract")
+    kind: str = column("video or image")
+    shot: int = column("number of the shot in its source, from 0")
+    start_frame: int = column("ordinal of the first frame in its source, from 0")
+    num_frames: int = column("frames decoded in the span")
+    start_pts: int = column("source time base, included")
+    end_pts: int = column("source time base, excluded")
+    time_base_num: int = column("seconds per pts tick")
+    time_base_den: int = column("seconds per pts tick")
+    timing: str = column("pts, or ordinal (pts counts frames)")
+    fps_num: int = column("nominal frames per second")
+    fps_den: int = column("nominal frames per second")
+    variable_rate: bool = column("frames are unevenly spaced: encoded at the nominal rate")
+    duration_seconds: float = column("(end_pts - start_pts) × time base; 0 for an image")
+    width: int = column("displayed px")
+    height: int = column("displayed px")
+    num_stills: int = column("rows in `stills`")
+    stills_digest: str = column("SHA-256 over the stills' JPEG bytes, in order")
+
+    motion: float = column("mean picture change from frame to frame, 0..1 of full scale")
+    temporal_information: float = column("TI of ITU-T P.910: maximum over frames, 8-bit levels")
+    spatial_information: float = column("SI of ITU-T P.910: maximum over stills, 8-bit levels")
+    camera_x: float = column("median drift of the whole picture, widths per second, right > 0")
+    camera_y: float = column("median drift of the whole picture, heights per second, down > 0")
+    subject_motion: float = column("change left after the drift is taken out, 0..1 of full scale")
+    change: float = column("difference of first and last still, 0..1 of full scale")
+    brightness: float = column("mean luma, 0..1 of full range")
+    contrast: float = column("standard deviation of luma, 0..1 of full range")
+    saturation: float = column("mean HSV saturation of the stills, 0..1")
+    sharpness: float = column("log10(1 + variance of the Laplacian of luma), median over stills")
+    black_share: float = column("share of frames that are black, 0..1")
+    frozen_share: float = column("share of frames equal to the one before, 0..1")
+    letterbox_left: int = column("px of black bar, displayed")
+    letterbox_right: int = column("px of black bar, displayed")
+    letterbox_top: int = column("px of black bar, displayed")
+    letterbox_bottom: int = column("px of black bar, displayed")
+    dominant_colors: tuple[str, ...] = column("up to three colour names, most common first")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Still:
+    """A small frame of a clip, for captioners, scorers and people."""
+
+    clip_id: str = column("the clip")
+    source_id: str = column("the source")
+    position: int = column("0, 1, 2, ... in time order")
+    pts: int = column("source time base: the frame's own stamp")
+    seconds: float = column("since the clip's first frame")
+    width: int = column("px")
+    height: int = column("px")
+    jpeg: bytes = column("JPEG, full-range BT.601 as JFIF has it, sRGB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """What one captioner said of one clip."""
+
+    clip_id: str = column("the clip")
+    captioner: str = column("name: sidecar, signal, ...")
+    captioner_fingerprint: str = column("of the captioner's spec, weights included")
+    input_digest: str = column("of what it was given: stills, measurements, sidecar version")
+    outcome: str = column("ok, empty, refused, truncated or failed")
+    text: str = column("the caption, or empty")
+    detail: str = column("why it failed, or empty", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One clip in one build. Its shard's facts ride along: they cannot be committed apart."""
+
+    build_id: str = column("the build")
+    plan: int = column("number of the plan within its build that made this row, from 0")
+    clip_id: str = column("the clip")
+    outcome: str = column("kept or dropped")
+    reason: str = column("why it was dropped, one of errors.Reason; else empty", "")
+    detail: str = column("the failure's own words", "")
+    text_digest: str = column("SHA-256 of the caption in the sample", "")
+    shard_id: str = column("128-bit hash of the build and the members planned", "")
+    shard_path: str = column("relative to the dataset", "")
+    shard_sha256: str = column("of the tar", "")
+    shard_bytes: int = column("size of the tar", 0)
+    shard_samples: int = column("samples in the tar", 0)
+    position: int = column("of the sample in its shard, from 0", 0)
+    resolution: int = column("bucket: px of the short side", 0)
+    aspect: str = column("bucket: width x height, as in 16x9", "")
+    duration: str = column("bucket: image, or seconds, as in 4s", "")
+    copied_from: str = column("shard_id whose latents were copied, or empty if encoded", "")
+    latent_offset: int = column("byte offset of the latent member's data in the tar", 0)
+    latent_bytes: int = column("bytes of the latent member", 0)
+    latent_shape: tuple[int, ...] = column("C, T', H', W'", ())
+    latent_mean: float = column("of all values", 0.0)
+    latent_std: float = column("of all values", 0.0)
+    latent_absmax: float = column("largest magnitude", 0.0)
+    encoded_width: int = column("px after the crop to the grid", 0)
+    encoded_height: int = column("px after the crop to the grid", 0)
+    crop_x: int = column("px left of the crop, displayed picture", 0)
+    crop_y: int = column("px above the crop, displayed picture", 0)
+    encoded_frames: int = column("frames encoded, at the encoded rate", 0)
+    frames_left_out: int = column("frames at the clip's end beyond the temporal grid", 0)
+    fps_num: int = column("encoded frames per second", 0)
+    fps_den: int = column("encoded frames per second", 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """One event in a build's life. A plan pins the table versions it is a pure function of."""
+
+    build_id: str = column("128-bit hash of the build's spec")
+    name: str = column("folder under shards/")
+    sequence: int = column("0, 1, 2, ... over all builds: the order of events")
+    event: str = column("planned, completed or promoted")
+    plan: int = column("number of the plan within its build, from 0")
+    plan_digest: str = column("SHA-256 of the plan")
+    num_shards: int = column("shards planned")
+    num_samples: int = column("samples planned")
+    replaces: tuple[str, ...] = column("shard_ids that this plan's shards stand in for", ())
+    sources_version: int = column("table version planned from, -1 if there was no table")
+    clips_version: int = column("table version planned from, -1 if there was no table")
+    captions_version: int = column("table version planned from, -1 if there was no table")
+    samples_version: int = column("table version planned from, -1 if there was no table")
+    vae: str = column("the encoder's identity, canonical JSON")
+    vae_fingerprint: str = column("of the encoder's identity")
+    pixel_fingerprint: str = column("of the pixel contract")
+    spec: str = column("the build's spec, canonical JSON")
+
+
+Row: TypeAlias = Source | Clip | Still | Caption | Sample | Build
+
+TABLES: dict[str, type[Row]] = {
+    "sources": Source,
+    "clips": Clip,
+    "stills": Still,
+    "captions": Caption,
+    "samples": Sample,
+    "builds": Build,
+}
+
+_SCALARS: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    bytes: pa.binary(),
+}
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if typing.get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(typing.get_args(hint)[0]))
+    if dataclasses.is_dataclass(hint):
+        return pa.struct([(name, _arrow_type(t)) for name, t in _hints(hint).items()])
+    raise TypeError(f"no Arrow type for {hint!r}")
+
+
+def _hints(row: Any) -> dict[str, Any]:
+    return typing.get_type_hints(row)
+
+
+def arrow_schema(row: type[Row]) -> pa.Schema:
+    """The Arrow schema of a row type; each field's metadata holds its line of text."""
+    text = {f.name: f.metadata["text"] for f in dataclasses.fields(row)}
+    return pa.schema(
+        pa.field(name, _arrow_type(hint), nullable=False, metadata={"text": text[name]})
+        for name, hint in _hints(row).items()
+    )
+
+
+RowType = typing.TypeVar("RowType", bound=Row)
+
+
+def to_arrow(rows: Iterable[RowType], row: type[RowType]) -> pa.Table:
+    return pa.Table.from_pylist([dataclasses.asdict(r) for r in rows], schema=arrow_schema(row))
+
+
+def from_arrow(table: pa.Table, row: type[RowType]) -> list[RowType]:
+    """Rows of a table that has all of the type's columns (others are left aside)."""
+    hints = _hints(row)
+    columns = {name: _decoder(hint) for name, hint in hints.items()}
+    picked = table.select(list(hints)).to_pylist()
+    return [row(**{name: read(r[name]) for name, read in columns.items()}) for r in picked]
+
+
+def _decoder(hint: Any) -> Any:
+    if typing.get_origin(hint) is not tuple:
+        return lambda value: value
+    item = typing.get_args(hint)[0]
+    if dataclasses.is_dataclass(item) and not isinstance(item, types.GenericAlias):
+        return lambda values: tuple(item(**value) for value in values)
+    return tuple

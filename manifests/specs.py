@@ -1,0 +1,145 @@
+"""Specs: everything that changes bytes, and nothing else.
+
+A dataset's `telecine.toml` is one `DatasetSpec`. Options that only change speed are `RunOptions`
+(pipeline/recipes.py), a type of their own, so that a speed knob can never reach a fingerprint.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from manifests.fingerprint import JsonValue, fingerprint
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.canonical())
+
+    def canonical(self) -> dict[str, JsonValue]:
+        return self.model_dump(mode="json")
+
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class StillSpec(Spec):
+    """The small frames of a clip that captioners, scorers and people look at."""
+
+    per_second: Annotated[float, Field(gt=0, le=30)] = 1.0
+    minimum: Positive = 3
+    maximum: Positive = 64
+    short_side: Annotated[int, Field(ge=16)] = 384  # px, at most
+    quality: Annotated[int, Field(ge=1, le=95)] = 87  # JPEG
+
+    @model_validator(mode="after")
+    def _ordered(self) -> StillSpec:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum ({self.minimum}) is above maximum ({self.maximum})")
+        return self
+
+
+class ScanSpec(Spec):
+    """How sources become clips. `version` rises when the code would cut or measure differently."""
+
+    version: Literal[1] = 1
+    min_seconds: Annotated[float, Field(gt=0)] = 1.0
+    max_seconds: Annotated[float, Field(gt=0)] = 60.0
+    max_pixels: Positive = 2**26  # width × height of one frame, bounded before memory is taken
+    max_source_seconds: Positive = 12 * 3600
+    stills: StillSpec = StillSpec()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScanSpec:
+        # An even split of a shot just over max_seconds gives halves; they must not be too short.
+        if self.max_seconds < 2 * self.min_seconds:
+            raise ValueError(
+                f"max_seconds ({self.max_seconds}) must be at least twice "
+                f"min_seconds ({self.min_seconds})"
+            )
+        return self
+
+
+class PixelSpec(Spec):
+    """The pixel contract (docs/pixels.md). `version` rises when any pixel would differ."""
+
+    version: Literal[1] = 1
+    hdr: Literal["tonemap", "reject"] = "tonemap"
+
+
+class CaptionSpec(Spec):
+    captioner: str = "auto"
+
+
+class VaeSpec(Spec):
+    """The video encoder. `fps` asks for one frame rate; by default a clip keeps its own."""
+
+    encoder: str = "dct"
+    patch: Positive = 2  # trainer's spatial patch; the crop grid is spatial stride × patch
+    fps: str | None = None  # e.g. "24" or "30000/1001"
+
+    @field_validator("fps")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            rate = Fraction(value)
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"{value!r} is no frame rate; write 24 or 30000/1001") from error
+        if not 0 < rate <= 240:
+            raise ValueError(f"{value!r} is no frame rate between 0 and 240")
+        return str(rate)
+
+
+class BucketSpec(Spec):
+    """Rungs: resolution in px of the short side, aspect as width:height, duration in seconds."""
+
+    resolutions: tuple[Positive, ...] = (144, 240, 360, 480, 720, 1080, 1440, 2160)
+    aspects: tuple[str, ...] = (
+        "9:21", "9:16", "2:3", "3:4", "1:1", "4:3", "3:2", "16:9", "21:9",
+    )  # fmt: skip
+    durations: tuple[Annotated[float, Field(gt=0)], ...] = (1, 2, 4, 8, 16, 32, 60)
+
+    @field_validator("resolutions", "durations")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or list(value) != sorted(set(value)):
+            raise ValueError(f"rungs must rise and not repeat: {list(value)}")
+        return value
+
+    @field_validator("aspects")
+    @classmethod
+    def _aspects(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            width, _, height = text.partition(":")
+            if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+                raise ValueError(f"{text!r} is no aspect; write width:height, as in 16:9")
+        if not value or len(set(value)) != len(value):
+            raise ValueError(f"aspects must be there and not repeat: {list(value)}")
+        return value
+
+
+class ShardSpec(Spec):
+    target_bytes: Annotated[int, Field(ge=1_000_000)] = 512_000_000
+
+
+class DatasetSpec(Spec):
+    """`telecine.toml`: one table per step, defaults in code, unknown keys refused."""
+
+    scan: ScanSpec = ScanSpec()
+    pixels: PixelSpec = PixelSpec()
+    caption: CaptionSpec = CaptionSpec()
+    vae: VaeSpec = VaeSpec()
+    buckets: BucketSpec = BucketSpec()
+    shards: ShardSpec = ShardSpec()
+
+    @property
+    def scan_fingerprint(self) -> str:
+        """What clips and stills depend on: the cut rules, and the pixels the stills are made of."""
+        return fingerprint({"scan": self.scan.canonical(), "pixels": self.pixels.canonical()})

@@ -1,0 +1,1 @@
+"""What happens, in order: recipes.py first, then one file per verb."""
