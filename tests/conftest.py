@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Ray's worker processes import what the tests hand them.
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+
 
 @pytest.fixture(scope="session")
 def footage() -> Path:

@@ -1,0 +1,279 @@
+"""Ray: a pool of worker processes that each take one item at a time, and may die.
+
+    items ──▶ worker ──▶ Done(item, result)
+                  ╳ ───▶ one retry on a fresh worker ──▶ Lost(item, reason, detail)
+
+One item in flight per worker means that the driver knows when each item began, so a decode that
+makes no progress can be ended, and that a dying worker costs one item (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from infra.errors import ClusterError, Reason, TelecineError
+
+# Read by Ray as it is imported: nothing here asks for a network, and a GPU stays visible to the
+# workers that ask for none of it.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+import ray.exceptions
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MakeWorker: TypeAlias = Callable[[], Callable[[Item], Result]]
+
+OBJECT_STORE_BYTES = 256 * 2**20  # rows, stills and receipts; pixels never travel
+READY_SECONDS = 600  # for the first worker of a pool; clusters may have to add a machine
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Item, Result]):
+    item: Item
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Generic[Item]):
+    """The item's worker died, or ran out of time, and so did the one that tried again."""
+
+    item: Item
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker needs, and how many there are at most (None: as many as fit)."""
+
+    cpus: float = 1
+    gpus: float = 0
+    workers: int | None = None
+
+
+@contextmanager
+def cluster(address: str | None = None, workers: int | None = None) -> Iterator[None]:
+    """Join the cluster at `address` (or RAY_ADDRESS), or start Ray on this machine."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        _check_shared_memory()
+        options = {
+            "address": "local",
+            "num_cpus": max(workers or 0, os.cpu_count() or 1),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise ClusterError(
+            f"could not {where}: {error}. Check the address (host:port of the head node), or "
+            "leave out --ray-address and RAY_ADDRESS to run on this machine alone."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_shared_memory() -> None:
+    shared = Path("/dev/shm")
+    if shared.is_dir() and (free := shutil.disk_usage(shared).free) < OBJECT_STORE_BYTES:
+        raise ClusterError(
+            f"Ray needs {OBJECT_STORE_BYTES // 2**20} MiB of shared memory and {shared} has "
+            f"{free // 2**20} MiB free. In a container, start it with --shm-size=1g."
+        )
+
+
+def pool_size(resources: Resources) -> int:
+    """How many such workers the cluster holds at once, at least one."""
+    total = ray.cluster_resources()
+    fits = [total.get("CPU", 0) / resources.cpus] if resources.cpus else []
+    if resources.gpus:
+        fits.append(total.get("GPU", 0) / resources.gpus)
+    count = max(1, int(min(fits, default=1)))
+    return min(count, resources.workers) if resources.workers else count
+
+
+@ray.remote
+class _Host:
+    """The process that hosts one worker."""
+
+    def __init__(self, make_worker: MakeWorker[Any, Any]) -> None:
+        self._make_worker = make_worker
+
+    def ready(self) -> None:
+        # Not in __init__: an error raised there comes back as text, without its type.
+        self._work = self._make_worker()
+
+    def work(self, item: Any) -> Any:
+        return self._work(item)
+
+
+@dataclass
+class _Task(Generic[Item]):
+    item: Item
+    attempts_left: int
+
+
+@dataclass
+class _Slot(Generic[Item]):
+    """One worker process and what it is doing: nothing, getting ready, or a task."""
+
+    host: Any
+    ref: Any
+    task: _Task[Item] | None = None
+    started: float = 0.0
+
+
+class _Pool(Generic[Item, Result]):
+    def __init__(
+        self,
+        items: Iterable[Item],
+        make_worker: MakeWorker[Item, Result],
+        resources: Resources,
+        limit_seconds: Callable[[Item], float] | None,
+        attempts: int,
+    ) -> None:
+        self._items = iter(items)
+        self._retries: deque[_Task[Item]] = deque()
+        self._make_worker = make_worker
+        self._resources = resources
+        self._limit_seconds = limit_seconds
+        self._attempts = attempts
+        self._slots: list[_Slot[Item]] = []
+        self._born = time.monotonic()
+        self._any_ready = False
+
+    def run(self) -> Iterator[Done[Item, Result] | Lost[Item]]:
+        try:
+            size = pool_size(self._resources)
+            while len(self._slots) < size and (task := self._next()) is not None:
+                self._retries.append(task)  # no more processes than items
+                self._slots.append(self._start())
+            while self._slots:
+                yield from self._step()
+        finally:
+            for slot in self._slots:
+                ray.kill(slot.host)
+
+    def _start(self) -> _Slot[Item]:
+        options = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus}
+        host = _Host.options(**options).remote(self._make_worker)  # type: ignore[attr-defined]
+        return _Slot(host, host.ready.remote())
+
+    def _next(self) -> _Task[Item] | None:
+        for item in self._items:
+            return _Task(item, self._attempts)
+        return None
+
+    def _step(self) -> Iterator[Done[Item, Result] | Lost[Item]]:
+        by_ref = {slot.ref: slot for slot in self._slots}
+        finished, _ = ray.wait(list(by_ref), num_returns=1, timeout=POLL_SECONDS)
+        for ref in finished:
+            yield from self._finish(by_ref[ref])
+        yield from self._end_overdue()
+        if not self._any_ready and time.monotonic() - self._born > READY_SECONDS:
+            raise ClusterError(
+                f"no worker with {self._resources.cpus} CPU and {self._resources.gpus} GPU started "
+                f"within {READY_SECONDS} s. Check that the cluster has them free."
+            )
+
+    def _finish(self, slot: _Slot[Item]) -> Iterator[Done[Item, Result] | Lost[Item]]:
+        task = slot.task
+        try:
+            result = ray.get(slot.ref)
+        except TelecineError as error:
+            # The store, the spec or the cluster: no other item would fare better.
+            raise getattr(error, "cause", error) from None
+        except ray.exceptions.RayTaskError as error:
+            if task is None:
+                raise ClusterError(f"a worker could not start: {error.cause}") from error
+            yield from self._failed(task, Reason.CRASHED, f"{error.cause!r}")
+            self._assign(slot)
+        except ray.exceptions.RayError as error:
+            if task is not None:
+                yield from self._failed(task, *_death(error))
+            elif not self._any_ready:
+                raise ClusterError(f"a worker died as it started: {error}") from error
+            self._replace(slot)
+        else:
+            self._any_ready = True
+            if task is not None:
+                yield Done(task.item, result)
+            self._assign(slot)
+
+    def _failed(self, task: _Task[Item], reason: Reason, detail: str) -> Iterator[Lost[Item]]:
+        task.attempts_left -= 1
+        if task.attempts_left > 0:
+            self._retries.append(task)
+        else:
+            yield Lost(task.item, reason, detail)
+
+    def _assign(self, slot: _Slot[Item]) -> None:
+        """Give an idle worker its next item, or end it where there is none."""
+        task = self._retries.popleft() if self._retries else self._next()
+        if task is None:
+            ray.kill(slot.host)
+            self._slots.remove(slot)
+            return
+        slot.task, slot.started = task, time.monotonic()
+        slot.ref = slot.host.work.remote(task.item)
+
+    def _replace(self, slot: _Slot[Item]) -> None:
+        """A dead worker's place is filled while there is work that nobody has begun."""
+        self._slots.remove(slot)
+        if not self._retries and (task := self._next()) is not None:
+            self._retries.append(task)
+        if self._retries:
+            self._slots.append(self._start())
+
+    def _end_overdue(self) -> Iterator[Lost[Item]]:
+        if self._limit_seconds is None:
+            return
+        for slot in list(self._slots):
+            if slot.task is None:
+                continue
+            limit = self._limit_seconds(slot.task.item)
+            if time.monotonic() - slot.started > limit:
+                ray.kill(slot.host)
+                self._replace(slot)
+                yield Lost(slot.task.item, Reason.TIMEOUT, f"not done after {limit:.0f} s")
+
+
+def _death(error: ray.exceptions.RayError) -> tuple[Reason, str]:
+    text = str(error)
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "low on memory" in text:
+        return Reason.OUT_OF_MEMORY, "its worker process was killed for memory"
+    cause = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return Reason.CRASHED, f"its worker process died: {cause}"
+
+
+def run(
+    items: Iterable[Item],
+    make_worker: MakeWorker[Item, Result],
+    *,
+    resources: Resources = Resources(),
+    limit_seconds: Callable[[Item], float] | None = None,
+    attempts: int = 2,
+) -> Iterator[Done[Item, Result] | Lost[Item]]:
+    """Each item through one worker of a pool; outcomes in the order in which they end.
+
+    `make_worker` is called once in each worker process (it loads the model). A TelecineError in a
+    worker ends the run; any other exception, or the worker's death, costs the item an attempt.
+    `limit_seconds` bounds the wall-clock time of one item; it is not tried again.
+    """
+    return _Pool(items, make_worker, resources, limit_seconds, attempts).run()
