@@ -63,4 +63,5 @@ class FrameBlock:
         stacked = np.stack(full, axis=-1).astype(np.float32)
         matrix = np.array(self.colors.matrix, np.float32).reshape(3, 3)
         mapped = stacked @ matrix.T + np.array(self.colors.offset, np.float32)
-        return np.clip(np.rint(mapped), 0, 255).astype(np.uint8)
+        rgb: Pixels = np.clip(np.rint(mapped), 0, 255).astype(np.uint8)
+        return rgb

@@ -7,7 +7,6 @@ over the same footage leave equal rows.
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -221,6 +220,7 @@ class Build:
     clips_version: int = column("table version planned from, -1 if there was no table")
     captions_version: int = column("table version planned from, -1 if there was no table")
     samples_version: int = column("table version planned from, -1 if there was no table")
+    builds_version: int = column("table version planned from, -1 if there was no table")
     vae: str = column("the encoder's identity, canonical JSON")
     vae_fingerprint: str = column("of the encoder's identity")
     pixel_fingerprint: str = column("of the pixel contract")
@@ -261,7 +261,7 @@ def _hints(row: Any) -> dict[str, Any]:
     return typing.get_type_hints(row)
 
 
-def arrow_schema(row: type[Row]) -> pa.Schema:
+def arrow_schema(row: Any) -> pa.Schema:
     """The Arrow schema of a row type; each field's metadata holds its line of text."""
     text = {f.name: f.metadata["text"] for f in dataclasses.fields(row)}
     return pa.schema(
@@ -289,6 +289,7 @@ def _decoder(hint: Any) -> Any:
     if typing.get_origin(hint) is not tuple:
         return lambda value: value
     item = typing.get_args(hint)[0]
-    if dataclasses.is_dataclass(item) and not isinstance(item, types.GenericAlias):
-        return lambda values: tuple(item(**value) for value in values)
+    if dataclasses.is_dataclass(item):
+        make: Any = item
+        return lambda values: tuple(make(**value) for value in values)
     return tuple
