@@ -1,0 +1,245 @@
+"""The tables of a dataset on disk or in object storage: append-only, one atomic commit at a time.
+
+    <dataset>/tables/<name>/_delta_log/00000000000000000007.json  the commit, by put-if-absent
+                            part-….parquet                        rows, seen once a commit names it
+
+Each table is a Delta Lake table that DuckDB, Polars, Spark and others read without this code.
+Two tables cannot commit together: writers order their commits so that the last one makes the
+work visible (stills, clips, then sources).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from pyarrow import fs
+
+from infra.errors import CommitError, StorageError, UsageError
+from manifests.schemas import TABLES, Row, arrow_schema, from_arrow, to_arrow
+
+RowType = TypeVar("RowType", bound=Row)
+
+NO_TABLE = -1  # the version of a table that does not exist
+
+_CONFIGURATION: Mapping[str, str | None] = {
+    "delta.appendOnly": "true",
+    # Opening reads the last checkpoint and the commits since.
+    "delta.checkpointInterval": "100",
+    # A plan pins table versions: the log keeps them all.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    # Keys are hashes: per-file minima and maxima prune nothing and would be most of the log.
+    "delta.dataSkippingNumIndexedCols": "0",
+}
+
+
+class Tables:
+    """Every table of one dataset, as it stood when this object first looked, plus its own appends.
+
+    A dataset has one writer at a time, and this is checked, not trusted: a commit is made for
+    exactly the version after the one last seen and never retried onto a later one, so of two runs
+    that write the same table one gets CommitError and has written nothing. Because all tables are
+    looked at together and never looked at again, no decision made from them can be out of date by
+    the time it is committed. Readers that want news make a new Tables.
+
+    `options` are deltalake's storage options (`Storage.delta_options`), empty on disk.
+    """
+
+    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
+        self.uri = uri.rstrip("/") or "/"
+        self._options = dict(options or {})
+        self._opened: dict[str, DeltaTable | None] = {}
+
+    def append(self, name: str, rows: Sequence[Row]) -> int:
+        """Commit the rows in one step and return the table's version; no rows, no commit.
+
+        Raises CommitError if nothing was committed and UsageError if the table's columns are not
+        those of this version of Telecine.
+        """
+        if not rows:
+            return self.version(name)
+        table = to_arrow(rows, TABLES[name])
+        return self._commit(name, table)
+
+    def version(self, name: str) -> int:
+        """The version in view, from 0; -1 where there is no table."""
+        table = self._table(name)
+        return NO_TABLE if table is None else table.version()
+
+    def dataset(self, name: str, version: int | None = None) -> ds.Dataset:
+        """The rows, not yet read; an empty dataset with the schema where there is no table."""
+        table = self._table(name, version)
+        if table is None:
+            return ds.dataset(arrow_schema(TABLES[name]).empty_table())
+        return table.to_pyarrow_dataset(filesystem=self._filesystem(name))
+
+    def arrow(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        filter: ds.Expression | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Rows as Arrow, in no particular order; only the columns named are read."""
+        schema = arrow_schema(TABLES[name])
+        names = list(columns) if columns is not None else schema.names
+        table = self.dataset(name, version).to_table(columns=names, filter=filter)
+        return table.cast(pa.schema([schema.field(n) for n in names]))
+
+    def rows(
+        self,
+        row: type[RowType],
+        filter: ds.Expression | None = None,
+        version: int | None = None,
+    ) -> list[RowType]:
+        """Rows as values, in no particular order."""
+        name = next(n for n, r in TABLES.items() if r is row)
+        return from_arrow(self.arrow(name, filter=filter, version=version), row)
+
+    # ── opening ──────────────────────────────────────────────────────────────────────────────────
+
+    def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
+        if not self._opened:
+            self._opened = {n: self._open(n) for n in TABLES}
+        table = self._opened[name]
+        if version is None or table is None or version == table.version():
+            return table
+        if version == NO_TABLE:
+            return None
+        if version > table.version():
+            raise UsageError(
+                f"table {name} of {self.uri} has no version {version}: its last is "
+                f"{table.version()}"
+            )
+        return self._open(name, version)
+
+    def _open(self, name: str, version: int | None = None) -> DeltaTable | None:
+        try:
+            table = DeltaTable(self._location(name), version=version, storage_options=self._options)
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"cannot open table {name} of {self.uri}: {error}") from error
+        self._check_columns(name, table)
+        return table
+
+    def _location(self, name: str) -> str:
+        """What deltalake is to be given for a plain path or an unquoted S3 URI."""
+        if re.search("%[0-9a-fA-F]{2}", self.uri):
+            raise UsageError(
+                f"{self.uri}: a dataset's name cannot hold % and two hexadecimal digits, which "
+                "the table format would take for a quoted character; choose another name"
+            )
+        scheme, separator, key = self.uri.partition("://")
+        return (
+            f"{scheme}://{quote(key)}/tables/{name}" if separator else f"{self.uri}/tables/{name}"
+        )
+
+    def _filesystem(self, name: str) -> fs.FileSystem | None:
+        """On disk Arrow reads by itself, twice as fast as through deltalake; None in a store."""
+        if "://" in self.uri:
+            return None
+        return fs.SubTreeFileSystem(f"{self.uri}/tables/{name}", fs.LocalFileSystem())
+
+    def _check_columns(self, name: str, table: DeltaTable) -> None:
+        found = {f.name: f.type for f in pa.schema(table.schema().to_arrow())}
+        expected = {f.name: f.type for f in arrow_schema(TABLES[name])}
+        missing = [n for n in expected if n not in found]
+        other = [n for n in expected if n in found and not _same(found[n], expected[n])]
+        if missing or other:
+            raise UsageError(
+                f"table {name} of {self.uri} was written by another version of Telecine: "
+                f"it lacks {missing or 'nothing'} and has another type for {other or 'nothing'}; "
+                f"it has {list(found)}. Use that version, or ingest into a new dataset"
+            )
+
+    # ── committing ───────────────────────────────────────────────────────────────────────────────
+
+    def _commit(self, name: str, rows: pa.Table) -> int:
+        table = self._table(name) or self._create(name)
+        seen, commit_id = table.version(), uuid.uuid4().hex
+        properties = CommitProperties(
+            custom_metadata={"telecine_commit": commit_id}, max_commit_retries=0
+        )
+        try:
+            write_deltalake(
+                table,
+                rows,
+                mode="append",
+                commit_properties=properties,
+                writer_properties=WriterProperties(compression="ZSTD"),
+            )
+        except (DeltaError, OSError) as error:
+            self._opened[name] = self._resolve(name, seen, commit_id, error)
+        return self.version(name)
+
+    def _create(self, name: str) -> DeltaTable:
+        try:
+            table = DeltaTable.create(
+                self._location(name),
+                schema=arrow_schema(TABLES[name]),
+                mode="error",
+                configuration=_CONFIGURATION,
+                storage_options=self._options,
+            )
+        except (DeltaError, OSError) as error:
+            if self._open(name) is not None:
+                raise self._conflict(name) from error
+            raise self._failed(name, error) from error
+        self._opened[name] = table
+        return table
+
+    def _resolve(self, name: str, seen: int, commit_id: str, error: Exception) -> DeltaTable:
+        """Our own commit, if it is there after all: an answer lost on the way looks like an error.
+
+        Otherwise raises CommitError; the table stays as it was last seen.
+        """
+        try:
+            table = self._open(name)
+        except StorageError as again:
+            raise CommitError(
+                f"the store failed during a commit to {name} of {self.uri} and cannot be asked "
+                f"whether it took it: {error}. Run again: what is there will be found"
+            ) from again
+        news = (
+            []
+            if table is None
+            else table.history(table.version() - seen)
+            if table.version() > seen
+            else []
+        )
+        if any(commit.get("telecine_commit") == commit_id for commit in news):
+            assert table is not None
+            return table
+        if news or isinstance(error, CommitFailedError):
+            raise self._conflict(name) from error
+        raise self._failed(name, error) from error
+
+    def _conflict(self, name: str) -> CommitError:
+        return CommitError(
+            f"another run is writing to this dataset ({self.uri}, table {name}). Nothing of this "
+            "commit is visible. Wait for the other run to end, then run again"
+        )
+
+    def _failed(self, name: str, error: Exception) -> CommitError:
+        return CommitError(
+            f"cannot write to table {name} of {self.uri}: {error}. Nothing of this commit is "
+            "visible; correct the cause and run again"
+        )
+
+
+def _same(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Equal but for names and nullability of list elements, which formats choose as they like."""
+    if pa.types.is_list(expected) and pa.types.is_list(found):
+        return _same(found.value_type, expected.value_type)
+    if pa.types.is_struct(expected) and pa.types.is_struct(found):
+        return {f.name: f.type for f in found} == {f.name: f.type for f in expected}
+    return bool(found == expected)
