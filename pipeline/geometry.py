@@ -3,7 +3,7 @@
     coded ──square pixels──▶ square ──mirror, then turn──▶ displayed ──crop──▶ encoded
 
 A crop is given in displayed pixels, because that is what a person and a table mean by x and y;
-`to_square` says where its pixels lie before the turn, so that planes are cut first and turned after.
+`to_square` says where its pixels lie before the turn: planes are cut first and turned after.
 """
 
 from __future__ import annotations
