@@ -14,9 +14,10 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from infra.errors import ClusterError, Reason, TelecineError
@@ -62,31 +63,77 @@ class Resources:
     workers: int | None = None
 
 
-@contextmanager
-def cluster(address: str | None = None, workers: int | None = None) -> Iterator[None]:
-    """Join the cluster at `address` (or RAY_ADDRESS), or start Ray on this machine."""
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"address": address}
-    if address is None:
-        _check_shared_memory()
-        options = {
-            "address": "local",
-            "num_cpus": max(workers or 0, os.cpu_count() or 1),
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise ClusterError(
-            f"could not {where}: {error}. Check the address (host:port of the head node), or "
-            "leave out --ray-address and RAY_ADDRESS to run on this machine alone."
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+class Cluster:
+    """Ray on this machine, or the cluster at `address` (or RAY_ADDRESS): reached on first use.
+
+    Use as a context manager; a run that turns out to have nothing to do never starts Ray.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        self._address = address or os.environ.get("RAY_ADDRESS")
+        self._workers = workers
+        self._running = False
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._running:
+            ray.shutdown()
+
+    def run(
+        self,
+        items: Iterable[Item],
+        make_worker: MakeWorker[Item, Result],
+        *,
+        resources: Resources = Resources(),
+        limit_seconds: Callable[[Item], float] | None = None,
+        attempts: int = 2,
+    ) -> Iterator[Done[Item, Result] | Lost[Item]]:
+        """Each item through one worker of a pool; outcomes in the order in which they end.
+
+        `make_worker` is called once in each worker process (it loads the model). A TelecineError
+        in a worker ends the run; any other exception, or the worker's death, costs the item an
+        attempt. `limit_seconds` bounds the wall-clock time of an item; it is not tried again.
+        """
+        rest = iter(items)
+        for first in rest:
+            self._start()
+            workers = resources.workers or self._workers
+            sized = replace(resources, workers=workers)
+            pool = _Pool(chain([first], rest), make_worker, sized, limit_seconds, attempts)
+            yield from pool.run()
+
+    def _start(self) -> None:
+        if self._running:
+            return
+        options: dict[str, Any] = {"address": self._address}
+        if self._address is None:
+            _check_shared_memory()
+            options = {
+                "address": "local",
+                "num_cpus": max(self._workers or 0, os.cpu_count() or 1),
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+            }
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = (
+                f"join the Ray cluster at {self._address}"
+                if self._address
+                else "start Ray on this machine"
+            )
+            raise ClusterError(
+                f"could not {where}: {error}. Check the address (host:port of the head node), or "
+                "leave out --ray-address and RAY_ADDRESS to run on this machine alone."
+            ) from error
+        self._running = True
 
 
 def _check_shared_memory() -> None:
@@ -260,20 +307,3 @@ def _death(error: ray.exceptions.RayError) -> tuple[Reason, str]:
         return Reason.OUT_OF_MEMORY, "its worker process was killed for memory"
     cause = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return Reason.CRASHED, f"its worker process died: {cause}"
-
-
-def run(
-    items: Iterable[Item],
-    make_worker: MakeWorker[Item, Result],
-    *,
-    resources: Resources = Resources(),
-    limit_seconds: Callable[[Item], float] | None = None,
-    attempts: int = 2,
-) -> Iterator[Done[Item, Result] | Lost[Item]]:
-    """Each item through one worker of a pool; outcomes in the order in which they end.
-
-    `make_worker` is called once in each worker process (it loads the model). A TelecineError in a
-    worker ends the run; any other exception, or the worker's death, costs the item an attempt.
-    `limit_seconds` bounds the wall-clock time of one item; it is not tried again.
-    """
-    return _Pool(items, make_worker, resources, limit_seconds, attempts).run()

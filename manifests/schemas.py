@@ -215,6 +215,7 @@ class Build:
     plan_digest: str = column("SHA-256 of the plan")
     num_shards: int = column("shards planned")
     num_samples: int = column("samples planned")
+    retry: bool = column("clips that the build dropped before were planned again")
     replaces: tuple[str, ...] = column("shard_ids that this plan's shards stand in for", ())
     sources_version: int = column("table version planned from, -1 if there was no table")
     clips_version: int = column("table version planned from, -1 if there was no table")

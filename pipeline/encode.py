@@ -6,6 +6,7 @@ encoder            ████████████████      at most
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -72,10 +73,9 @@ def run_ahead(values: Iterator[Value], ahead: int) -> Iterator[Value]:
 
     def put(item: tuple[Value | None, BaseException | None]) -> None:
         while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
 
     def make() -> None:
         try:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from infra.errors import Reason, UsageError
-from infra.ray import Done, Lost, Resources, cluster, run
+from infra.ray import Cluster, Done, Lost, Resources
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    with cluster(workers=2):
-        yield
+def cluster() -> Iterator[Cluster]:
+    with Cluster(workers=2) as running:
+        yield running
 
 
 class Worker:
@@ -45,18 +45,17 @@ def make(folder: Path) -> Callable[[], Callable[[int | str], int]]:
     return lambda: Worker(folder)
 
 
-@pytest.mark.usefixtures("ray_cluster")
 class TestPool:
-    def test_every_item_ends_once(self, tmp_path: Path) -> None:
-        ends = list(run(range(20), make(tmp_path)))
+    def test_every_item_ends_once(self, cluster: Cluster, tmp_path: Path) -> None:
+        ends = list(cluster.run(range(20), make(tmp_path)))
         assert sorted(e.result for e in ends if isinstance(e, Done)) == list(range(0, 40, 2))
 
-    def test_nothing_to_do(self, tmp_path: Path) -> None:
-        assert list(run([], make(tmp_path))) == []
+    def test_nothing_to_do(self, cluster: Cluster, tmp_path: Path) -> None:
+        assert list(cluster.run([], make(tmp_path))) == []
 
-    def test_a_death_costs_its_item_alone(self, tmp_path: Path) -> None:
+    def test_a_death_costs_its_item_alone(self, cluster: Cluster, tmp_path: Path) -> None:
         items: list[int | str] = [1, "die", 2, "die once", 3, "raise", 4]
-        ends = list(run(items, make(tmp_path), resources=Resources(workers=2)))
+        ends = list(cluster.run(items, make(tmp_path), resources=Resources(workers=2)))
         done = {e.item: e.result for e in ends if isinstance(e, Done)}
         lost = {e.item: e for e in ends if isinstance(e, Lost)}
         assert done == {1: 2, 2: 4, 3: 6, 4: 8, "die once": -1}
@@ -64,14 +63,16 @@ class TestPool:
         assert "no such frame" in lost["raise"].detail
         assert len(ends) == len(items)
 
-    def test_a_hang_is_ended(self, tmp_path: Path) -> None:
+    def test_a_hang_is_ended(self, cluster: Cluster, tmp_path: Path) -> None:
         ends = list(
-            run(["hang", 1, 2], make(tmp_path), limit_seconds=lambda i: 3 if i == "hang" else 60)
+            cluster.run(
+                ["hang", 1, 2], make(tmp_path), limit_seconds=lambda i: 3 if i == "hang" else 60
+            )
         )
         lost = [e for e in ends if isinstance(e, Lost)]
         assert [(e.item, e.reason) for e in lost] == [("hang", Reason.TIMEOUT)]
         assert len(ends) == 3
 
-    def test_a_users_mistake_ends_the_run_with_its_own_error(self, tmp_path: Path) -> None:
+    def test_a_users_mistake_ends_the_run(self, cluster: Cluster, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="the spec is wrong"):
-            list(run(["usage", 1], make(tmp_path)))
+            list(cluster.run(["usage", 1], make(tmp_path)))

@@ -1,0 +1,117 @@
+"""A dataset: where it is, the specs it was made with (`telecine.toml`), and its tables."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from infra.errors import NotFound, UsageError
+from infra.storage import Storage, join
+from manifests.specs import DatasetSpec
+from manifests.tables import Tables
+
+SPEC_FILE = "telecine.toml"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    uri: str
+    storage: Storage
+    spec: DatasetSpec
+    tables: Tables
+
+    def path(self, relative: str) -> str:
+        return join(self.uri, relative)
+
+
+def open_dataset(uri: str, storage: Storage) -> Dataset:
+    """A dataset that is there. Raises UsageError where there is none."""
+    stored = _stored_spec(uri, storage)
+    if stored is None:
+        raise UsageError(
+            f"there is no dataset at {uri}: it has no {SPEC_FILE}. "
+            f"Check the name, or make one with: telecine ingest SOURCE... --dataset {uri}"
+        )
+    return Dataset(uri, storage, stored, Tables(uri, storage.delta_options(uri)))
+
+
+def create_dataset(
+    uri: str, storage: Storage, given: DatasetSpec | None, *, write: bool = True
+) -> Dataset:
+    """The dataset at `uri`, made if need be with the spec given (None: the defaults).
+
+    Raises UsageError where a key that was given differs from the stored one; keys that were not
+    given are the stored ones. `write=False` makes nothing.
+    """
+    stored = _stored_spec(uri, storage)
+    if stored is None:
+        spec = given or DatasetSpec()
+        if write:
+            text = tomli_w.dumps(_without_none(spec.model_dump(mode="json")))
+            storage.write_bytes(join(uri, SPEC_FILE), text.encode())
+    else:
+        spec = stored
+        if given is not None and (differences := _differences(stored, given)):
+            raise UsageError(
+                f"the spec given contradicts the one that {uri} was made with:\n"
+                + "\n".join(differences)
+                + f"\nLeave these keys as {join(uri, SPEC_FILE)} has them, "
+                "or ingest into a new dataset."
+            )
+    return Dataset(uri, storage, spec, Tables(uri, storage.delta_options(uri)))
+
+
+def parse_spec(text: str, where: str) -> DatasetSpec:
+    """A `telecine.toml`. Raises UsageError that names the key and what was expected."""
+    try:
+        return DatasetSpec.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise UsageError(f"{where}:\n" + "\n".join(map(_explain, error.errors()))) from error
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(map(str, error["loc"])) or "(file)"
+    if error["type"] == "extra_forbidden":
+        return f"  {key}: unknown key; see the keys there are in docs/specs.md"
+    return f"  {key} = {error['input']!r}: {error['msg']}"
+
+
+def _stored_spec(uri: str, storage: Storage) -> DatasetSpec | None:
+    where = join(uri, SPEC_FILE)
+    try:
+        return parse_spec(storage.read_bytes(where).decode(), where)
+    except NotFound:
+        return None
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: a key that is None is left out."""
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return value
+
+
+def _differences(stored: DatasetSpec, given: DatasetSpec) -> list[str]:
+    old = _flat(stored.canonical())
+    new = _flat(given.model_dump(mode="json", exclude_unset=True))
+    return [
+        f"  {key}: the dataset has {old[key]!r}, given {value!r}"
+        for key, value in sorted(new.items())
+        if old[key] != value
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: item
+        for name, part in value.items()
+        for key, item in _flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }
