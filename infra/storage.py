@@ -251,7 +251,8 @@ class Storage:
     def _s3(self) -> S3Client:
         if self._client is None or self._client[0] != os.getpid():
             session, endpoint = self._session(), self.options.endpoint_url
-            region = session.region_name or "us-east-1"
+            # Every other tool knows AWS_REGION too.
+            region = session.region_name or os.environ.get("AWS_REGION", "us-east-1")
             client = session.client("s3", region, endpoint_url=endpoint, config=_CONFIG)
             self._client = os.getpid(), client
         return self._client[1]

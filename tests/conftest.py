@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from pipeline.demo import render
 
 # Ray's worker processes import what the tests hand them.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
@@ -18,4 +29,87 @@ def footage() -> Path:
     folder = Path(os.environ.get("TELECINE_FOOTAGE", default))
     if not (folder / "INDEX.csv").exists():
         pytest.skip(f"no footage at {folder}; set TELECINE_FOOTAGE to run this test")
+    return folder
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A real S3 server process on loopback, and an empty bucket of this test's own."""
+
+    endpoint_url: str
+    bucket: str
+
+    def uri(self, *parts: str) -> str:
+        return "/".join([f"s3://{self.bucket}", *parts])
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Starts `moto_server` on a free port; its end is certain even if a test hangs."""
+    with moto_server() as endpoint_url:
+        yield endpoint_url
+
+
+@contextlib.contextmanager
+def moto_server(**environment: str) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"MOTO_S3_CUSTOM_ENDPOINTS": url} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for_port(process, port, seconds=60)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the S3 server ended with {process.returncode}"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"the S3 server did not answer on port {port} within {seconds} s")
+
+
+@pytest.fixture
+def aws_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An AWS environment with test credentials and nothing of the machine's own."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "telecine-test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "telecine-test-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    return monkeypatch
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, aws_environment: pytest.MonkeyPatch) -> S3Server:
+    """The server with a fresh bucket; AWS_ENDPOINT_URL points at it, in child processes too."""
+    aws_environment.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    server = S3Server(s3_endpoint, f"test-{uuid.uuid4().hex}")
+    request = urllib.request.Request(f"{s3_endpoint}/{server.bucket}", method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()
+    return server
+
+
+@pytest.fixture(scope="session")
+def demo_footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's footage, rendered once. Copy it before changing any of it."""
+    folder = tmp_path_factory.mktemp("demo") / "footage"
+    render(folder)
     return folder

@@ -1,0 +1,549 @@
+"""Storage on disk and against a real S3 server process: names, ranges, versions, refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pyarrow as pa
+import pytest
+from conftest import S3Server, moto_server
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infra.errors import AccessDenied, Changed, NotFound, StorageError, UsageError
+from infra.reader import BLOCK_BYTES, BlockDigest
+from infra.storage import ObjectInfo, Storage, StoreOptions, absolute, join
+
+STRANGE = [
+    "a b+c&d=(1)#%.mp4",
+    "100%/50%25.mp4",
+    "what?.mov",
+    "日本/映像 🎬.mov",
+    ".hidden/.clip.mp4",
+    "double//slash.mp4",
+    "no-extension",
+    "quote'\"<>;,@$!*~^`{}[]|\\.mp4",
+    "é.mp4",  # composed
+    "é.mp4",  # decomposed: another name
+]
+
+
+def reference_digest(data: bytes) -> str:
+    blocks = (data[i : i + BLOCK_BYTES] for i in range(0, len(data), BLOCK_BYTES))
+    return hashlib.sha256(b"".join(hashlib.sha256(b).digest() for b in blocks)).hexdigest()
+
+
+@pytest.fixture
+def storage() -> Storage:
+    return Storage()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Every test that takes it runs on disk and on S3."""
+    if request.param == "disk":
+        return str(tmp_path / "root")
+    server: S3Server = request.getfixturevalue("s3")
+    return server.uri("root")
+
+
+# ── names and listings ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_any_legal_name_survives_a_round_trip(storage: Storage, root: str, name: str) -> None:
+    if "//" in name and not root.startswith("s3://"):
+        pytest.skip("a file system has no empty folder name")
+    uri = join(root, name)
+    storage.write_bytes(uri, name.encode())
+    (listed,) = storage.list(root)
+    assert listed == storage.stat(uri) == ObjectInfo(uri, len(name.encode()), listed.version)
+    assert storage.read_bytes(listed.uri) == name.encode()
+    with storage.open(listed) as reader:
+        assert reader.read() == name.encode()
+    assert [info.uri for info in storage.list(uri)] == [uri]
+
+
+def test_keys_that_paths_would_normalise_are_themselves(storage: Storage, s3: S3Server) -> None:
+    keys = ["a/../b.mp4", "./c.mp4", "/leading.mp4", "trailing.mp4/"]
+    for key in keys:
+        storage.write_bytes(f"s3://{s3.bucket}/{key}", key.encode())
+    found = {info.uri: storage.read_bytes(info.uri) for info in storage.list(s3.uri())}
+    assert found == {f"s3://{s3.bucket}/{key}": key.encode() for key in keys}
+
+
+def test_a_listing_is_recursive_in_uri_order_and_names_what_changed(
+    storage: Storage, root: str
+) -> None:
+    names = ["b/z.mp4", "b.mp4", "b-c/x.mp4", "b/a/deep.mp4", "a.mp4"]
+    for name in names:
+        storage.write_bytes(join(root, name), b"one")
+    first = list(storage.list(root))
+    assert [info.uri for info in first] == sorted(join(root, name) for name in names)
+    storage.write_bytes(join(root, "a.mp4"), b"two")
+    changed = set(storage.list(root)) - set(first)
+    assert [info.uri for info in changed] == [join(root, "a.mp4")]
+
+
+def test_a_folder_is_not_its_longer_named_neighbour(storage: Storage, root: str) -> None:
+    for name in ["day1/a.mp4", "day10/b.mp4", "day1.mp4"]:
+        storage.write_bytes(join(root, name), b"x")
+    for typed in ["day1", "day1/"]:
+        assert [i.uri for i in storage.list(join(root, typed))] == [join(root, "day1/a.mp4")]
+
+
+def test_more_keys_than_one_page(storage: Storage, s3: S3Server) -> None:
+    uris = [s3.uri("many", f"{n:05d} +.mp4") for n in range(1105)]
+    for uri in uris:
+        storage.write_bytes(uri, b"")
+    assert [info.uri for info in storage.list(s3.uri("many"))] == uris
+
+
+def test_an_empty_bucket_lists_nothing(storage: Storage, s3: S3Server) -> None:
+    assert list(storage.list(s3.uri())) == list(storage.list(s3.uri("")))
+
+
+def test_disk_listing_follows_links_once_and_leaves_out_what_is_no_file(
+    storage: Storage, tmp_path: Path
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.mp4").write_bytes(b"x")
+    (tmp_path / "real/loop").symlink_to(tmp_path)
+    (tmp_path / "linked.mp4").symlink_to("real/a.mp4")
+    (tmp_path / "dangling.mp4").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    names = [info.uri.removeprefix(f"{tmp_path}/") for info in storage.list(str(tmp_path))]
+    assert names == ["linked.mp4", "real/a.mp4"]
+
+
+def test_a_name_that_is_not_utf8_can_be_listed_and_read(storage: Storage, tmp_path: Path) -> None:
+    name = os.fsdecode(b"bad-\xff.mp4")
+    (tmp_path / name).write_bytes(b"x")
+    (info,) = storage.list(str(tmp_path))
+    assert storage.read_bytes(info.uri) == b"x"
+
+
+def test_absolute_refuses_what_is_neither_a_path_nor_s3(tmp_path: Path) -> None:
+    assert absolute("s3://bucket/a b") == "s3://bucket/a b"
+    assert absolute("footage/../x") == str(Path.cwd() / "x")
+    for wrong in ["gs://bucket/x", "https://host/x.mp4", "s3://", "s3:///key"]:
+        with pytest.raises(UsageError, match="s3://bucket"):
+            absolute(wrong)
+
+
+# ── the reader ───────────────────────────────────────────────────────────────────────────────────
+
+STEP = st.tuples(st.integers(0, 40_000_000), st.integers(0, 3_000_000))
+SIZES = (0, 1, 300_000, BLOCK_BYTES, 2 * BLOCK_BYTES + 12_345)
+DATA = {size: random.Random(size).randbytes(size) for size in SIZES}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(STEP, max_size=12))
+def test_a_reader_gives_the_objects_bytes_and_digest(
+    storage: Storage, root: str, size: int, steps: list[tuple[int, int]]
+) -> None:
+    data, uri = DATA[size], join(root, f"{size}.bin")
+    if not storage.exists(uri):
+        storage.write_bytes(uri, data)
+    with storage.open(storage.stat(uri)) as reader:
+        for offset, length in steps:
+            at = offset % (size + 2)
+            assert reader.seek(at) == reader.tell() == at
+            assert reader.read(length) == data[at : at + length]
+        assert reader.content_digest() == reference_digest(data)
+        fetched = reader.bytes_read
+        assert reader.content_digest() == reference_digest(data)
+        assert reader.bytes_read == fetched
+
+
+@given(st.lists(STEP, max_size=20), st.integers(0, 3 * BLOCK_BYTES))
+@settings(max_examples=30, deadline=None)
+def test_a_digest_wants_only_what_it_has_not_seen(steps: list[tuple[int, int]], size: int) -> None:
+    data = bytes(size)
+    digest = BlockDigest(size)
+    for offset, length in steps:
+        start = offset % (size + 1)
+        digest.update(start, data[start : start + length])
+    left = list(digest.left())
+    assert sum(length for _, length in left) <= size
+    for offset, length in reversed(left):
+        digest.update(offset, data[offset : offset + length])
+    assert not list(digest.left())
+    assert digest.hexdigest() == reference_digest(data)
+
+
+def test_a_reader_is_a_binary_file(storage: Storage, root: str) -> None:
+    uri = join(root, "file.bin")
+    storage.write_bytes(uri, b"0123456789")
+    with storage.open(storage.stat(uri)) as reader:
+        assert reader.readable()
+        assert reader.seekable()
+        assert not reader.writable()
+        assert reader.seek(-3, io.SEEK_END) == 7
+        buffer = bytearray(8)
+        assert reader.readinto(buffer) == 3
+        assert buffer[:3] == b"789"
+        assert reader.seek(-5, io.SEEK_CUR) == 5
+        assert reader.seek(100) == 100
+        assert reader.read(1) == b""
+        with pytest.raises(ValueError, match="before the object's first byte"):
+            reader.seek(-1)
+    with pytest.raises(ValueError, match="closed"):
+        reader.read(1)
+    assert io.BufferedReader(storage.open(storage.stat(uri))).read(4) == b"0123"
+
+
+def test_reading_in_order_fetches_each_byte_once(storage: Storage, s3: S3Server) -> None:
+    size = 40 * 2**20
+    data = random.Random(1).randbytes(size)
+    storage.write_bytes(s3.uri("big"), data)
+    with storage.open(storage.stat(s3.uri("big"))) as reader:
+        parts = []
+        while part := reader.read(32_768):
+            parts.append(part)
+        assert b"".join(parts) == data
+        assert reader.content_digest() == reference_digest(data)
+        assert reader.bytes_read == size
+
+
+def test_a_far_read_fetches_little(storage: Storage, s3: S3Server) -> None:
+    storage.write_bytes(s3.uri("big"), DATA[2 * BLOCK_BYTES + 12_345])
+    with storage.open(storage.stat(s3.uri("big"))) as reader:
+        reader.seek(9_000_000)
+        reader.read(1000)
+        assert reader.bytes_read <= 256 * 2**10
+
+
+def test_two_interleaved_positions_both_grow(storage: Storage, s3: S3Server) -> None:
+    """A file whose sound lies far from its pictures is read at two places in turn."""
+    data = DATA[2 * BLOCK_BYTES + 12_345]
+    storage.write_bytes(s3.uri("big"), data)
+    with storage.open(storage.stat(s3.uri("big"))) as reader:
+        for offset in range(0, 4_000_000, 50_000):
+            for base in (0, 8_000_000):
+                reader.seek(base + offset)
+                assert reader.read(50_000) == data[base + offset :][:50_000]
+        assert reader.bytes_read < 2.5 * 8_000_000
+
+
+# ── versions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_replaced_object_is_not_read(storage: Storage, root: str) -> None:
+    uri = join(root, "clip.mp4")
+    storage.write_bytes(uri, b"a" * 3_000_000)
+    listed = storage.stat(uri)
+    reader = storage.open(listed)
+    assert reader.read(10) == b"a" * 10
+    storage.write_bytes(uri, b"b" * 3_000_000)
+    # The open file on disk is still the old one, whole; the store has only the new one.
+    with reader:
+        if root.startswith("s3://"):
+            reader.seek(2_000_000)
+            with pytest.raises(Changed, match="ingest again"):
+                reader.read(10)
+        else:
+            assert reader.content_digest() == reference_digest(b"a" * 3_000_000)
+    with pytest.raises(Changed, match="ingest again"), storage.open(listed) as reader:
+        reader.read(10)
+
+
+def test_a_file_written_to_while_it_is_read_is_noticed(storage: Storage, tmp_path: Path) -> None:
+    path = tmp_path / "growing.mp4"
+    path.write_bytes(b"a" * 100)
+    with storage.open(storage.stat(str(path))) as reader:
+        reader.read()
+        path.write_bytes(b"b" * 50)
+        with pytest.raises(Changed):
+            reader.content_digest()
+
+
+def test_a_vanished_object(storage: Storage, root: str) -> None:
+    with pytest.raises(NotFound), storage.open(ObjectInfo(join(root, "gone"), 5, "5-5")) as reader:
+        reader.read()
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("size", [0, 1000, 70 * 2**20])
+def test_upload(storage: Storage, root: str, tmp_path: Path, size: int) -> None:
+    local = tmp_path / "shard.tar"
+    data = random.Random(size).randbytes(size)
+    local.write_bytes(data)
+    storage.upload(local, join(root, "deep/er/shard.tar"))
+    assert storage.read_bytes(join(root, "deep/er/shard.tar")) == data
+    assert [i.size_bytes for i in storage.list(root)] == [size]
+
+
+def test_read_range(storage: Storage, root: str) -> None:
+    storage.write_bytes(join(root, "x"), b"0123456789")
+    assert storage.read_range(join(root, "x"), 3, 4) == b"3456"
+    assert storage.read_range(join(root, "x"), 3, 0) == b""
+    with pytest.raises(StorageError):
+        storage.read_range(join(root, "x"), 8, 4)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    storage: Storage, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError):
+        storage.write_bytes(str(tmp_path / "folder"), b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_written_files_have_ordinary_permissions(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    storage.write_bytes(str(tmp_path / "ours"), b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_storage_travels_without_its_client(storage: Storage, s3: S3Server) -> None:
+    storage.write_bytes(s3.uri("x"), b"1")
+    assert pickle.loads(pickle.dumps(storage)).read_bytes(s3.uri("x")) == b"1"
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_not_there(storage: Storage, root: str) -> None:
+    storage.write_bytes(join(root, "clips/a.mp4"), b"x")
+    missing = join(root, "clip")
+    assert storage.find(missing) is None
+    for ask in (storage.stat, storage.read_bytes, lambda uri: list(storage.list(uri))):
+        with pytest.raises(NotFound, match="check|begin so: 'root/clips/a.mp4'"):
+            ask(missing)
+
+
+def test_a_missing_bucket_is_named(storage: Storage, s3: S3Server, tmp_path: Path) -> None:
+    uri = "s3://no-such-bucket/x"
+    (tmp_path / "f").write_bytes(b"x")
+    for ask in (
+        storage.stat,
+        storage.read_bytes,
+        lambda uri: list(storage.list(uri)),
+        lambda uri: storage.write_bytes(uri, b""),
+        lambda uri: storage.upload(tmp_path / "f", uri),
+    ):
+        with pytest.raises(NotFound, match="no bucket 'no-such-bucket'"):
+            ask(uri)
+    with pytest.raises(StorageError, match="Bad Bucket!"):
+        list(storage.list("s3://Bad Bucket!/x"))
+
+
+def test_a_server_that_is_not_there_is_said_quickly(
+    storage: Storage, aws_environment: pytest.MonkeyPatch
+) -> None:
+    aws_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    begin = time.monotonic()
+    with pytest.raises(StorageError, match=r"no answer from http://127.0.0.1:1.*check the endp"):
+        list(storage.list("s3://bucket"))
+    assert time.monotonic() - begin < 20
+
+
+def test_no_credentials(storage: Storage, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    for ask in (storage.stat, storage.delta_options):
+        with pytest.raises(AccessDenied, match="set AWS_ACCESS_KEY_ID"):
+            ask(s3.uri("x"))
+    with pytest.raises(UsageError, match="nobody"):
+        Storage(StoreOptions(profile="nobody")).stat(s3.uri("x"))
+
+
+def test_an_unknown_access_key(aws_environment: pytest.MonkeyPatch) -> None:
+    with moto_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as endpoint:
+        storage = Storage(StoreOptions(endpoint_url=endpoint))
+        with pytest.raises(AccessDenied, match="does not know this access key") as refused:
+            list(storage.list("s3://bucket"))
+        with pytest.raises(AccessDenied, match="credentials in force"):
+            storage.stat("s3://bucket/x")
+    assert "telecine-test" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "message"),
+    [
+        ("localhost:9000", "http://host:port"),
+        ("http://user:hunter2@host", r"\*\*\*@host.*holds a password"),
+    ],
+)
+def test_a_wrong_endpoint(endpoint: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as refused:
+        StoreOptions(endpoint_url=endpoint)
+    assert "hunter2" not in str(refused.value)
+
+
+ANSWERS = {
+    "/bucket/forbidden": (403, "AccessDenied"),
+    "/bucket/signature": (403, "SignatureDoesNotMatch"),
+    "/bucket/clock": (403, "RequestTimeTooSkewed"),
+    "/bucket/expired": (400, "ExpiredToken"),
+    "/bucket/odd": (405, "MethodNotAllowed"),
+}
+
+
+class _Refusing(http.server.BaseHTTPRequestHandler):
+    """Answers as S3 does when it refuses, and breaks the first answer to /bucket/broken off."""
+
+    protocol_version = "HTTP/1.1"
+    broken = 0
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/bucket/broken":
+            self._break_off()
+            return
+        status, code = ANSWERS[path]
+        body = f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _break_off(self) -> None:
+        type(self).broken += 1
+        self.send_response(206)
+        self.send_header("Content-Length", "10")
+        self.end_headers()
+        self.wfile.write(b"0123456789"[: 5 if self.broken == 1 else 10])
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing(aws_environment: pytest.MonkeyPatch) -> Iterator[Storage]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Storage(StoreOptions(endpoint_url=f"http://127.0.0.1:{server.server_port}"))
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "advice"),
+    [
+        ("forbidden", AccessDenied, "the bucket's policy"),
+        ("signature", AccessDenied, "secret key is wrong"),
+        ("clock", AccessDenied, "clock is wrong"),
+        ("expired", AccessDenied, "new credentials"),
+        ("odd", StorageError, "405 MethodNotAllowed"),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    refusing: Storage, key: str, error: type[StorageError], advice: str
+) -> None:
+    with pytest.raises(error, match=advice) as refused:
+        refusing.read_bytes(f"s3://bucket/{key}")
+    assert f"s3://bucket/{key}" in str(refused.value)
+    assert "telecine-test-secret" not in str(refused.value)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(refusing: Storage) -> None:
+    _Refusing.broken = 0
+    assert refusing.read_range("s3://bucket/broken", 0, 10) == b"0123456789"
+    assert _Refusing.broken == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_forbidden_file(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    (tmp_path / "secret").chmod(0)
+    with pytest.raises(AccessDenied, match="permissions"):
+        storage.read_bytes(str(tmp_path / "secret"))
+
+
+# ── the libraries that read through it ───────────────────────────────────────────────────────────
+
+
+def test_deltalake_commits_to_the_same_store(storage: Storage, s3: S3Server) -> None:
+    """Of two commits of one version one wins, and the other goes on top of it."""
+    options = storage.delta_options(s3.uri())
+    uri = s3.uri("data%20set", "tables", "t")
+    write_deltalake(uri, pa.table({"x": [0]}), storage_options=options)
+
+    def append(number: int) -> None:
+        rows = pa.table({"x": [number]})
+        write_deltalake(uri, rows, mode="append", storage_options=options)
+
+    threads = [threading.Thread(target=append, args=(n,)) for n in range(1, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    table = DeltaTable(uri, storage_options=options)
+    assert table.version() == 6
+    assert sorted(table.to_pyarrow_table()["x"].to_pylist()) == list(range(7))
+    assert any(i.uri.startswith(s3.uri("data set/tables")) for i in storage.list(s3.uri()))
+    assert storage.delta_options("/local") == {}
+
+
+def test_pyav_decodes_from_s3_by_ranges(
+    storage: Storage, s3: S3Server, footage: Path, record_property: pytest.RecordProperty
+) -> None:
+    path = footage / "cosmoscurate__test_video_30s.mp4"
+    storage.upload(path, s3.uri("clip.mp4"))
+    info = storage.stat(s3.uri("clip.mp4"))
+    with storage.open(info) as reader, av.open(reader) as remote, av.open(str(path)) as local:
+        frames = sum(1 for _ in remote.decode(video=0))
+        assert frames == sum(1 for _ in local.decode(video=0)) > 0
+        assert reader.content_digest() == reference_digest(path.read_bytes())
+        record_property("bytes_read_per_byte", reader.bytes_read / info.size_bytes)
+        assert reader.bytes_read <= 1.2 * info.size_bytes
+
+
+def test_a_span_of_a_long_file_costs_few_bytes(
+    storage: Storage, s3: S3Server, footage: Path, tmp_path: Path
+) -> None:
+    """Two seconds from the middle of a file made sixty times as long by remuxing."""
+    path = tmp_path / "long.mp4"
+    seconds = _repeat(footage / "cosmoscurate__test_video_30s.mp4", path, times=60)
+    storage.upload(path, s3.uri("long.mp4"))
+    info = storage.stat(s3.uri("long.mp4"))
+    with storage.open(info) as reader, av.open(reader) as media:
+        stream = media.streams.video[0]
+        assert stream.time_base is not None
+        media.seek(int(seconds / 2 / stream.time_base), stream=stream)
+        begin = next(media.decode(stream)).time
+        for frame in media.decode(stream):
+            if frame.time - begin > 2:
+                break
+        print(f"{reader.bytes_read} of {info.size_bytes} bytes for 2 of {seconds:.0f} s")
+        assert reader.bytes_read < 0.05 * info.size_bytes
+
+
+def _repeat(source: Path, target: Path, times: int) -> float:
+    """Remux a file's pictures end to end; returns the length in seconds."""
+    with av.open(str(target), "w") as out:
+        stream, end = None, 0
+        for _ in range(times):
+            with av.open(str(source)) as media:
+                video = media.streams.video[0]
+                stream = stream or out.add_stream_from_template(video)
+                first = end
+                for packet in media.demux(video):
+                    if packet.dts is None or packet.pts is None or packet.duration is None:
+                        continue
+                    packet.pts, packet.dts = packet.pts + first, packet.dts + first
+                    end = max(end, packet.dts + packet.duration)
+                    packet.stream = stream
+                    out.mux(packet)
+        assert stream is not None
+        assert video.time_base is not None
+        return float(end * video.time_base)
