@@ -14,20 +14,13 @@ from PIL import Image, ImageOps
 from pipeline.demo import FILMS, Film, render
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    render(folder)
-    return folder
-
-
 def frames_of(path: Path) -> list[av.VideoFrame]:
     with av.open(str(path)) as container:
         return list(container.decode(video=0))
 
 
-def test_every_kind_of_file_is_there(demo: Path) -> None:
-    names = {path.name for path in demo.iterdir()}
+def test_every_kind_of_file_is_there(demo_footage: Path) -> None:
+    names = {path.name for path in demo_footage.iterdir()}
     assert names == {
         *(film.name for film in FILMS),
         "broken.mp4", "photo.jpg", "picture.png", "square with caption.txt", "subtitled.srt",
@@ -40,8 +33,8 @@ def test_every_kind_of_file_is_there(demo: Path) -> None:
 
 
 @pytest.mark.parametrize("film", FILMS, ids=lambda film: film.name)
-def test_a_film_has_its_size_rate_depth_and_turn(demo: Path, film: Film) -> None:
-    frames = frames_of(demo / film.name)
+def test_a_film_has_its_size_rate_depth_and_turn(demo_footage: Path, film: Film) -> None:
+    frames = frames_of(demo_footage / film.name)
     assert len(frames) == sum(round(shot.seconds * film.fps) for shot in film.shots)
     first = frames[0]
     turned = film.rotation == 90
@@ -53,9 +46,11 @@ def test_a_film_has_its_size_rate_depth_and_turn(demo: Path, film: Film) -> None
     assert np.allclose(seconds, np.arange(len(frames)) / film.fps, atol=1e-3)
 
 
-def test_cuts_are_hard_and_shots_move(demo: Path) -> None:
+def test_cuts_are_hard_and_shots_move(demo_footage: Path) -> None:
     film = FILMS[0]
-    gray = [f.to_ndarray(format="gray").astype(np.int16) for f in frames_of(demo / film.name)]
+    gray = [
+        f.to_ndarray(format="gray").astype(np.int16) for f in frames_of(demo_footage / film.name)
+    ]
     steps = np.array([np.abs(b - a).mean() for a, b in itertools.pairwise(gray)])
     lengths = [round(shot.seconds * film.fps) for shot in film.shots]
     cuts = np.cumsum(lengths)[:-1] - 1  # step k leads from frame k to k + 1
@@ -64,17 +59,17 @@ def test_cuts_are_hard_and_shots_move(demo: Path) -> None:
     assert steps[cuts].min() > 3 * inside.max()
 
 
-def test_ten_bit_footage_uses_its_ten_bits(demo: Path) -> None:
+def test_ten_bit_footage_uses_its_ten_bits(demo_footage: Path) -> None:
     film = next(film for film in FILMS if film.ten_bit)
-    luma = frames_of(demo / film.name)[0].to_ndarray()[: film.height].astype(np.int64)
+    luma = frames_of(demo_footage / film.name)[0].to_ndarray()[: film.height].astype(np.int64)
     assert len(np.unique(luma % 4)) == 4
 
 
-def test_turned_files_stand_upright_once_turned(demo: Path) -> None:
+def test_turned_files_stand_upright_once_turned(demo_footage: Path) -> None:
     """The sky is above: smoother than the hills below it."""
     film = next(film for film in FILMS if film.rotation)
-    coded = frames_of(demo / film.name)[0].to_ndarray(format="gray").astype(np.float64)
-    photo = ImageOps.exif_transpose(Image.open(demo / "photo.jpg"))
+    coded = frames_of(demo_footage / film.name)[0].to_ndarray(format="gray").astype(np.float64)
+    photo = ImageOps.exif_transpose(Image.open(demo_footage / "photo.jpg"))
     for upright in (np.rot90(coded, film.rotation // 90), np.asarray(photo.convert("L"), float)):
         height, width = upright.shape
         assert height > width
@@ -82,14 +77,14 @@ def test_turned_files_stand_upright_once_turned(demo: Path) -> None:
         assert roughness[: height // 4].mean() * 2 < roughness[-height // 4 :].mean()
 
 
-def test_the_broken_file_does_not_open(demo: Path) -> None:
-    data = (demo / "broken.mp4").read_bytes()
+def test_the_broken_file_does_not_open(demo_footage: Path) -> None:
+    data = (demo_footage / "broken.mp4").read_bytes()
     assert b"ftyp" in data[:16]
     with pytest.raises(av.error.InvalidDataError):
         av.open(io.BytesIO(data))
 
 
-def test_a_second_rendering_touches_nothing(demo: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in demo.iterdir()}
-    assert sorted(render(demo)) == sorted(before)
-    assert {path: path.stat().st_mtime_ns for path in demo.iterdir()} == before
+def test_a_second_rendering_touches_nothing(demo_footage: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo_footage.iterdir()}
+    assert sorted(render(demo_footage)) == sorted(before)
+    assert {path: path.stat().st_mtime_ns for path in demo_footage.iterdir()} == before
