@@ -275,7 +275,20 @@ RowType = typing.TypeVar("RowType", bound=Row)
 
 
 def to_arrow(rows: Iterable[RowType], row: type[RowType]) -> pa.Table:
-    return pa.Table.from_pylist([dataclasses.asdict(r) for r in rows], schema=arrow_schema(row))
+    values = [dataclasses.asdict(r) for r in rows]
+    try:
+        return pa.Table.from_pylist(values, schema=arrow_schema(row))
+    except UnicodeEncodeError:
+        return pa.Table.from_pylist([_encodable(v) for v in values], schema=arrow_schema(row))
+
+
+def _encodable(value: Any) -> Any:
+    """With escapes for lone surrogates: half characters, in decoders' messages and JSON escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: _encodable(part) for name, part in value.items()}
+    return [_encodable(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def from_arrow(table: pa.Table, row: type[RowType]) -> list[RowType]:

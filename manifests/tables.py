@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
-from urllib.parse import quote
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias, TypeVar
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -26,6 +28,8 @@ from infra.errors import CommitError, StorageError, UsageError
 from manifests.schemas import TABLES, Row, arrow_schema, from_arrow, to_arrow
 
 RowType = TypeVar("RowType", bound=Row)
+
+StorageOptions: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 NO_TABLE = -1  # the version of a table that does not exist
 
@@ -41,6 +45,10 @@ _CONFIGURATION: Mapping[str, str | None] = {
 }
 
 
+# deltalake 1.6 panics or takes the name for a quoted one.
+_UNNAMABLE = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]|%[0-9a-fA-F]{2}")
+
+
 class Tables:
     """Every table of one dataset, as it stood when this object first looked, plus its own appends.
 
@@ -50,12 +58,19 @@ class Tables:
     looked at together and never looked at again, no decision made from them can be out of date by
     the time it is committed. Readers that want news make a new Tables.
 
-    `options` are deltalake's storage options (`Storage.delta_options`), empty on disk.
+    `options` are deltalake's storage options (`Storage.delta_options`), empty on disk; or a
+    function that gives them, asked before every commit: credentials expire during a long run.
     """
 
-    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
-        self.uri = uri.rstrip("/") or "/"
-        self._options = dict(options or {})
+    def __init__(self, uri: str, options: StorageOptions = MappingProxyType({})) -> None:
+        self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).resolve())
+        if _UNNAMABLE.search(self.uri):
+            raise UsageError(
+                f"{uri!r} cannot hold a dataset: the table format takes no [ ] ^ | \\, no control "
+                "character and no % before two hexadecimal digits in its name. Choose another name"
+            )
+        self._ask_options = options if callable(options) else lambda: options
+        self._options = dict(self._ask_options())
         self._opened: dict[str, DeltaTable | None] = {}
 
     def append(self, name: str, rows: Sequence[Row]) -> int:
@@ -80,6 +95,18 @@ class Tables:
         if table is None:
             return ds.dataset(arrow_schema(TABLES[name]).empty_table())
         return table.to_pyarrow_dataset(filesystem=self._filesystem(name))
+
+    def files(self, name: str, version: int | None = None) -> list[str]:
+        """Paths of the Parquet files that hold the rows; only for a dataset on disk."""
+        table = self._table(name, version)
+        if table is None:
+            return []
+        paths = pa.table(table.get_add_actions()).column("path").to_pylist()
+        return [f"{self.uri}/tables/{name}/{path}" for path in paths]
+
+    @property
+    def on_disk(self) -> bool:
+        return "://" not in self.uri
 
     def arrow(
         self,
@@ -109,11 +136,11 @@ class Tables:
     def _table(self, name: str, version: int | None = None) -> DeltaTable | None:
         if not self._opened:
             self._opened = {n: self._open(n) for n in TABLES}
+        if version == NO_TABLE:
+            return None
         table = self._opened[name]
         if version is None or table is None or version == table.version():
             return table
-        if version == NO_TABLE:
-            return None
         if version > table.version():
             raise UsageError(
                 f"table {name} of {self.uri} has no version {version}: its last is "
@@ -133,21 +160,27 @@ class Tables:
 
     def _location(self, name: str) -> str:
         """What deltalake is to be given for a plain path or an unquoted S3 URI."""
-        if re.search("%[0-9a-fA-F]{2}", self.uri):
-            raise UsageError(
-                f"{self.uri}: a dataset's name cannot hold % and two hexadecimal digits, which "
-                "the table format would take for a quoted character; choose another name"
-            )
-        scheme, separator, key = self.uri.partition("://")
-        return (
-            f"{scheme}://{quote(key)}/tables/{name}" if separator else f"{self.uri}/tables/{name}"
-        )
+        if self.on_disk:
+            return f"{self.uri}/tables/{name}"
+        scheme, _, key = self.uri.partition("://")
+        return f"{scheme}://{quote(key)}/tables/{name}"
 
-    def _filesystem(self, name: str) -> fs.FileSystem | None:
-        """On disk Arrow reads by itself, twice as fast as through deltalake; None in a store."""
-        if "://" in self.uri:
-            return None
-        return fs.SubTreeFileSystem(f"{self.uri}/tables/{name}", fs.LocalFileSystem())
+    def _filesystem(self, name: str) -> fs.FileSystem:
+        """Arrow's own, in C++. Reading through deltalake's is slower, and its threads now and then
+        outlive the interpreter: "terminate called without an active exception", exit code 134.
+        """
+        if self.on_disk:
+            return fs.SubTreeFileSystem(f"{self.uri}/tables/{name}", fs.LocalFileSystem())
+        endpoint = urlsplit(self._options.get("AWS_ENDPOINT_URL", ""))
+        store = fs.S3FileSystem(
+            access_key=self._options.get("AWS_ACCESS_KEY_ID"),
+            secret_key=self._options.get("AWS_SECRET_ACCESS_KEY"),
+            session_token=self._options.get("AWS_SESSION_TOKEN"),
+            region=self._options.get("AWS_REGION"),
+            scheme=endpoint.scheme or None,
+            endpoint_override=endpoint.netloc or None,
+        )
+        return fs.SubTreeFileSystem(f"{self.uri.partition('://')[2]}/tables/{name}", store)
 
     def _check_columns(self, name: str, table: DeltaTable) -> None:
         found = {f.name: f.type for f in pa.schema(table.schema().to_arrow())}
@@ -164,6 +197,7 @@ class Tables:
     # ── committing ───────────────────────────────────────────────────────────────────────────────
 
     def _commit(self, name: str, rows: pa.Table) -> int:
+        self._renew_options()
         table = self._table(name) or self._create(name)
         seen, commit_id = table.version(), uuid.uuid4().hex
         properties = CommitProperties(
@@ -180,6 +214,13 @@ class Tables:
         except (DeltaError, OSError) as error:
             self._opened[name] = self._resolve(name, seen, commit_id, error)
         return self.version(name)
+
+    def _renew_options(self) -> None:
+        options = dict(self._ask_options())
+        if options != self._options:
+            self._options = options
+            for name, table in self._opened.items():
+                self._opened[name] = table and self._open(name, table.version())
 
     def _create(self, name: str) -> DeltaTable:
         try:
