@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -30,6 +30,7 @@ from pipeline.plan import (
     LiveMember,
     Member,
     Plan,
+    ShardPlan,
     bucket_of,
     plan_encoding,
     plan_shards,
@@ -228,29 +229,30 @@ def _live_members(con: duckdb.DuckDBPyConnection, build_id: str) -> Iterator[Liv
 # ── from the plan to jobs ────────────────────────────────────────────────────────────────────────
 
 
-def shard_jobs(dataset: Dataset, generation: Generation, work: Work) -> Iterator[ShardJob]:
-    """A job for each shard of the plan that has no rows yet, in the plan's order."""
-    now = connect(dataset.tables)
-    done = {
-        row[0]
-        for row in now.sql(
-            "SELECT DISTINCT shard_id FROM samples WHERE build_id = ? AND plan = ?",
-            params=[generation.build_id, work.event.plan],
-        ).fetchall()
-    }
+def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
+    """The shards of the plan that have no rows yet, in the plan's order."""
+    done = connect(dataset.tables).sql(
+        "SELECT DISTINCT shard_id FROM samples WHERE build_id = ? AND plan = ?",
+        params=[work.event.build_id, work.event.plan],
+    )
+    written = {row[0] for row in done.fetchall()}
+    return [shard for shard in work.plan.shards if shard.shard_id not in written]
+
+
+def shard_jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
+    """All that is known of each shard's members, from the tables that the plan was made from."""
     versions = {name: getattr(work.event, f"{name}_version") for name in PINNED}
     con = connect(dataset.tables, versions)
     create_chosen_captions(con, dataset.spec.caption)
-    for shard in work.plan.shards:
-        if shard.shard_id not in done:
-            yield ShardJob(
-                build_id=generation.build_id,
-                build_name=generation.name,
-                plan=work.event.plan,
-                shard_id=shard.shard_id,
-                bucket=shard.bucket,
-                members=_member_jobs(con, generation.build_id, shard.members),
-            )
+    for shard in shards:
+        yield ShardJob(
+            build_id=work.event.build_id,
+            build_name=work.event.name,
+            plan=work.event.plan,
+            shard_id=shard.shard_id,
+            bucket=shard.bucket,
+            members=_member_jobs(con, work.event.build_id, shard.members),
+        )
 
 
 def _member_jobs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,10 @@ class Receipt:
     """What became of a shard: a row per member, and what it cost."""
 
     samples: list[Sample]
-    frames_encoded: int
-    bytes_read: int
-    bytes_written: int
+    frames_encoded: int = 0
+    bytes_read: int = 0
+    bytes_of_footage: int = 0  # of the encoded spans, each its share of its source's bytes
+    bytes_written: int = 0
 
 
 class ShardWorker:
@@ -92,11 +93,10 @@ class ShardWorker:
         self._storage = storage
         self._ahead = ahead
         self._encoder = load_encoder(spec.vae.encoder)
-        self._frames_encoded = 0
-        self._bytes_read = 0
+        self._frames_encoded = self._bytes_read = self._bytes_of_footage = 0
 
     def __call__(self, job: ShardJob) -> Receipt:
-        self._frames_encoded = self._bytes_read = 0
+        self._frames_encoded = self._bytes_read = self._bytes_of_footage = 0
         with tempfile.TemporaryDirectory(prefix="telecine-") as folder:
             path = Path(folder) / "shard.tar"
             with TarWriter(path) as tar:
@@ -119,8 +119,13 @@ class ShardWorker:
             else row
             for row in rows
         ]
-        size = sealed.size_bytes if written else 0
-        return Receipt(samples, self._frames_encoded, self._bytes_read, size)
+        return Receipt(
+            samples,
+            self._frames_encoded,
+            self._bytes_read,
+            self._bytes_of_footage,
+            sealed.size_bytes if written else 0,
+        )
 
     def _member(self, job: ShardJob, member: MemberJob, tar: TarWriter) -> Sample:
         if member.excluded:
@@ -167,7 +172,9 @@ class ShardWorker:
             ahead=self._ahead,
         )
         self._bytes_read += bytes_read
+        source = member.source
         self._frames_encoded += encoding.frames
+        self._bytes_of_footage += source.size_bytes * member.clip.num_frames // source.num_frames
         return npy_parts(latents), _statistics(latents)
 
     def _copied(self, sample: Sample) -> tuple[tuple[bytes, ...], dict[str, Any]]:
@@ -212,10 +219,3 @@ def _statistics(latents: Latents) -> dict[str, Any]:
     std = max(squares / count - mean * mean, 0.0) ** 0.5
     facts = {"latent_mean": mean, "latent_std": std, "latent_absmax": largest}
     return {name: float(f"{value:.6g}") for name, value in facts.items()}
-
-
-def make_shard_worker(
-    dataset: str, spec: DatasetSpec, storage: Storage, ahead: int
-) -> Callable[[], ShardWorker]:
-    """For the pool: the encoder is loaded in the process that uses it."""
-    return lambda: ShardWorker(dataset, spec, storage, ahead)

@@ -1,0 +1,261 @@
+"""The driver's side of each step: feed the pool, show progress, commit the receipts.
+
+Workers return rows; only the driver commits, so that what is visible is always whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from infra.errors import Reason, StorageError
+from infra.faults import kill_point
+from infra.ray import Cluster, Done, Lost, Resources
+from infra.storage import Storage
+from manifests.dataset import Dataset
+from manifests.queries import connect, orphans
+from manifests.schemas import Source
+from manifests.specs import DatasetSpec
+from pipeline.build import Work, drop_without_bucket, shard_jobs, unwritten
+from pipeline.commit import Commits
+from pipeline.compare import Discovery, digest_object, find_duplicates, needs_digest
+from pipeline.discover import Found, ScanTask
+from pipeline.outcome import BuildOutcome, ScanOutcome
+from pipeline.progress import Step
+from pipeline.scan import Scanned, rejected_source, scan_source
+from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
+
+# A worker that needs longer than this for its bytes makes no progress and is ended.
+SCAN_SECONDS, SCAN_SECONDS_PER_BYTE = 300.0, 40e-6
+SHARD_SECONDS, SHARD_SECONDS_PER_PIXEL = 600.0, 1e-6
+
+# Small objects travel together: a hand-over costs about as much as scanning a thumbnail.
+BATCH_ITEMS, BATCH_BYTES = 32, 4 * 2**20
+
+
+# ── scan ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def scan_sources(
+    found: Discovery,
+    dataset: Dataset,
+    cluster: Cluster,
+    resources: Resources,
+    commit_seconds: float,
+    console: Console,
+) -> ScanOutcome:
+    """Scan what is new, each object once; commit stills and clips before the source's own row."""
+    fingerprint = dataset.spec.scan_fingerprint
+    duplicates = find_duplicates(
+        found, _digests(found, dataset, cluster, resources), scan_fingerprint=fingerprint
+    )
+    receipts = _ScanReceipts(dataset, commit_seconds)
+    receipts.unread([*found.carried(), *duplicates.rows])
+    tasks = [task for task in found.tasks() if task.found.uri not in duplicates.uris]
+    size = sum(task.found.size_bytes for task in tasks)
+
+    def make_worker() -> Callable[[list[ScanTask]], list[Scanned]]:
+        return lambda batch: [_scan(task, dataset.storage, dataset.spec) for task in batch]
+
+    with Step(console, "scan", "sources", len(tasks), size) as step:
+        alone: list[list[ScanTask]] = []
+        for end in cluster.run(
+            batches(tasks), make_worker, resources=resources, limit_seconds=_scan_limit
+        ):
+            if isinstance(end, Done):
+                receipts.scanned(end.item, end.result, step)
+            elif len(end.item) > 1:  # which of them was it?
+                alone.extend([task] for task in end.item)
+            else:
+                receipts.lost(end, fingerprint, step)
+        for end in cluster.run(alone, make_worker, resources=resources, limit_seconds=_scan_limit):
+            if isinstance(end, Done):
+                receipts.scanned(end.item, end.result, step)
+            else:
+                receipts.lost(end, fingerprint, step)
+    receipts.commits.flush()
+    return receipts.outcome
+
+
+def _scan(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
+    kill_point("scan", task.found.uri)
+    return scan_source(task, storage, spec)
+
+
+def _scan_limit(batch: list[ScanTask]) -> float:
+    size = sum(task.found.size_bytes for task in batch)
+    return SCAN_SECONDS + SCAN_SECONDS_PER_BYTE * size
+
+
+def batches(tasks: Iterable[ScanTask]) -> Iterator[list[ScanTask]]:
+    """The tasks in order, small ones grouped, each large one alone."""
+    batch: list[ScanTask] = []
+    size = 0
+    for task in tasks:
+        if batch and (size + task.found.size_bytes > BATCH_BYTES or len(batch) == BATCH_ITEMS):
+            yield batch
+            batch, size = [], 0
+        batch.append(task)
+        size += task.found.size_bytes
+    if batch:
+        yield batch
+
+
+def _digests(
+    found: Discovery, dataset: Dataset, cluster: Cluster, resources: Resources
+) -> Mapping[str, str]:
+    """Content digests of the objects that another one's size makes suspect, by URI."""
+
+    def make_worker() -> Callable[[Found], str]:
+        return lambda item: _digest(item, dataset.storage)
+
+    suspects = (task.found for task in needs_digest(found))
+    ends = cluster.run(suspects, make_worker, resources=resources)
+    return {end.item.uri: end.result for end in ends if isinstance(end, Done) and end.result}
+
+
+def _digest(found: Found, storage: Storage) -> str:
+    try:
+        return digest_object(found, storage)
+    except StorageError:
+        return ""  # the scan meets the same error and keeps it as a row
+
+
+@dataclass
+class _ScanReceipts:
+    dataset: Dataset
+    commit_seconds: float
+    outcome: ScanOutcome = field(default_factory=ScanOutcome)
+
+    def __post_init__(self) -> None:
+        self.commits = Commits(
+            self.dataset.tables, ("stills", "clips", "sources"), self.commit_seconds
+        )
+        # What a killed run committed before it could say so in `sources`.
+        self._orphans = orphans(connect(self.dataset.tables))
+
+    def unread(self, sources: list[Source]) -> None:
+        """Rows that needed no scan."""
+        self.commits.add("sources", sources)
+        for source in sources:
+            if source.status == "duplicate":
+                self.outcome.add(source)
+
+    def scanned(self, tasks: list[ScanTask], results: list[Scanned], step: Step) -> None:
+        for task, result in zip(tasks, results, strict=True):
+            stills = [s for s in result.stills if s.clip_id not in self._orphans.stills]
+            self.commits.add("stills", stills, sum(len(s.jpeg) for s in stills))
+            clips = [c for c in result.clips if c.clip_id not in self._orphans.clips]
+            self.commits.add("clips", clips)
+            self.commits.add("sources", [result.source])
+            self._advance(task, step, result.source, result.bytes_read)
+        self.commits.flush_if_due()
+
+    def lost(self, end: Lost[list[ScanTask]], fingerprint: str, step: Step) -> None:
+        (task,) = end.item
+        source = rejected_source(task, end.reason, end.detail, fingerprint)
+        self.commits.add("sources", [source])
+        self._advance(task, step, source, 0)
+        self.commits.flush_if_due()
+
+    def _advance(self, task: ScanTask, step: Step, source: Source, bytes_read: int) -> None:
+        self.outcome.add(source, bytes_read)
+        step.advance(
+            weight=task.found.size_bytes,
+            frames=source.num_frames,
+            seconds=source.duration_seconds,
+        )
+
+
+# ── build ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_shards(
+    work: Work,
+    dataset: Dataset,
+    cluster: Cluster,
+    resources: Resources,
+    commit_seconds: float,
+    console: Console,
+) -> BuildOutcome:
+    """Write the shards of the plan that have no rows yet. A shard's rows are one commit."""
+    # A decode thread helps where the encoder computes elsewhere, or has a core to spare.
+    ahead = 2 if resources.gpus or resources.cpus > 1 else 0
+    drop_without_bucket(dataset, work)
+    commits = Commits(dataset.tables, ("samples",), commit_seconds)
+    outcome = BuildOutcome(dropped=len(work.dropped))
+
+    def make_worker() -> ShardWorker:
+        return ShardWorker(dataset.uri, dataset.spec, dataset.storage, ahead)
+
+    def run(
+        jobs: Iterable[ShardJob], attempts: int = 2
+    ) -> Iterator[Done[ShardJob, Receipt] | Lost[ShardJob]]:
+        return cluster.run(
+            jobs,
+            make_worker,
+            resources=resources,
+            limit_seconds=_shard_limit,
+            attempts=attempts,
+        )
+
+    def keep(job: ShardJob, receipt: Receipt) -> None:
+        commits.add("samples", receipt.samples)
+        commits.flush_if_due()
+        outcome.add(receipt.samples)
+        outcome.frames_encoded += receipt.frames_encoded
+        outcome.bytes_read += receipt.bytes_read
+        outcome.bytes_of_footage += receipt.bytes_of_footage
+        outcome.bytes_written += receipt.bytes_written
+        step.advance(frames=receipt.frames_encoded, seconds=_seconds(job))
+
+    shards = unwritten(dataset, work)
+    with Step(console, "shard", "shards", len(shards), len(shards)) as step:
+        fatal: list[ShardJob] = []
+        for end in run(shard_jobs(dataset, work, shards)):
+            if isinstance(end, Done):
+                keep(end.item, end.result)
+            else:
+                fatal.append(end.item)
+        for job in fatal:
+            survivors = _without_killers(job, run)
+            for end in run([survivors]):
+                if isinstance(end, Done):
+                    keep(end.item, end.result)
+                else:
+                    rows = [job.drop(m, end.reason, end.detail) for m in job.members]
+                    keep(job, Receipt(rows))
+    commits.flush()
+    return outcome
+
+
+def _without_killers(
+    job: ShardJob, run: Callable[..., Iterator[Done[ShardJob, Receipt] | Lost[ShardJob]]]
+) -> ShardJob:
+    """The job with those members excluded that kill a worker on their own."""
+    trials = [
+        dataclasses.replace(job, members=(member,), trial=True)
+        for member in job.members
+        if member.copy is None
+    ]
+    excluded: dict[str, tuple[Reason, str]] = {}
+    for end in run(trials, attempts=1):
+        if isinstance(end, Lost):
+            excluded[end.item.members[0].clip.clip_id] = end.reason, end.detail
+
+    def judged(member: MemberJob) -> MemberJob:
+        return dataclasses.replace(member, excluded=excluded.get(member.clip.clip_id))
+
+    return dataclasses.replace(job, members=tuple(map(judged, job.members)))
+
+
+def _shard_limit(job: ShardJob) -> float:
+    pixels = sum(m.clip.width * m.clip.height * m.clip.num_frames for m in job.members)
+    return SHARD_SECONDS + SHARD_SECONDS_PER_PIXEL * pixels
+
+
+def _seconds(job: ShardJob) -> float:
+    return sum(m.clip.duration_seconds for m in job.members)

@@ -1,0 +1,100 @@
+"""What a run did, or would do: returned by the recipes, printed by the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from manifests.schemas import Sample, Source
+from pipeline.compare import TO_SCAN, Discovery, State
+
+
+@dataclass
+class ScanOutcome:
+    scanned: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    clips: int = 0
+    frames: int = 0
+    bytes_read: int = 0
+    bytes_of_footage: int = 0
+
+    def add(self, source: Source, bytes_read: int = 0) -> None:
+        self.scanned += source.status == "scanned"
+        self.rejected += source.status == "rejected"
+        self.duplicates += source.status == "duplicate"
+        self.clips += source.num_clips
+        self.frames += source.num_frames
+        self.bytes_read += bytes_read
+        self.bytes_of_footage += source.size_bytes if bytes_read else 0
+
+
+@dataclass
+class BuildOutcome:
+    shards: int = 0
+    samples: int = 0
+    dropped: int = 0
+    frames_encoded: int = 0
+    samples_copied: int = 0
+    bytes_read: int = 0
+    bytes_of_footage: int = 0  # of the spans encoded, each its share of its source's bytes
+    bytes_written: int = 0
+
+    def add(self, samples: list[Sample]) -> None:
+        kept = [s for s in samples if s.outcome == "kept"]
+        self.shards += bool(kept)
+        self.samples += len(kept)
+        self.dropped += len(samples) - len(kept)
+        self.samples_copied += sum(bool(s.copied_from) for s in kept)
+
+
+@dataclass
+class Outcome:
+    scan: ScanOutcome = field(default_factory=ScanOutcome)
+    build: BuildOutcome = field(default_factory=BuildOutcome)
+
+
+def print_outcome(outcome: Outcome, as_json: bool, console: Console) -> None:
+    if as_json:
+        console.print_json(json.dumps(dataclasses.asdict(outcome)))
+        return
+    scan, build = outcome.scan, outcome.build
+    lines = [
+        f"scanned  {_count(scan.scanned, 'source')} → {_count(scan.clips, 'clip')}, "
+        f"{scan.rejected} rejected, {_count(scan.duplicates, 'duplicate')}"
+        + _ratio(scan.bytes_read, scan.bytes_of_footage),
+        f"built    {_count(build.samples, 'sample')} in {_count(build.shards, 'shard')} "
+        f"({build.frames_encoded} frames encoded, {_count(build.samples_copied, 'sample')} "
+        f"copied), {build.dropped} dropped" + _ratio(build.bytes_read, build.bytes_of_footage),
+    ]
+    if scan.rejected:
+        lines.append("         reasons: telecine inspect DATASET sources --where \"reason <> ''\"")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_preview(found: Discovery, as_json: bool, console: Console) -> None:
+    """For --dry-run: what there is to do, by state, and the bytes that the scan will read."""
+    tallies = {s: found.tallies[s] for s in State if found.tallies[s].objects}
+    if as_json:
+        states = {state: dataclasses.asdict(tally) for state, tally in tallies.items()}
+        console.print_json(json.dumps({"sources": states, "bytes_to_read": found.bytes_to_read}))
+        return
+    for state, tally in tallies.items():
+        verb = "scan" if state in TO_SCAN else "skip"
+        line = f"{verb}  {state:<16} {_count(tally.objects, 'source')}, {tally.size_bytes:,} bytes"
+        console.print(line, markup=False, highlight=False)
+    console.print(f"to read: {found.bytes_to_read:,} bytes", markup=False, highlight=False)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _ratio(bytes_read: int, bytes_of_footage: int) -> str:
+    if not bytes_of_footage:
+        return ""
+    return f"; read {bytes_read / bytes_of_footage:.2f} bytes per byte of footage"

@@ -1,0 +1,23 @@
+"""One ingest in a process of its own, that a test may kill: SOURCE DATASET WORKERS.
+
+Commits every receipt at once, so that there are many boundaries to be killed at.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from infra.storage import Storage
+from manifests.dataset import create_dataset
+from manifests.specs import DatasetSpec, ShardSpec
+from pipeline.recipes import RunOptions, ingest
+
+if __name__ == "__main__":
+    source, folder, workers = sys.argv[1:]
+    # Small shards: the footage of these tests fills several.
+    spec = DatasetSpec(shards=ShardSpec(target_bytes=1_000_000))
+    dataset = create_dataset(folder, Storage(), spec)
+    options = RunOptions(workers=int(workers), commit_seconds=0)
+    print(ingest([source], dataset, options, Console(stderr=True)))
