@@ -183,20 +183,18 @@ def _from_srt(text: str, name: str, start_seconds: float, end_seconds: float) ->
 
 
 def parse_srt(text: str) -> Iterator[Cue]:
-    """Cues with a valid time and a line of text. Blank lines between cues may be missing.
+    """Cues with a valid time, in file order. Blank lines between cues may be missing.
 
     A cue reaches from its `-->` to the next one, less the number that stands before that.
     """
     lines = text.splitlines()
     arrows = [i for i, line in enumerate(lines) if "-->" in line]
-    for arrow, following in zip(arrows, [*arrows[1:], len(lines) + 1], strict=True):
-        span = _span(lines[arrow])
-        body = lines[arrow + 1 : following]
-        if following <= len(lines) and body and _NUMBER.fullmatch(body[-1]):
+    for arrow, following in itertools.zip_longest(arrows, arrows[1:]):
+        span, body = _span(lines[arrow]), lines[arrow + 1 : following]
+        if following is not None and body and _NUMBER.fullmatch(body[-1]):
             body.pop()
-        shown = tuple(filter(None, (_plain(line) for line in body)))
-        if span and shown:
-            yield Cue(*span, shown)
+        if span is not None:
+            yield Cue(*span, tuple(filter(None, map(_plain, body))))
 
 
 def _plain(line: str) -> str:

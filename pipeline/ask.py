@@ -46,8 +46,8 @@ class CaptionTask:
 class CaptionWorker:
     """Lives in a worker process and keeps the captioner loaded: a batch in, replies out."""
 
-    def __init__(self, spec: CaptionSpec, storage: Storage) -> None:
-        self._captioner = load_captioner(spec.captioner)
+    def __init__(self, captioner: Captioner, storage: Storage) -> None:
+        self._captioner = captioner
         self._storage = storage
         self._sidecars: dict[tuple[str, str], Sidecar | StorageError] = {}
 
@@ -158,4 +158,4 @@ def _row(request: CaptionRequest, answer: CaptionReply) -> Caption:
 
 def make_caption_worker(spec: CaptionSpec, storage: Storage) -> Callable[[], CaptionWorker]:
     """For the pool: the captioner is loaded in the process that uses it."""
-    return lambda: CaptionWorker(spec, storage)
+    return lambda: CaptionWorker(load_captioner(spec.captioner), storage)
