@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +124,15 @@ def test_every_command_and_option_has_help() -> None:
             without.append(name)
         without += [f"{name} {p.name}" for p in command.params if not getattr(p, "help", None)]
     assert not without
+
+
+@pytest.mark.parametrize("words", [["nonesuch"], ["ingest"], ["inspect", "--nonesuch"]])
+def test_a_wrong_command_is_refused_in_a_few_words(words: list[str]) -> None:
+    telecine = Path(sys.executable).with_name("telecine")
+    done = subprocess.run([telecine, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert 0 < len(done.stderr.splitlines()) < 10
 
 
 # The README
