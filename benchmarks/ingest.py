@@ -34,7 +34,8 @@ CORPUS = (
     "intel__one-by-one-person-detection.mp4", "mdndom__video.mp4", "mdnlearn__crystal.webm",
     "mdnshared__flower.mp4", "mdnshared__tears-of-steel-battle-clip-medium.webm",
     "sam2__01_dog.mp4", "timedmedia__shuttle10seconds.1080x608.webm", "webav__bunny_2.mp4",
-    "webrtc__chrome.mp4", "mediabunny__video-h265.mp4", "libavtutorial__small_bunny_1080p_60fps.mp4",
+    "webrtc__chrome.mp4", "mediabunny__video-h265.mp4",
+    "libavtutorial__small_bunny_1080p_60fps.mp4",
 )  # fmt: skip
 
 
@@ -62,10 +63,11 @@ def decode(files: list[Path]) -> None:
 
 
 def scan(files: list[Path]) -> None:
+    from pipeline.scan import scan_source
+
     from infra.storage import Storage
     from manifests.specs import DatasetSpec
     from pipeline.discover import Found, ScanTask
-    from pipeline.scan import scan_source
 
     storage = Storage()
     for path in files:
@@ -77,13 +79,14 @@ def scan(files: list[Path]) -> None:
 
 def memory(files: list[Path]) -> None:
     """Scan and encode one long clip in this process; print its peak."""
+    from pipeline.scan import scan_source
+
     from encoders.load import load_encoder
     from infra.storage import Storage
     from manifests.dataset import create_dataset
     from pipeline.discover import Found, ScanTask
     from pipeline.plan import Bucket
     from pipeline.sample import ChosenCaption
-    from pipeline.scan import scan_source
     from pipeline.shard import MemberJob, ShardJob, ShardWorker
 
     storage = Storage()

@@ -1,0 +1,69 @@
+"""Specs: what is refused, what is said, and that every key is documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import UsageError
+from infra.storage import Storage
+from manifests.dataset import create_dataset, open_dataset, parse_spec
+from manifests.specs import DatasetSpec
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "specs.md"
+
+
+def keys(value: Any, prefix: str = "") -> set[str]:
+    if not isinstance(value, dict):
+        return {prefix}
+    return {k for n, v in value.items() for k in keys(v, f"{prefix}.{n}" if prefix else n)}
+
+
+def test_every_key_is_documented_and_no_other() -> None:
+    documented = {
+        line.split("`")[1] for line in DOCS.read_text().splitlines() if line.startswith("| `")
+    }
+    assert documented == keys(DatasetSpec().canonical())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[scan]\nmin_second = 2", "scan.min_second: unknown key"),
+        ("[scan]\nmin_seconds = -1", "greater than 0"),
+        ("[scan]\nmin_seconds = 40", "at least twice"),
+        ('[vae]\nfps = "fast"', "no frame rate"),
+        ("[buckets]\nresolutions = [480, 240]", "must rise"),
+        ('[buckets]\naspects = ["wide"]', "write width:height"),
+        ("[scan", "is not TOML"),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_key(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_spec(text, "my.toml")
+
+
+def test_a_dataset_keeps_the_spec_it_was_made_with(tmp_path: Path) -> None:
+    folder = str(tmp_path / "d")
+    given = parse_spec('[scan]\nmin_seconds = 2\n[vae]\nfps = "24"', "my.toml")
+    create_dataset(folder, Storage(), given)
+    assert open_dataset(folder, Storage()).spec == given
+    assert create_dataset(folder, Storage(), None).spec == given
+    # A key that is not given does not contradict.
+    assert create_dataset(folder, Storage(), parse_spec("[scan]", "my.toml")).spec == given
+    with pytest.raises(UsageError, match=r"scan.min_seconds: the dataset has 2.0, given 3.0"):
+        create_dataset(folder, Storage(), parse_spec("[scan]\nmin_seconds = 3", "my.toml"))
+
+
+def test_no_dataset_is_a_clear_message(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no dataset at"):
+        open_dataset(str(tmp_path / "nothing"), Storage())
+
+
+def test_the_fingerprint_of_the_default_spec() -> None:
+    """A change of this value makes every dataset's clips new: is it meant?"""
+    assert DatasetSpec().scan_fingerprint == (
+        "527df1653b51069d1f5bee710f0222ed71660601fbd3256445a0641d32a54e2e"
+    )
