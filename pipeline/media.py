@@ -28,6 +28,7 @@ from manifests.specs import PixelSpec, ScanSpec
 from pipeline.facts import MediaFacts, Picture, read_colors
 from pipeline.geometry import Orientation, display_size, matrix_orientation
 from pipeline.images import HEAD_BYTES, image_format, open_picture
+from pipeline.pixels import frame_rgb
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
 CONTAINERS = (
@@ -78,6 +79,9 @@ def open_media(
         raise MediaError(
             Reason.HDR, f'{video.facts.color_transfer} footage, and the spec says hdr = "reject"'
         )
+    if head[4:8] == b"ftyp" and head[8:12] in STILL_BRANDS and video.only_frame is not None:
+        with video:
+            return Picture(video.facts, frame_rgb(video.only_frame, video.facts))
     return video
 
 
@@ -210,7 +214,7 @@ class Video:
         self._container.close()
 
     @property
-    def one_frame(self) -> VideoFrame | None:
+    def only_frame(self) -> VideoFrame | None:
         """The frame of a video that has no other."""
         return self._peeked[0] if len(self._peeked) == 1 else None
 

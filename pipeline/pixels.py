@@ -9,9 +9,10 @@ Eight-bit planar YUV, nearly all footage, is copied once: from the decoder's mem
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
-from encoders.frames import FrameBlock, Pixels
+from encoders.frames import ColorMap, FrameBlock, Pixels
 from infra.errors import MediaError, Reason
 from pipeline.color import CHROMATICITIES, IDENTITY, color_map, to_sdr
 from pipeline.facts import MediaFacts, Picture
@@ -70,23 +71,32 @@ class PictureReader:
         self._size = size or (facts.width, facts.height)
         self._square = Scaler()
 
-    def block(self, frames: Sequence[VideoFrame]) -> FrameBlock:
-        """Raises MediaError: a size that changed, or pixels that cannot be converted."""
-        if not frames:
-            raise ValueError("a block needs at least one frame")
+    def block(self, frames: Iterable[VideoFrame], count: int) -> FrameBlock:
+        """The next `count` frames, each converted as it comes, so that no more than one is held.
+
+        Raises MediaError: fewer frames, a size that changed, or pixels that cannot be converted.
+        """
         blocks: list[Pixels] = []
-        for t, frame in enumerate(frames):
+        colors, filled = IDENTITY, 0
+        for filled, frame in enumerate(islice(frames, count), start=1):
             planes = self._read(frame)
             if not blocks:
-                blocks = [np.empty((len(frames), *plane.shape), np.uint8) for plane in planes]
+                blocks = [np.empty((count, *plane.shape), np.uint8) for plane in planes]
+                colors = self._colors(frame)
             for block, plane in zip(blocks, planes, strict=True):
                 if block.shape[1:] != plane.shape:
                     raise MediaError(Reason.UNSUPPORTED, "chroma subsampling changes in a clip")
-                block[t] = plane
-        if _is_rgb(frames[0].format) or converts_light(self._facts) or _has_alpha(frames[0].format):
-            return FrameBlock((blocks[0], blocks[1], blocks[2]), IDENTITY)
-        colors = color_map(self._facts.color_matrix, self._facts.color_range)
+                block[filled - 1] = plane
+        if filled < count or not blocks:
+            raise MediaError(
+                Reason.FRAMES_MISMATCH, f"{filled} frames where {count} more were expected"
+            )
         return FrameBlock((blocks[0], blocks[1], blocks[2]), colors)
+
+    def _colors(self, frame: VideoFrame) -> ColorMap:
+        if _is_rgb(frame.format) or _has_alpha(frame.format) or converts_light(self._facts):
+            return IDENTITY
+        return color_map(self._facts.color_matrix, self._facts.color_range)
 
     def _read(self, frame: VideoFrame) -> list[Pixels]:
         facts = self._facts
@@ -318,7 +328,7 @@ def picture_block(picture: Picture, crop: Crop) -> FrameBlock:
 def frame_rgb(frame: VideoFrame, facts: MediaFacts) -> Pixels:
     """uint8 [H, W, 3]: the whole frame as it is displayed."""
     width, height = frame_size(frame, facts)
-    block = PictureReader(facts, Crop(0, 0, width, height), (width, height)).block([frame])
+    block = PictureReader(facts, Crop(0, 0, width, height), (width, height)).block([frame], 1)
     return np.ascontiguousarray(block.rgb()[0])
 
 
