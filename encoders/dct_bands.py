@@ -60,11 +60,11 @@ class Basis:
         keys = sorted({(c.color, c.kt, c.ky) for c in self.coefficients})
         time, space = cosines(self.frames), cosines(SIDE)
         color, kt, ky = (list(k) for k in zip(*keys, strict=True))
-        columns = np.einsum("vc,vt,vy->ctyv", OPPONENT[color], time[kt], space[ky])
+        down = np.einsum("vc,vt,vy->ctyv", OPPONENT[color], time[kt], space[ky])
         across = np.zeros((SIDE, len(keys), len(self.coefficients)))
         for channel, c in enumerate(self.coefficients):
             across[:, keys.index((c.color, c.kt, c.ky)), channel] = space[c.kx]
-        return columns, across
+        return down, across
 
     def offset(self, colors: ColorMap) -> Floats:
         """[channel]: what the map's constants and the mean add to a normalised latent."""
@@ -110,14 +110,14 @@ class Sheet:
         self, planes: Sequence[int], step: tuple[int, int], basis: Basis, colors: ColorMap
     ) -> None:
         self.planes, (self.sx, self.sy) = planes, step
-        columns, across = basis.factors()
+        down, across = basis.factors()
         matrix = np.array(colors.matrix).reshape(3, 3)[:, planes]
         # A subsampled sample stands for sy × sx pixels: sum the basis over them.
-        down = np.einsum("cp,ctyv->ptyv", matrix, columns) * (basis.gain / HALF_RANGE)
+        down = np.einsum("cp,ctyv->ptyv", matrix, down) * (basis.gain / HALF_RANGE)
         down = down.reshape(len(planes), basis.frames, SIDE // self.sy, self.sy, -1).sum(axis=3)
         across = (across / basis.std).reshape(SIDE // self.sx, self.sx, *across.shape[1:]).sum(1)
         used = np.abs(down).max(axis=(0, 1, 2)) > 1e-12  # luma has no part in opponent colours
-        self.rows = down.shape[:3]
+        self.rows = down.shape[:3]  # planes, frames, rows of a band
         self.down = down[..., used].reshape(-1, used.sum()).astype(np.float32)
         self.across = across[:, used].reshape(-1, across.shape[-1]).astype(np.float32)
 
@@ -192,8 +192,8 @@ class Inverse:
     """
 
     def __init__(self, basis: Basis, height: int, width: int) -> None:
-        columns, across = basis.factors()
-        weights = np.einsum("ctyv,xvk->tykxc", columns, across) * (HALF_RANGE / basis.gain)
+        down, across = basis.factors()
+        weights = np.einsum("ctyv,xvk->tykxc", down, across) * (HALF_RANGE / basis.gain)
         self.weights = weights.reshape(-1, across.shape[-1], SIDE * 3).astype(np.float32)
         self.frames, self.tiling = basis.frames, Tiling.of(height, width)
         self.mean, self.std = np.array(basis.mean, np.float32), np.array(basis.std, np.float32)
