@@ -12,13 +12,10 @@ detectors (PySceneDetect's AdaptiveDetector), the block search that of motion co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import Reason
-from pipeline.samples import Samples, thumbnails
+from pipeline.grid import Grid, thumbnails
 
 NEIGHBOURS = 3  # pairs on either side that a pair is compared with
 FLASH_FRAMES = 4  # a picture that is back after fewer frames had not been cut away from
@@ -46,17 +43,17 @@ class CutDetector:
     def __init__(self) -> None:
         self.decided = 1  # whether there is a cut before any earlier frame is known
         self._start = 0  # ordinal of the first frame held
-        self._held: Samples | None = None
+        self._held: Grid | None = None
         self._thumbs: Thumbs = np.empty((0, 3, 0, 0), np.int16)
         self._differences: Doubles = np.zeros(0)  # from the frame before, per frame held
 
-    def push(self, samples: Samples) -> list[int]:
+    def push(self, grid: Grid) -> list[int]:
         """The cuts that these frames decide on; `decided` moves on."""
-        thumbs = thumbnails(samples)
+        thumbs = thumbnails(grid)
         if self._held is None:
-            before, self._held, self._thumbs = thumbs[:1], samples, thumbs
+            before, self._held, self._thumbs = thumbs[:1], grid, thumbs
         else:
-            before, self._held = self._thumbs[-1:], self._held.then(samples)
+            before, self._held = self._thumbs[-1:], self._held.then(grid)
             self._thumbs = np.concatenate([self._thumbs, thumbs])
         new = _differences(np.concatenate([before, thumbs]))
         self._differences = np.concatenate([self._differences, new])
@@ -153,13 +150,15 @@ def residual(thumbs: Thumbs, others: Thumbs) -> Doubles:
     return best.mean(axis=(1, 2), dtype=np.float64)
 
 
-def _histograms(samples: Samples) -> Doubles:
+def _histograms(grid: Grid) -> Doubles:
     """[n, 32 + 64 + 64] shares of luma and chroma, smoothed; halves of differences sum to 0..1."""
-    parts = ((samples.luma, 32, 4 / 6), (samples.cb, 64, 1 / 6), (samples.cr, 64, 1 / 6))
+    parts = ((grid.luma, 32, 4 / 6), (grid.cb, 64, 1 / 6), (grid.cr, 64, 1 / 6))
     return np.stack(
         [
-            np.concatenate([_histogram(plane[i], bins) * weight / 2 for plane, bins, weight in parts])
-            for i in range(len(samples))
+            np.concatenate(
+                [_histogram(plane[i], bins) * weight / 2 for plane, bins, weight in parts]
+            )
+            for i in range(len(grid))
         ]
     )
 
@@ -167,15 +166,6 @@ def _histograms(samples: Samples) -> Doubles:
 def _histogram(plane: npt.NDArray[np.uint8], bins: int) -> Doubles:
     counts = np.bincount(plane.ravel(), minlength=256).reshape(bins, -1).sum(1) / plane.size
     return np.convolve(counts, (0.25, 0.5, 0.25), "same")
-
-
-@dataclass(frozen=True)
-class Span:
-    """Frames [start, end) of a source, and why they are left out, if they are."""
-
-    start: int
-    end: int
-    reason: Reason | None = None
 
 
 def split(starts: Ordinals, end: int, longest: float) -> list[tuple[int, int]]:

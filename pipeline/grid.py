@@ -20,7 +20,7 @@ CELL = 3  # samples across and down that make one cell of a thumbnail
 
 
 @dataclass(frozen=True)
-class Samples:
+class Grid:
     """n frames of one size: luma uint8 [n, h, w], chroma uint8 [n, h', w'] at about half of that.
 
     The values are the coded ones, 8 bits of them, in the stream's own range and matrix.
@@ -33,16 +33,16 @@ class Samples:
     def __len__(self) -> int:
         return len(self.luma)
 
-    def __getitem__(self, part: slice) -> Samples:
-        return Samples(self.luma[part], self.cb[part], self.cr[part])
+    def __getitem__(self, part: slice) -> Grid:
+        return Grid(self.luma[part], self.cb[part], self.cr[part])
 
-    def then(self, other: Samples) -> Samples:
+    def copy(self) -> Grid:
+        return Grid(self.luma.copy(), self.cb.copy(), self.cr.copy())
+
+    def then(self, other: Grid) -> Grid:
         """A copy of both, in a row."""
-        return Samples(
-            *(
-                np.concatenate([getattr(self, f.name), getattr(other, f.name)])
-                for f in fields(self)
-            )
+        return Grid(
+            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
         )
 
 
@@ -51,22 +51,22 @@ def stride(width: int, height: int) -> int:
     return -(-max(width, height) // LONG_SIDE)
 
 
-def thumbnails(samples: Samples) -> npt.NDArray[np.int16]:
+def thumbnails(grid: Grid) -> npt.NDArray[np.int16]:
     """[n, 3, h // CELL, w // CELL]: mean luma of each cell, and the chroma samples nearest to it.
 
     Small pictures (fewer than 8 cells a side) keep every sample.
     """
-    count, height, width = samples.luma.shape
+    count, height, width = grid.luma.shape
     cell = CELL if min(height, width) >= 8 * CELL else 1
     rows, columns = height // cell, width // cell
     total = np.zeros((count, rows, columns), np.int16)
-    inner = samples.luma[:, : rows * cell, : columns * cell]
+    inner = grid.luma[:, : rows * cell, : columns * cell]
     for y in range(cell):
         for x in range(cell):
             total += inner[:, y::cell, x::cell]
     made = np.empty((count, 3, rows, columns), np.int16)
     np.floor_divide(total, cell * cell, out=made[:, 0])
-    for channel, plane in ((1, samples.cb), (2, samples.cr)):
+    for channel, plane in ((1, grid.cb), (2, grid.cr)):
         down = np.arange(rows) * plane.shape[1] // rows
         across = np.arange(columns) * plane.shape[2] // columns
         made[:, channel] = plane[:, down[:, None], across]

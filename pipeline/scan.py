@@ -1,0 +1,435 @@
+"""Scan: one decode pass over one source finds its shots, measures them and takes their stills.
+
+    decode ──▶ every frame's sparse grid ──▶ chunk ──▶ cuts, measurements
+         └──▶ frames that may become stills ─────────▶ small RGB ──▶ JPEG, measurements
+
+Memory does not depend on how long a source is but for some forty bytes per frame and the stills.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image
+
+from infra.errors import MediaError, Reason, StorageError
+from infra.storage import Storage
+from manifests.fingerprint import short_id
+from manifests.schemas import Clip, Source, Still
+from manifests.specs import DatasetSpec
+from pipeline.clips import (
+    FALLBACK_RATE,
+    Accounted,
+    Picked,
+    Run,
+    Seen,
+    Stamps,
+    account,
+    header_rate,
+    stamp,
+    stills_digest,
+)
+from pipeline.discover import ScanTask
+from pipeline.facts import MediaFacts, Picture
+from pipeline.geometry import fit_short_side
+from pipeline.grid import LONG_SIDE, Grid, stride
+from pipeline.measure import (
+    FRAME,
+    PAIR,
+    Meter,
+    Rows,
+    look,
+    measure_frames,
+    summarise_frames,
+    summarise_looks,
+)
+from pipeline.media import Video, open_media
+from pipeline.pixels import Scaler, frame_size, jpeg, still
+from pipeline.segment import CutDetector
+from pipeline.stills import StillPicker
+
+CHUNK_FRAMES = 32
+SMALL_CHUNK_FRAMES = 8  # of frames so large that waiting ones would fill the memory
+LARGE_PIXELS = 2**22
+DRIFTS_PER_SECOND = 3
+MAX_GAP_SHARE = 0.25  # of max_seconds: a longer hole in the stamps parts two shots
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What a scan leaves: one source row, and where it could be read its clips and stills."""
+
+    source: Source
+    clips: list[Clip]
+    stills: list[Still]
+    bytes_read: int
+
+
+def scan_source(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
+    """Never raises for bad footage: what cannot be used is a rejected row with its reason."""
+    try:
+        with storage.open(task.found.info) as reader:
+            scanned = _examine(cast(BinaryIO, reader), task, spec)
+            source = dataclasses.replace(scanned.source, content_digest=reader.content_digest())
+            return dataclasses.replace(scanned, source=source, bytes_read=reader.bytes_read)
+    except StorageError as error:
+        return rejected(task, spec, Reason.UNREADABLE, str(error))
+
+
+def _examine(file: BinaryIO, task: ScanTask, spec: DatasetSpec) -> Scanned:
+    facts: MediaFacts | None = None
+    try:
+        media = open_media(file, spec.scan, spec.pixels)
+        facts = media.facts
+        if isinstance(media, Picture):
+            return _scan_picture(media, task, spec)
+        with media:
+            return _scan_video(media, task, spec)
+    except StorageError:
+        raise
+    except MediaError as error:
+        return rejected(task, spec, error.reason, error.detail, facts)
+    except MemoryError as error:
+        return rejected(task, spec, Reason.OUT_OF_MEMORY, str(error), facts)
+    except Exception as error:  # whatever hostile footage makes a decoder raise costs this source
+        words = f"{type(error).__name__}: {error}"
+        return rejected(task, spec, Reason.CORRUPT, words, facts)
+
+
+def rejected(
+    task: ScanTask, spec: DatasetSpec, reason: Reason, detail: str, facts: MediaFacts | None = None
+) -> Scanned:
+    columns = _columns(task, spec, facts) | {"status": "rejected", "kind": ""}
+    return Scanned(Source(**columns, reason=reason, detail=detail), [], [], 0)
+
+
+def _columns(task: ScanTask, spec: DatasetSpec, facts: MediaFacts | None) -> dict[str, Any]:
+    found = task.found
+    return {
+        "uri": found.uri,
+        "revision": task.revision,
+        "source_id": found.source_id,
+        "version": found.version,
+        "size_bytes": found.size_bytes,
+        "status": "scanned",
+        "sidecar_uri": found.sidecar_uri,
+        "sidecar_version": found.sidecar_version,
+        "scan_fingerprint": spec.scan_fingerprint,
+        **({} if facts is None else dataclasses.asdict(facts)),
+    }
+
+
+def _scan_picture(picture: Picture, task: ScanTask, spec: DatasetSpec) -> Scanned:
+    """A clip of one frame: nothing moves, and it is never too short."""
+    facts, source_id = picture.facts, task.found.source_id
+    width, height = facts.width, facts.height
+    picked = _small_picture(picture, spec)
+    grid = _picture_grid(picture)
+    rows = measure_frames(grid, grid, black_level=0.06 * 255)
+    values = summarise_frames(rows, is_full_range=True)
+    clip = Clip(
+        clip_id=short_id("clip", source_id, 0, 1, spec.scan_fingerprint),
+        source_id=source_id,
+        scan_fingerprint=spec.scan_fingerprint,
+        kind="image",
+        shot=0,
+        start_frame=0,
+        num_frames=1,
+        start_pts=0,
+        end_pts=1,
+        time_base_num=1,
+        time_base_den=1,
+        timing="ordinal",
+        fps_num=1,
+        fps_den=1,
+        variable_rate=False,
+        duration_seconds=0.0,
+        width=width,
+        height=height,
+        num_stills=1,
+        stills_digest=stills_digest([picked.jpeg]),
+        camera_x=0.0,
+        camera_y=0.0,
+        subject_motion=0.0,
+        **values,
+        **summarise_looks([picked.look], width, height),
+    )
+    shot = Still(
+        clip_id=clip.clip_id,
+        source_id=source_id,
+        position=0,
+        pts=0,
+        seconds=0.0,
+        width=picked.width,
+        height=picked.height,
+        jpeg=picked.jpeg,
+    )
+    source = Source(
+        **_columns(task, spec, facts),
+        kind="image",
+        num_frames=1,
+        frames_kept=1,
+        num_shots=1,
+        num_clips=1,
+        timing="ordinal",
+        time_base_num=1,
+        fps_num=1,
+        end_pts=1,
+    )
+    return Scanned(source, [clip], [shot], 0)
+
+
+def _small_picture(picture: Picture, spec: DatasetSpec) -> Picked:
+    stills = spec.scan.stills
+    size = fit_short_side(picture.facts.width, picture.facts.height, stills.short_side)
+    image = Image.fromarray(picture.rgb)
+    rgb = np.asarray(image.resize(size, Image.Resampling.BOX) if size != image.size else image)
+    return _pick(rgb, stills.quality)
+
+
+def _picture_grid(picture: Picture) -> Grid:
+    step = stride(picture.facts.width, picture.facts.height)
+    few = Image.fromarray(np.ascontiguousarray(picture.rgb[step // 2 :: step, step // 2 :: step]))
+    planes = np.asarray(few.convert("YCbCr"))[None]
+    return Grid(planes[..., 0], planes[..., 1], planes[..., 2])
+
+
+def _pick(rgb: npt.NDArray[np.uint8], quality: int) -> Picked:
+    luma = np.asarray(Image.fromarray(rgb).convert("L"))
+    return Picked(jpeg(rgb, quality), rgb.shape[1], rgb.shape[0], look(rgb, luma))
+
+
+def _scan_video(video: Video, task: ScanTask, spec: DatasetSpec) -> Scanned:
+    walk = Pass(video, spec)
+    for frame in video.frames():
+        walk.take(frame)
+    seen = walk.finish(task.found.source_id)
+    accounted = account(seen, spec)
+    columns = _columns(task, spec, video.facts) | _content(seen, accounted)
+    source = Source(**columns, kind="video", decode_errors=video.decode_errors)
+    return Scanned(source, accounted.clips, accounted.stills, 0)
+
+
+def _content(seen: Seen, accounted: Accounted) -> dict[str, Any]:
+    """What decoding showed."""
+    stamps: Stamps = seen.stamps
+    start, end = int(stamps.starts[0]), int(stamps.starts[-1])
+    left_out = sum(span.num_frames for span in accounted.dropped)
+    return {
+        "num_frames": seen.num_frames,
+        "frames_kept": sum(clip.num_frames for clip in accounted.clips),
+        "frames_dropped": left_out,
+        "dropped": accounted.dropped,
+        "num_shots": accounted.num_shots,
+        "num_clips": len(accounted.clips),
+        "timing": stamps.timing,
+        "time_base_num": stamps.time_base.numerator,
+        "time_base_den": stamps.time_base.denominator,
+        "fps_num": stamps.rate.numerator,
+        "fps_den": stamps.rate.denominator,
+        "start_pts": start,
+        "end_pts": end,
+        "duration_seconds": stamps.seconds(end - start),
+    }
+
+
+class Pass:
+    """One walk over the frames of a video. `take` each frame, then `finish`."""
+
+    def __init__(self, video: Video, spec: DatasetSpec) -> None:
+        self._facts, self._spec = video.facts, spec
+        self._time_base = video.time_base
+        self._hint = header_rate(video.facts)
+        self._rate = self._hint or FALLBACK_RATE  # until the stamps tell the true one
+        self._period = float(1 / self._rate)
+        self._scaler = Scaler()
+        self._picker: StillPicker[VideoFrame, Picked] = StillPicker(spec.scan, self._develop)
+        self._pts: list[int | None] = []
+        self._last_duration = 0
+        self._clock = 0.0
+        self._runs: list[Run] = []
+        self._run: _Run | None = None
+        self._cuts: list[int] = []
+        self._gaps: set[int] = set()
+        self._frames: list[Rows] = []
+        self._pairs: list[Rows] = []
+
+    def take(self, frame: VideoFrame) -> None:
+        ordinal = len(self._pts)
+        if self._tick(frame) > MAX_GAP_SHARE * self._spec.scan.max_seconds:
+            self._gaps.add(ordinal)
+        if self._run is None or not self._run.fits(frame) or ordinal in self._gaps:
+            self._begin(ordinal, frame)
+        assert self._run is not None
+        self._picker.offer(ordinal, self._clock, frame)
+        if self._run.take(frame):
+            self._settle(self._run.chunk())
+
+    def _tick(self, frame: VideoFrame) -> float:
+        """Moves the clock on to this frame; returns seconds since the one before.
+
+        By its stamp, but at least by the nominal period: stamps may stand still or fall.
+        """
+        pts, before = frame.pts, self._pts[-1] if self._pts else None
+        self._pts.append(pts)
+        self._last_duration = frame.duration or 0
+        if len(self._pts) == 1:
+            return 0.0
+        known = pts is not None and before is not None
+        step = float((pts - before) * self._time_base) if known else 0.0  # type: ignore[operator]
+        self._clock += max(step, self._period)
+        return step
+
+    def _begin(self, ordinal: int, frame: VideoFrame) -> None:
+        """A new size, or a hole in the stamps: frames are not compared across it."""
+        self._end_run()
+        if ordinal:
+            self._cuts.append(ordinal)
+        self._runs.append(Run(ordinal, *frame_size(frame, self._facts)))
+        apart = max(1, round(self._rate / DRIFTS_PER_SECOND))
+        self._run = _Run(ordinal, frame, self._facts.color_range == "full", apart)
+
+    def _end_run(self) -> None:
+        if self._run is not None:
+            self._settle(self._run.chunk(), last=True)
+            self._picker.finish()
+
+    def _settle(self, grid: Grid, last: bool = False) -> None:
+        """Takes what a chunk tells: measurements at once, cuts as far as they are decided."""
+        run = self._run
+        assert run is not None
+        cuts = run.detector.push(grid) if len(grid) else []
+        if len(grid):
+            frames, pairs = run.meter.push(grid)
+            pairs["first"] += run.start
+            pairs["last"] += run.start
+            self._frames.append(frames)
+            self._pairs.append(pairs)
+        if last:
+            cuts = cuts + run.detector.finish()
+        cuts = [run.start + cut for cut in cuts]
+        self._cuts += cuts
+        self._picker.decide(cuts, run.start + run.detector.decided)
+
+    def _develop(self, frame: VideoFrame) -> Picked:
+        stills = self._spec.scan.stills
+        return _pick(still(frame, self._facts, stills.short_side, self._scaler), stills.quality)
+
+    def finish(self, source_id: str) -> Seen:
+        if not self._pts:
+            raise MediaError(Reason.NO_FRAMES, "a video stream without a single frame")
+        self._end_run()
+        stamps = stamp(self._pts, self._last_duration, self._time_base, self._hint)
+        return Seen(
+            source_id=source_id,
+            facts=self._facts,
+            stamps=stamps,
+            runs=self._runs,
+            cuts=self._cuts,
+            gaps=frozenset(self._gaps),
+            frames=np.concatenate([np.zeros(0, FRAME), *self._frames]),
+            pairs=np.concatenate([np.zeros(0, PAIR), *self._pairs]),
+            picked=self._picker.developed,
+        )
+
+
+class _Run:
+    """Frames of one size and layout: their grids, the detector and the meter over them."""
+
+    def __init__(self, start: int, frame: VideoFrame, is_full_range: bool, apart: int) -> None:
+        self.start = start
+        self.detector = CutDetector()
+        self.meter = Meter(is_full_range, apart)
+        self._shape = (frame.width, frame.height, frame.format.name)
+        self._sampler = Sampler(frame)
+        large = frame.width * frame.height > LARGE_PIXELS
+        self._size = SMALL_CHUNK_FRAMES if large else CHUNK_FRAMES
+        self._count = 0
+        self._grid = self._sampler.empty(self._size)
+
+    def fits(self, frame: VideoFrame) -> bool:
+        return (frame.width, frame.height, frame.format.name) == self._shape
+
+    def take(self, frame: VideoFrame) -> bool:
+        """Whether the chunk is full."""
+        self._sampler.sample(frame, self._grid, self._count)
+        self._count += 1
+        return self._count == self._size
+
+    def chunk(self) -> Grid:
+        """The frames since the last chunk."""
+        full, count = self._grid, self._count
+        self._grid, self._count = self._sampler.empty(self._size), 0
+        return full[:count]
+
+
+class Sampler:
+    """Copies a frame's sparse grid out of the decoder's memory, and nothing else of it."""
+
+    def __init__(self, frame: VideoFrame) -> None:
+        self._scaler = None if _has_plain_planes(frame.format) else VideoReformatter()
+        if self._scaler is not None:
+            long_side = max(frame.width, frame.height)
+            self._small = tuple(
+                max(1, side * min(LONG_SIDE, long_side) // long_side)
+                for side in (frame.width, frame.height)
+            )
+            frame = self._shrink(frame)
+        depth = frame.format.components[0].bits
+        self._dtype, self._shift = (np.uint16, depth - 8) if depth > 8 else (np.uint8, 0)
+        step = stride(frame.width, frame.height)
+        self._steps = [(step, step)]
+        for plane in frame.planes[1:3]:
+            across = max(1, round(2 * step * plane.width / frame.width))
+            down = max(1, round(2 * step * plane.height / frame.height))
+            self._steps.append((down, across))
+        self._sizes = [
+            (
+                len(range(down // 2, plane.height, down)),
+                len(range(across // 2, plane.width, across)),
+            )
+            for plane, (down, across) in zip(frame.planes, self._steps, strict=False)
+        ]
+
+    def empty(self, frames: int) -> Grid:
+        """Grey has chroma of one neutral sample."""
+        sizes = [*self._sizes, (1, 1), (1, 1)][:3]
+        luma, cb, cr = (np.full((frames, *size), 128, np.uint8) for size in sizes)
+        return Grid(luma, cb, cr)
+
+    def sample(self, frame: VideoFrame, grid: Grid, place: int) -> None:
+        if self._scaler is not None:
+            frame = self._shrink(frame)
+        targets = (grid.luma, grid.cb, grid.cr)
+        for plane, target, (down, across) in zip(frame.planes, targets, self._steps, strict=False):
+            line = plane.line_size
+            pixels = np.frombuffer(plane, self._dtype).reshape(-1, line // self._dtype().itemsize)
+            few = pixels[down // 2 : plane.height : down, across // 2 : plane.width : across]
+            target[place] = few >> self._shift if self._shift else few
+
+    def _shrink(self, frame: VideoFrame) -> VideoFrame:
+        assert self._scaler is not None
+        width, height = self._small
+        return self._scaler.reformat(
+            frame, width, height, "yuvj444p", interpolation=Interpolation.FAST_BILINEAR, threads=1
+        )
+
+
+def _has_plain_planes(layout: VideoFormat) -> bool:
+    """Planar luma and chroma (or luma alone) of 8 to 16 bits in this machine's byte order."""
+    parts = layout.components
+    return (
+        layout.name.startswith(("yuv", "gray"))
+        and [part.plane for part in parts] in ([0], [0, 1, 2])
+        and 8 <= parts[0].bits <= 16
+        and not (parts[0].bits > 8 and layout.is_big_endian)
+        and "msb" not in layout.name
+        and not layout.is_rgb
+    )
