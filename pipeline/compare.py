@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.storage import Storage
 from manifests.schemas import Source, from_arrow
@@ -47,12 +48,16 @@ class Tally:
 
 @dataclass(frozen=True)
 class Discovery:
-    """A listing compared with a dataset. Tasks and rows come in URI order."""
+    """A listing compared with a dataset. Tasks and rows come in URI order.
 
-    to_scan: pa.Table  # Found's columns, state, revision, content_digest and duplicate_of if known
+    Commit what is carried first, then the duplicates, then scans as they end: a run that is killed
+    in between and started again then leaves the rows of one that was not.
+    """
+
+    to_scan: pa.Table  # Found's columns, state, revision, and what is known of the content
     tallies: Mapping[State, Tally]
     repeated: pa.Table  # Source's columns
-    originals: pa.Table  # uri, source_id, size_bytes, content_digest: what others may duplicate
+    originals: pa.Table  # uri, source_id, size_bytes, content_digest: what tasks may duplicate
     allow_duplicates: bool
 
     @property
@@ -77,9 +82,11 @@ def compare(
     allow_duplicates: bool = False,
 ) -> Discovery:
     """Sort a listing by what a dataset knows. `sources`: all rows, an Arrow table or dataset."""
-    flags = {"spec": scan_fingerprint, "retry": retry_rejected, "twice": allow_duplicates}
+    spec = {"spec": scan_fingerprint}
+    flags = spec | {"retry": retry_rejected, "twice": allow_duplicates}
     with duckdb_over(found=listing.objects, sources=sources) as con:
         con.execute(_KNOWN)
+        con.execute(_RESTORED, spec)
         con.execute(_STATES, flags)
         tallies = con.execute(_TALLIES).fetchall()
         return Discovery(
@@ -102,26 +109,32 @@ FROM sources WHERE (uri, revision) IN (SELECT uri, max(revision) FROM sources GR
 CREATE TABLE originals AS
 SELECT c.uri, c.source_id, c.size_bytes, c.content_digest
 FROM current c LEFT JOIN found f USING (uri)
-WHERE c.status IN ('scanned', 'rejected') AND c.content_digest <> ''
+WHERE c.status IN ('scanned', 'rejected') AND c.content_digest <> '' AND c.size_bytes > 0
 AND (f.version IS NULL OR f.version = c.version);
 """
 
+_RESTORED = """
+CREATE TABLE restored AS
+SELECT s.uri, s.revision, s.source_id, s.size_bytes, s.content_digest
+FROM sources s JOIN found f USING (uri, version) JOIN current c ON c.uri = s.uri
+WHERE c.version <> s.version AND s.status = 'scanned' AND s.scan_fingerprint = $spec
+-- The same bytes may be in force under another name by now, or come back under two at once.
+AND s.content_digest NOT IN (SELECT content_digest FROM originals)
+QUALIFY row_number() OVER (PARTITION BY s.content_digest ORDER BY s.uri, s.revision DESC) = 1
+"""
+
 _STATES = """
+INSERT INTO originals
+SELECT uri, source_id, size_bytes, content_digest FROM restored WHERE size_bytes > 0;
+
 CREATE TABLE states AS
-WITH scanned_before AS (
-    SELECT s.uri, s.version, max(s.revision) AS copied_revision
-    FROM sources s JOIN found f USING (uri, version) JOIN current c ON c.uri = s.uri
-    WHERE c.version <> s.version AND s.status = 'scanned' AND s.scan_fingerprint = $spec
-    AND s.content_digest NOT IN (SELECT content_digest FROM originals)
-    GROUP BY s.uri, s.version
-)
 SELECT f.*, coalesce(c.revision + 1, 0) AS revision,
     if(c.version = f.version, c.content_digest, '') AS content_digest,
     if(c.version = f.version, c.duplicate_of, '') AS duplicate_of,
-    if(c.version = f.version, c.revision, b.copied_revision) AS copied_revision,
+    if(c.version = f.version, c.revision, r.revision) AS copied_revision,
     CASE
         WHEN c.uri IS NULL THEN 'new'
-        WHEN c.version <> f.version THEN if(b.uri IS NULL, 'changed', 'restored')
+        WHEN c.version <> f.version THEN if(r.uri IS NULL, 'changed', 'restored')
         WHEN c.status = 'duplicate'
             THEN if(o.source_id IS NULL OR $twice, 'resurrected', 'unchanged')
         WHEN c.scan_fingerprint <> $spec THEN 'respecified'
@@ -132,16 +145,25 @@ SELECT f.*, coalesce(c.revision + 1, 0) AS revision,
     END AS state
 FROM found f
 LEFT JOIN current c USING (uri)
-LEFT JOIN scanned_before b ON b.uri = f.uri AND b.version = f.version
+LEFT JOIN restored r ON r.uri = f.uri
 LEFT JOIN originals o ON o.source_id = c.duplicate_of
 """
 
 _TALLIES = "SELECT state, count(*), sum(size_bytes)::BIGINT FROM states GROUP BY state"
 
 _TO_SCAN = """
-SELECT uri, version, size_bytes, sidecar_uri, sidecar_version, state, revision,
-    coalesce(content_digest, '') AS content_digest, coalesce(duplicate_of, '') AS duplicate_of
-FROM states WHERE state IN (SELECT unnest($states)) ORDER BY uri
+WITH tasks AS (
+    SELECT * REPLACE (coalesce(content_digest, '') AS content_digest,
+        coalesce(duplicate_of, '') AS duplicate_of)
+    FROM states WHERE state IN (SELECT unnest($states))
+), sizes AS (
+    SELECT size_bytes, count(*) AS objects FROM
+        (SELECT uri, size_bytes FROM tasks UNION SELECT uri, size_bytes FROM originals)
+    GROUP BY size_bytes
+)
+SELECT uri, version, size_bytes, sidecar_uri, sidecar_version, state, revision, duplicate_of,
+    content_digest, size_bytes > 0 AND objects > 1 AND content_digest = '' AS needs_digest
+FROM tasks JOIN sizes USING (size_bytes) ORDER BY uri
 """
 
 _REPEATED = """
@@ -162,19 +184,7 @@ def needs_digest(discovery: Discovery) -> Iterator[ScanTask]:
     """The tasks whose bytes may be another's: the size is the same, and no digest is known yet."""
     if discovery.allow_duplicates:
         return iter(())
-    with duckdb_over(tasks=discovery.to_scan, originals=discovery.originals) as con:
-        wanted = con.sql(_SAME_SIZE).to_arrow_table()
-    return (_task(row) for row in rows_of(wanted))
-
-
-_SAME_SIZE = """
-WITH sizes AS (
-    SELECT size_bytes FROM
-        (SELECT uri, size_bytes FROM tasks UNION SELECT uri, size_bytes FROM originals)
-    WHERE size_bytes > 0 GROUP BY size_bytes HAVING count(*) > 1
-)
-FROM tasks SEMI JOIN sizes USING (size_bytes) WHERE content_digest = '' ORDER BY uri
-"""
+    return (_task(row) for row in rows_of(discovery.to_scan.filter(pc.field("needs_digest"))))
 
 
 def digest_object(found: Found, storage: Storage) -> str:
@@ -223,14 +233,10 @@ def _digested(
 
 
 def _originals(discovery: Discovery, digests: Iterable[str]) -> dict[str, str]:
-    wanted = pa.table({"content_digest": pa.array(sorted(digests), pa.string())})
-    with duckdb_over(originals=discovery.originals, wanted=wanted) as con:
-        return dict(
-            con.execute(
-                "SELECT content_digest, arg_min(source_id, uri) FROM originals "
-                "SEMI JOIN wanted USING (content_digest) GROUP BY content_digest"
-            ).fetchall()
-        )
+    """source_id by digest; of several (they were let in as duplicates) the smallest URI's."""
+    wanted = pc.field("content_digest").isin(pa.array(digests, pa.string()))
+    found = rows_of(discovery.originals.filter(wanted))
+    return {row["content_digest"]: row["source_id"] for row in reversed(list(found))}
 
 
 def _duplicate(task: ScanTask, digest: str, original: str, scan_fingerprint: str) -> Source:

@@ -325,7 +325,7 @@ def test_what_is_not_there(storage: Storage, root: str) -> None:
     missing = join(root, "clip")
     assert storage.find(missing) is None
     for ask in (storage.stat, storage.read_bytes, lambda uri: list(storage.list(uri))):
-        with pytest.raises(NotFound, match="check|begin so: 'root/clips/a.mp4'"):
+        with pytest.raises(NotFound, match=r"check|begin so: 'root/clips/a.mp4'"):
             ask(missing)
 
 
