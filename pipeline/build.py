@@ -307,8 +307,8 @@ def drop_without_bucket(dataset: Dataset, work: Work) -> None:
     written = con.sql(
         "SELECT count(*) FROM samples WHERE build_id = ? AND plan = ? AND shard_id = ''",
         params=[work.event.build_id, work.event.plan],
-    ).fetchone()
-    if written == (0,):
+    ).fetchall()
+    if written == [(0,)]:
         dataset.tables.append("samples", work.dropped)
 
 
@@ -325,8 +325,8 @@ def promote(dataset: Dataset, generation: Generation) -> None:
     """Make the build current, if it is not."""
     con = connect(dataset.tables)
     last = last_plan(con, generation.build_id)
-    current = con.sql("FROM current_build").fetchone()
-    if last is None or current == (generation.build_id,):
+    current = con.sql("FROM current_build").fetchall()
+    if last is None or current == [(generation.build_id,)]:
         return
     event = dataclasses.replace(last, event="promoted", sequence=next_sequence(con))
     dataset.tables.append("builds", [event])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from rich.console import Console
 
@@ -25,7 +26,7 @@ from pipeline.compare import Discovery, digest_object, find_duplicates, needs_di
 from pipeline.discover import Found, ScanTask
 from pipeline.outcome import BuildOutcome, ScanOutcome
 from pipeline.progress import Step
-from pipeline.scan import Scanned, rejected_source, scan_source
+from pipeline.scan import Scanned, rejected, scan_source
 from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
 
 # A worker that needs longer than this for its bytes makes no progress and is ended.
@@ -57,9 +58,7 @@ def scan_sources(
     tasks = [task for task in found.tasks() if task.found.uri not in duplicates.uris]
     size = sum(task.found.size_bytes for task in tasks)
 
-    def make_worker() -> Callable[[list[ScanTask]], list[Scanned]]:
-        return lambda batch: [_scan(task, dataset.storage, dataset.spec) for task in batch]
-
+    make_worker = partial(_ScanWorker, dataset.storage, dataset.spec)
     with Step(console, "scan", "sources", len(tasks), size) as step:
         alone: list[list[ScanTask]] = []
         for end in cluster.run(
@@ -70,19 +69,27 @@ def scan_sources(
             elif len(end.item) > 1:  # which of them was it?
                 alone.extend([task] for task in end.item)
             else:
-                receipts.lost(end, fingerprint, step)
+                receipts.lost(end, step)
         for end in cluster.run(alone, make_worker, resources=resources, limit_seconds=_scan_limit):
             if isinstance(end, Done):
                 receipts.scanned(end.item, end.result, step)
             else:
-                receipts.lost(end, fingerprint, step)
+                receipts.lost(end, step)
     receipts.commits.flush()
     return receipts.outcome
 
 
-def _scan(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
-    kill_point("scan", task.found.uri)
-    return scan_source(task, storage, spec)
+@dataclass(frozen=True)
+class _ScanWorker:
+    storage: Storage
+    spec: DatasetSpec
+
+    def __call__(self, batch: list[ScanTask]) -> list[Scanned]:
+        return [self._scan(task) for task in batch]
+
+    def _scan(self, task: ScanTask) -> Scanned:
+        kill_point("scan", task.found.uri)
+        return scan_source(task, self.storage, self.spec)
 
 
 def _scan_limit(batch: list[ScanTask]) -> float:
@@ -108,20 +115,20 @@ def _digests(
     found: Discovery, dataset: Dataset, cluster: Cluster, resources: Resources
 ) -> Mapping[str, str]:
     """Content digests of the objects that another one's size makes suspect, by URI."""
-
-    def make_worker() -> Callable[[Found], str]:
-        return lambda item: _digest(item, dataset.storage)
-
     suspects = (task.found for task in needs_digest(found))
-    ends = cluster.run(suspects, make_worker, resources=resources)
+    ends = cluster.run(suspects, partial(_DigestWorker, dataset.storage), resources=resources)
     return {end.item.uri: end.result for end in ends if isinstance(end, Done) and end.result}
 
 
-def _digest(found: Found, storage: Storage) -> str:
-    try:
-        return digest_object(found, storage)
-    except StorageError:
-        return ""  # the scan meets the same error and keeps it as a row
+@dataclass(frozen=True)
+class _DigestWorker:
+    storage: Storage
+
+    def __call__(self, found: Found) -> str:
+        try:
+            return digest_object(found, self.storage)
+        except StorageError:
+            return ""  # the scan meets the same error and keeps it as a row
 
 
 @dataclass
@@ -154,9 +161,9 @@ class _ScanReceipts:
             self._advance(task, step, result.source, result.bytes_read)
         self.commits.flush_if_due()
 
-    def lost(self, end: Lost[list[ScanTask]], fingerprint: str, step: Step) -> None:
+    def lost(self, end: Lost[list[ScanTask]], step: Step) -> None:
         (task,) = end.item
-        source = rejected_source(task, end.reason, end.detail, fingerprint)
+        source = rejected(task, self.dataset.spec, end.reason, end.detail).source
         self.commits.add("sources", [source])
         self._advance(task, step, source, 0)
         self.commits.flush_if_due()
@@ -188,8 +195,7 @@ def write_shards(
     commits = Commits(dataset.tables, ("samples",), commit_seconds)
     outcome = BuildOutcome(dropped=len(work.dropped))
 
-    def make_worker() -> ShardWorker:
-        return ShardWorker(dataset.uri, dataset.spec, dataset.storage, ahead)
+    make_worker = partial(ShardWorker, dataset.uri, dataset.spec, dataset.storage, ahead)
 
     def run(
         jobs: Iterable[ShardJob], attempts: int = 2

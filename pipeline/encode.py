@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 
@@ -41,19 +41,30 @@ def encode_clip(
     Raises MediaError where the footage no longer gives the frames that the scan saw, or the
     latents are not finite; StorageError where it cannot be read.
     """
-    with storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
-        blocks = decode_clip(
-            file,
-            source,
-            clip,
-            encoding.rate,
-            encoding.frames,
-            encoding.crop,
-            encoder.block_sizes(encoding.frames),
-            pixels,
-        )
-        latents = encoder.encode(run_ahead(blocks, ahead), encoding.frames)
-        bytes_read = file.bytes_read
+
+    def attempt(from_start: bool) -> tuple[Latents, int]:
+        with storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
+            blocks = decode_clip(
+                cast("BinaryIO", file),
+                source,
+                clip,
+                encoding.rate,
+                encoding.frames,
+                encoding.crop,
+                encoder.block_sizes(encoding.frames),
+                pixels,
+                from_start,
+            )
+            latents = encoder.encode(run_ahead(blocks, ahead), encoding.frames)
+            return latents, file.bytes_read
+
+    try:
+        latents, bytes_read = attempt(from_start=False)
+    except MediaError as error:
+        if error.reason is not Reason.FRAMES_MISMATCH:
+            raise
+        # A container's index can be wrong; decoding from the beginning cannot.
+        latents, bytes_read = attempt(from_start=True)
     if not np.isfinite(latents).all():
         raise MediaError(Reason.NOT_FINITE, "the encoder returned NaN or infinity")
     return latents, bytes_read

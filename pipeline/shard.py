@@ -106,7 +106,7 @@ class ShardWorker:
             written = bool(kept) and not job.trial
             if written:
                 self._storage.upload(path, join(self._dataset, job.path))
-        shard = {
+        shard: dict[str, Any] = {
             "shard_path": job.path,
             "shard_sha256": sealed.sha256,
             "shard_bytes": sealed.size_bytes,
