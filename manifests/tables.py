@@ -11,7 +11,7 @@ work visible (stills, clips, then sources).
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +20,8 @@ from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow import fs
 
 from infra.errors import CommitError, StorageError, UsageError
@@ -32,6 +32,8 @@ RowType = TypeVar("RowType", bound=Row)
 StorageOptions: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 NO_TABLE = -1  # the version of a table that does not exist
+
+_MARK = "telecine"  # the log's name for the random number by which a writer knows its commit
 
 _CONFIGURATION: Mapping[str, str | None] = {
     "delta.appendOnly": "true",
@@ -199,9 +201,9 @@ class Tables:
     def _commit(self, name: str, rows: pa.Table) -> int:
         self._renew_options()
         table = self._table(name) or self._create(name)
-        seen, commit_id = table.version(), uuid.uuid4().hex
+        seen, mark = table.version(), secrets.randbits(62)
         properties = CommitProperties(
-            custom_metadata={"telecine_commit": commit_id}, max_commit_retries=0
+            app_transactions=[Transaction(_MARK, mark)], max_commit_retries=0
         )
         try:
             write_deltalake(
@@ -212,7 +214,7 @@ class Tables:
                 writer_properties=WriterProperties(compression="ZSTD"),
             )
         except (DeltaError, OSError) as error:
-            self._opened[name] = self._resolve(name, seen, commit_id, error)
+            self._opened[name] = self._resolve(name, seen, mark, error)
         return self.version(name)
 
     def _renew_options(self) -> None:
@@ -238,31 +240,24 @@ class Tables:
         self._opened[name] = table
         return table
 
-    def _resolve(self, name: str, seen: int, commit_id: str, error: Exception) -> DeltaTable:
+    def _resolve(self, name: str, seen: int, mark: int, error: Exception) -> DeltaTable:
         """Our own commit, if it is there after all: an answer lost on the way looks like an error.
 
         Otherwise raises CommitError; the table stays as it was last seen.
         """
         try:
-            table = self._open(name)
+            last = self._open(name)
+            next_one = self._open(name, seen + 1) if last and last.version() > seen else None
         except StorageError as again:
             raise CommitError(
-                f"the store failed during a commit to {name} of {self.uri} and cannot be asked "
-                f"whether it took it: {error}. Run again: what is there will be found"
+                f"the store failed during a commit to table {name} of {self.uri} and cannot be "
+                f"asked whether it took it: {error}. Run again: what is there will be found"
             ) from again
-        news = (
-            []
-            if table is None
-            else table.history(table.version() - seen)
-            if table.version() > seen
-            else []
-        )
-        if any(commit.get("telecine_commit") == commit_id for commit in news):
-            assert table is not None
-            return table
-        if news or isinstance(error, CommitFailedError):
+        if next_one is None:
+            raise self._failed(name, error) from error
+        if next_one.transaction_version(_MARK) != mark:
             raise self._conflict(name) from error
-        raise self._failed(name, error) from error
+        return next_one
 
     def _conflict(self, name: str) -> CommitError:
         return CommitError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifests.schemas import Clip, Source
+from manifests.schemas import Build, Caption, Clip, Sample, Source, Still
 
 
 def make_clip(**changes: Any) -> Clip:
@@ -36,3 +36,41 @@ def make_source(**changes: Any) -> Source:
         "num_frames": 50, "frames_kept": 50, "num_shots": 1, "num_clips": 1,
     }  # fmt: skip
     return Source(**{**facts, **changes})
+
+
+def make_still(**changes: Any) -> Still:
+    facts: dict[str, Any] = {
+        "clip_id": "c" * 32, "source_id": "s" * 32, "position": 0, "pts": 0, "seconds": 0.0,
+        "width": 384, "height": 216, "jpeg": b"\xff\xd8",
+    }  # fmt: skip
+    return Still(**{**facts, **changes})
+
+
+def make_caption(**changes: Any) -> Caption:
+    facts: dict[str, Any] = {
+        "clip_id": "c" * 32, "captioner": "signal", "captioner_fingerprint": "f",
+        "input_digest": "d", "outcome": "ok", "text": "A still shot.",
+    }  # fmt: skip
+    return Caption(**{**facts, **changes})
+
+
+def make_sample(**changes: Any) -> Sample:
+    """Kept, in the bucket 360/16x9/2s."""
+    facts: dict[str, Any] = {
+        "build_id": "b" * 32, "plan": 0, "clip_id": "c" * 32, "outcome": "kept",
+        "text_digest": "t", "shard_id": "d" * 32, "shard_bytes": 10_000, "resolution": 360,
+        "aspect": "16x9", "duration": "2s", "latent_bytes": 1000, "latent_shape": (16, 13, 45, 80),
+        "encoded_frames": 49, "frames_left_out": 1, "fps_num": 25, "fps_den": 1,
+    }  # fmt: skip
+    return Sample(**{**facts, **changes})
+
+
+def make_build(**changes: Any) -> Build:
+    facts: dict[str, Any] = {
+        "build_id": "b" * 32, "name": "dct-bbbbbbbb", "sequence": 0, "event": "planned", "plan": 0,
+        "plan_digest": "d", "num_shards": 1, "num_samples": 1, "retry": False,
+        "sources_version": 0, "clips_version": 0, "captions_version": 0, "samples_version": -1,
+        "builds_version": -1, "vae": '{"name":"dct"}', "vae_fingerprint": "v",
+        "pixel_fingerprint": "p", "spec": "{}",
+    }  # fmt: skip
+    return Build(**{**facts, **changes})
