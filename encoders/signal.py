@@ -28,7 +28,7 @@ from manifests.fingerprint import JsonValue, fingerprint
 Scale: TypeAlias = tuple[tuple[float, str], ...]
 
 SQUARE_TOLERANCE = 0.02  # of the longer side
-CAMERA_STILL = 0.02  # widths or heights per second, below which the camera counts as still
+CAMERA_STILL = 0.02  # widths or heights per second, below which there is no pan or tilt
 CAMERA_FAST = 0.25  # widths or heights per second
 CAMERA_AXIS_SHARE = 0.5  # an axis is named if its drift is at least this share of the other's
 SUBJECT_MOTION: Scale = (  # mean change with the drift taken out, 0..1 of full scale
@@ -138,7 +138,7 @@ def camera(facts: ClipFacts) -> str:
     across, down = abs(facts.camera_x), abs(facts.camera_y)
     drift = max(across, down)
     if drift < CAMERA_STILL:
-        return "the camera is still"
+        return "the camera does not pan or tilt"
     named = max(CAMERA_STILL, CAMERA_AXIS_SHARE * drift)
     pan = f"to the {'left' if facts.camera_x > 0 else 'right'}" if across >= named else ""
     tilt = "up" if facts.camera_y > 0 else "down"

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from asking import make_facts, make_request
 from hypothesis import given
@@ -15,6 +16,7 @@ from encoders import signal
 from encoders.captioner import ClipFacts, Outcome
 from encoders.signal import SignalCaptioner, describe
 from manifests.schemas import Clip, arrow_schema
+from pipeline.measure import drift, spectrum
 
 
 def said(**facts: Any) -> str:
@@ -46,8 +48,8 @@ def test_a_still_image_has_no_length_camera_motion_or_change() -> None:
 @pytest.mark.parametrize(
     ("camera_x", "camera_y", "words"),
     [
-        (0.0, 0.0, "the camera is still"),
-        (0.019, -0.019, "the camera is still"),
+        (0.0, 0.0, "the camera does not pan or tilt"),
+        (0.019, -0.019, "the camera does not pan or tilt"),
         (0.1, 0.0, "the camera pans slowly to the left"),
         (-0.1, 0.0, "the camera pans slowly to the right"),
         (0.3, 0.0, "the camera pans fast to the left"),
@@ -72,6 +74,20 @@ def test_the_signs_are_those_of_the_table() -> None:
         text = columns.field(name).metadata[b"text"].decode()
         assert "drift of the whole picture" in text
         assert text.endswith(sign)
+
+
+@pytest.mark.parametrize(
+    ("right", "down", "words"),
+    [(4, 0, "pans fast to the left"), (-4, 0, "pans fast to the right"),
+     (0, 4, "tilts fast up"), (0, -4, "tilts fast down")],
+)  # fmt: skip
+def test_the_signs_are_those_of_the_measurement(right: int, down: int, words: str) -> None:
+    scene = np.random.default_rng(0).uniform(0, 255, (48, 64)).astype(np.float32)
+    before = scene[8:40, 8:56]
+    after = scene[8 - down : 40 - down, 8 - right : 56 - right]  # what was shown moves by that
+    x, y, _, _ = drift((before, spectrum(before)), (after, spectrum(after)))
+    per_second = 10
+    assert words in said(camera_x=x * per_second, camera_y=y * per_second)
 
 
 def test_facts_are_columns_of_a_clip_by_name_and_type() -> None:
@@ -136,14 +152,14 @@ VOCABULARY = (
     "a and there is in the it to from of with video still image seconds second by pixels picture "
     "landscape portrait square camera pans tilts slowly fast left right up down almost no little "
     "some lot motion dark dim moderately bright low medium high contrast hardly any color muted "
-    "moderate vivid colors mostly changes somewhat beginning shot its end"
+    "moderate vivid colors mostly changes somewhat beginning shot its end does not pan tilt or"
 )
 
 measure = st.floats(0, 1)
-drift = st.floats(-3, 3)
+speed = st.floats(-3, 3)
 facts = st.builds(
     ClipFacts, kind=st.sampled_from(["video", "image"]), duration_seconds=st.floats(0.01, 60),
-    width=st.integers(16, 8192), height=st.integers(16, 8192), camera_x=drift, camera_y=drift,
+    width=st.integers(16, 8192), height=st.integers(16, 8192), camera_x=speed, camera_y=speed,
     subject_motion=measure, change=measure, brightness=measure, contrast=measure,
     saturation=measure, dominant_colors=st.just(()),
 )  # fmt: skip
