@@ -1,4 +1,4 @@
-"""The caption step over real tables: what is pending, what lands where, and what is in force."""
+"""The caption step over real tables: what is pending, and what is in force."""
 
 from __future__ import annotations
 
@@ -6,38 +6,27 @@ import dataclasses
 import hashlib
 import io
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import make_request
-from hypothesis import given
-from hypothesis import strategies as st
+from asking import Looker, write_sidecar
 from rich.console import Console
 from rows import make_clip, make_source
 
 from encoders.captioner import (
     Captioner,
-    CaptionReply,
-    CaptionRequest,
     FirstOf,
-    Input,
-    Outcome,
-    Speaker,
     load_captioner,
-    reply,
 )
-from encoders.signal import SignalCaptioner, describe
 from infra.ray import Cluster, Resources
 from infra.storage import Storage
 from manifests.dataset import Dataset
-from manifests.fingerprint import JsonValue, fingerprint
 from manifests.queries import connect
 from manifests.schemas import Caption, Source, Still
 from manifests.specs import CaptionSpec, DatasetSpec
 from manifests.tables import Tables
-from pipeline.ask import CaptionTask, CaptionWorker, accept
+from pipeline.ask import CaptionWorker, accept
 from pipeline.caption import (
     MAX_ATTEMPTS,
     caption_clips,
@@ -47,37 +36,6 @@ from pipeline.caption import (
 )
 
 AUTO, SIDECAR, SIGNAL = map(load_captioner, ("auto", "sidecar", "signal"))
-
-
-class Looker:
-    """Says how many bytes of stills it was shown; fails where told to. Small, but a captioner."""
-
-    name = "looker"
-    uses = frozenset({Input.STILLS})
-
-    def __init__(self, raises_on: str = "") -> None:
-        self.raises_on = raises_on
-
-    def identity(self) -> dict[str, JsonValue]:
-        return {"name": self.name}
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
-
-    @property
-    def speakers(self) -> tuple[Speaker, ...]:
-        return (Speaker(self.name, self.fingerprint),)
-
-    def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
-        if any(r.clip_id == self.raises_on for r in requests):
-            raise RuntimeError("the model choked")
-        return [
-            reply(
-                r, self.speakers[0], Outcome.OK, " ".join(f"{s:g}s:{len(j)}" for s, j in r.stills)
-            )
-            for r in requests
-        ]
 
 
 @pytest.fixture
@@ -100,14 +58,6 @@ def add_source(tables: Tables, name: str, clips: int = 1, **changes: Any) -> Sou
     )  # fmt: skip
     tables.append("sources", [source])
     return source
-
-
-def write_sidecar(folder: Path, name: str, data: bytes) -> dict[str, Any]:
-    """The columns by which a source names it."""
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(data)
-    info = Storage().stat(str(folder / name))
-    return {"sidecar_uri": info.uri, "sidecar_version": info.version}
 
 
 def run(tables: Tables, captioner: Captioner = AUTO, **options: Any) -> list[Caption]:
@@ -396,14 +346,6 @@ def test_a_text_beats_failures_and_doubles_whatever_their_order(tables: Tables, 
     assert asked(tables, retry_failed=True) == set()
 
 
-def test_a_captioner_that_raises_costs_the_clip_it_raises_on() -> None:
-    batch = [CaptionTask(make_request(i)) for i in range(4)]
-    looker = Looker(raises_on="clip2")
-    rows = accept(looker, batch, CaptionWorker(looker, Storage())(batch))
-    assert [row.outcome for row in rows] == ["ok", "ok", "failed", "ok"]
-    assert rows[2].detail == "RuntimeError('the model choked')"
-
-
 def test_a_captioner_of_captioners_is_chosen_from_in_order(tables: Tables, tmp_path: Path) -> None:
     add_source(tables, "a", clips=2, **write_sidecar(tmp_path / "footage", "a.srt", b"broken"))
     both = FirstOf("both", [SIDECAR, SIGNAL])
@@ -457,71 +399,6 @@ def test_captioners_without_eyes_are_sent_no_stills(tables: Tables) -> None:
     assert task.request.stills == ()
 
 
-# ── a caption never lands on another clip ────────────────────────────────────────────────────────
-
-NUMBER = 5
-REQUESTS = [make_request(i) for i in range(NUMBER)]
-BATCH = [CaptionTask(request) for request in REQUESTS]
-TRUE = SignalCaptioner().caption(REQUESTS)
-number = st.integers(0, NUMBER - 1)
-
-
-@st.composite
-def astray(draw: st.DrawFn) -> list[CaptionReply]:
-    """True replies, some lost, doubled, shuffled, re-keyed or by somebody else."""
-    replies = draw(st.lists(st.sampled_from(TRUE), max_size=2 * NUMBER))
-    changes: list[dict[str, Any]] = [
-        {}, {}, {}, {"clip_id": f"clip{draw(number)}"}, {"clip_id": "stranger"},
-        {"stills_digest": f"stills{draw(number)}"}, {"speaker": Speaker("stranger", "f")},
-    ]  # fmt: skip
-    return [dataclasses.replace(r, **draw(st.sampled_from(changes))) for r in replies]
-
-
-@given(astray())
-def test_a_reply_lands_on_the_clip_whose_keys_it_bears_or_nowhere(
-    replies: list[CaptionReply],
-) -> None:
-    rows = accept(SIGNAL, BATCH, replies)
-    assert [row.clip_id for row in rows] == [request.clip_id for request in REQUESTS]
-    for row, request, true in zip(rows, REQUESTS, TRUE, strict=True):
-        keys = (request.clip_id, request.stills_digest)
-        mine = [r for r in replies if (r.clip_id, r.stills_digest) == keys]
-        assert row.input_digest == request.input_digest
-        if len(mine) == 1 and mine[0].speaker == true.speaker:
-            assert (row.outcome, row.text) == ("ok", describe(request.facts))
-        else:
-            assert (row.outcome, row.text) == ("failed", "")
-            assert row.detail
-
-
-@given(st.permutations(TRUE))
-def test_the_order_of_replies_is_nothing(replies: list[CaptionReply]) -> None:
-    assert accept(SIGNAL, BATCH, replies) == accept(SIGNAL, BATCH, TRUE)
-
-
-def test_replies_to_nobody_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    rows = accept(SIGNAL, BATCH[:1], TRUE[:2])
-    assert [row.outcome for row in rows] == ["ok"]
-    assert "answered about clips it was not asked about" in caplog.text
-    assert "clip1" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("outcome", "text", "row"),
-    [
-        (Outcome.OK, " a\ndog \ud800", ("ok", "a dog")),
-        (Outcome.OK, " \n", ("empty", "")),
-        (Outcome.TRUNCATED, "a dog that", ("truncated", "a dog that")),
-        (Outcome.REFUSED, "I cannot help with that", ("refused", "")),
-        (Outcome.FAILED, "half a", ("failed", "")),
-    ],
-)
-def test_only_an_answer_is_a_caption(outcome: Outcome, text: str, row: tuple[str, str]) -> None:
-    answer = reply(REQUESTS[0], SIGNAL.speakers[0], outcome, text)
-    (found,) = accept(SIGNAL, BATCH[:1], [answer])
-    assert (found.outcome, found.text) == row
-
-
 # ── the whole step, with worker processes ────────────────────────────────────────────────────────
 
 
@@ -549,15 +426,3 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     with Cluster("127.0.0.1:1") as cluster:
         caption_clips(dataset, cluster, Resources(cpus=1), 10.0, Console(file=io.StringIO()))
     assert dataset.tables.version("captions") == version
-
-
-def test_the_sidecar_of_a_source_is_read_once(tmp_path: Path) -> None:
-    columns = write_sidecar(tmp_path / "footage", "a.txt", b"a dog")
-    worker = CaptionWorker(SIDECAR, Storage())
-    tasks = [
-        CaptionTask(make_request(i), columns["sidecar_uri"], columns["sidecar_version"])
-        for i in range(4)
-    ]
-    first = worker(tasks[:2])
-    Path(columns["sidecar_uri"]).unlink()
-    assert [r.text for r in first + worker(tasks[2:])] == ["a dog"] * 4
