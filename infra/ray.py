@@ -115,6 +115,8 @@ class Cluster:
         options: dict[str, Any] = {"address": self._address}
         if self._address is None:
             _check_shared_memory()
+            # Ray's default, said aloud: unset, Ray prints a line about it.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
             options = {
                 "address": "local",
                 "num_cpus": max(self._workers or 0, os.cpu_count() or 1),
@@ -130,7 +132,8 @@ class Cluster:
                 else "start Ray on this machine"
             )
             raise ClusterError(
-                f"could not {where}: {error}. Check the address (host:port of the head node), or "
+                f"could not {where}: {error}. Check the address (host:port of the head node) and, "
+                "where the cluster asks for a token, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; or "
                 "leave out --ray-address and RAY_ADDRESS to run on this machine alone."
             ) from error
         self._running = True

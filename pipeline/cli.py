@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -47,7 +46,7 @@ Workers = Annotated[
 def ingest(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="Footage: files, folders or s3://bucket/prefix."),
+        typer.Argument(metavar="SOURCE", help="Footage: files, folders or s3://bucket/prefix."),
     ],
     dataset: Annotated[
         str, typer.Option(help="The dataset to add to or to make: a folder or s3://bucket/prefix.")
@@ -181,14 +180,10 @@ def _out() -> Console:
 def main() -> None:
     """Run the command. Exit codes: see infra/errors.py; 2 also for a wrong option, 130 for ^C."""
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app()
     except TelecineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
