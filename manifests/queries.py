@@ -78,6 +78,7 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
     con = duckdb.connect(":memory:")
     con.execute("SET memory_limit = '2GB'")  # larger joins spill
     con.execute(f"SET temp_directory = {_quoted(_spill_folder())}")
+    con.execute("SET enable_progress_bar = false")  # it would go to standard output
     con.execute("SET python_enable_replacements = false")
     if tables.on_disk:
         con.execute(f"SET allowed_directories = [{_quoted(f'{tables.uri}/tables/')}]")
