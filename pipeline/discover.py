@@ -90,6 +90,7 @@ def discover(storage: Storage, roots: Sequence[str], exclude: Sequence[str] = ()
     batches = _batches(_under(storage, [absolute(root) for root in roots], unnamable))
     with duckdb_over(listed=pa.Table.from_batches(batches, _LISTED)) as con:
         con.execute(_ONCE, {"droppings": list(_DROPPINGS), "part": PART_PREFIX})
+        con.unregister("listed")
         datasets = tuple(row[0] for row in con.execute(_DATASETS).fetchall())
         left_out = [join(absolute(folder), "") for folder in exclude] + list(datasets)
         con.execute("CREATE TABLE left_out AS SELECT unnest(?::VARCHAR[]) AS folder", [left_out])
@@ -188,6 +189,7 @@ def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
 def duckdb_over(**relations: Any) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with Arrow tables or datasets under the names given, and no others."""
     con = duckdb.connect(":memory:", config={"temp_directory": tempfile.gettempdir()})
+    con.execute("SET memory_limit = '2GB'")  # beyond that it spills
     con.execute("SET python_enable_replacements = false")
     for name, relation in relations.items():
         con.register(name, relation)
