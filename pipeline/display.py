@@ -1,0 +1,199 @@
+"""Printing for `inspect`: tables on a terminal, or JSON.
+
+File names, captions and decoders' messages are other people's text: shown as they are, never as
+markup, with control characters (terminal escapes, line breaks, text direction) escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pipeline.report import BuildReport, Summary
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def json_value(value: Any) -> Any:
+    """Any value of a table as JSON has it: bytes as base64, what is no number as null."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): json_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(part) for part in value]
+    return value if value is None or isinstance(value, str | bool | int) else str(value)
+
+
+def print_json(summary: Summary, console: Console) -> None:
+    _write(console, json.dumps(json_value(dataclasses.asdict(summary)), indent=2))
+
+
+def print_json_rows(batches: Iterable[pa.RecordBatch], console: Console) -> None:
+    """One array, one row a line, written as it is read."""
+    separator = "[\n"
+    for batch in batches:
+        for row in batch.to_pylist():
+            console.file.write(separator + json.dumps(json_value(row)))
+            separator = ",\n"
+    _write(console, "\n]" if separator == ",\n" else "[]")
+
+
+def _write(console: Console, text: str) -> None:
+    """Past rich, which would wrap long lines."""
+    console.file.write(text + "\n")
+
+
+# ── a terminal ───────────────────────────────────────────────────────────────────────────────────
+
+
+def plain(value: Any) -> Text:
+    """A cell: one line, nothing in it taken for markup or sent to the terminal as a command."""
+    text = cell(value)
+    return Text(
+        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    )
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | dict | bytes):
+        return json.dumps(json_value(value), ensure_ascii=False)
+    return "" if value is None else str(value)
+
+
+def print_rows(rows: pa.Table, console: Console) -> None:
+    if not rows.num_rows:
+        console.print("no rows")
+        return
+    _print_table(rows.column_names, (r.values() for r in _with_all_columns(rows)), console)
+
+
+def _with_all_columns(rows: pa.Table) -> list[dict[str, Any]]:
+    """Two columns may have one name; a dict would keep one of them."""
+    unique = rows.rename_columns([str(n) for n in range(rows.num_columns)])
+    found: list[dict[str, Any]] = unique.to_pylist()
+    return found
+
+
+_MEASURES = frozenset({"size", "hours", "latents"})
+
+
+def _print_table(names: Sequence[str], rows: Iterable[Iterable[Any]], console: Console) -> None:
+    """Numbers to the right; long text is folded, not cut: it is there to be copied."""
+    body = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(names):
+        values = {type(row[index]) for row in body} - {type(None)}
+        numbers = name in _MEASURES or values <= {int, float}
+        table.add_column(plain(name), justify="right" if numbers else "left", overflow="fold")
+    for row in body:
+        table.add_row(*map(plain, row))
+    console.print(table)
+
+
+def print_summary(found: Summary, console: Console) -> None:
+    _line(console, f"dataset {found.dataset}")
+    if not found.sources:
+        _line(console, "no sources yet: telecine ingest SOURCE... --dataset DATASET")
+    else:
+        _print_sources(found, console)
+    if found.captions:
+        _heading(console, "captions")
+        rows = [(c.captioner, c.outcome, c.captions) for c in found.captions]
+        _print_table(("captioner", "outcome", "captions"), rows, console)
+    for build in found.builds:
+        _print_build(build, console)
+    for error in found.errors:
+        console.print(Text("error: ", style="bold red") + plain(error), soft_wrap=True)
+
+
+def _print_sources(found: Summary, console: Console) -> None:
+    _heading(console, "sources")
+    rows = [
+        (s.status, s.kind, s.sources, _size(s.size_bytes), _hours(s.hours), s.clips)
+        for s in found.sources
+    ]
+    _print_table(("status", "kind", "sources", "size", "hours", "clips"), rows, console)
+    if found.rejected:
+        _heading(console, "rejected")
+        _print_table(("reason", "sources"), found.rejected.items(), console)
+    _heading(console, "clips")
+    clips = [(c.kind, c.clips, c.frames, _hours(c.hours)) for c in found.clips]
+    _print_table(("kind", "clips", "frames", "hours"), clips, console)
+    lost = sum(found.frames_dropped.values())
+    _line(
+        console,
+        f"frames  {found.frames:,} decoded = {found.frames_kept:,} in clips "
+        f"+ {lost:,} dropped{_reasons(found.frames_dropped)}",
+    )
+
+
+def _print_build(build: BuildReport, console: Console) -> None:
+    _heading(console, f"build {build.name}" + (" (current)" if build.current else ""))
+    _line(console, f"vae {build.vae_fingerprint}")
+    _line(console, f"pixels {build.pixel_fingerprint}")
+    if build.in_progress:
+        _line(
+            console,
+            f"unfinished: {build.shards_written:,} of {build.shards_planned:,} shards written; "
+            "run again to finish",
+        )
+    if build.buckets:
+        names = ("resolution", "aspect", "duration", "clips", "hours", "latents", "shards")
+        rows: list[tuple[Any, ...]] = [
+            (b.resolution, b.aspect, b.duration, b.clips, _hours(b.hours), _size(b.latent_bytes),
+             b.shards)
+            for b in build.buckets
+        ]  # fmt: skip
+        _print_table(names, rows, console)
+    kept, lost = sum(b.clips for b in build.buckets), sum(build.dropped.values())
+    latents = _size(sum(b.latent_bytes for b in build.buckets))
+    shards = sum(b.shards for b in build.buckets)
+    _line(
+        console,
+        f"clips  {kept + lost:,} = {kept:,} in {shards:,} shards ({latents} of latents) "
+        f"+ {lost:,} dropped{_reasons(build.dropped)}",
+    )
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    parts = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
+    return f" ({parts})" if parts else ""
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(plain(text).markup, style="bold", soft_wrap=True)
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(plain(text), soft_wrap=True)
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:,.3g} PB"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}"
