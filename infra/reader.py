@@ -145,6 +145,8 @@ class ObjectReader(io.RawIOBase):
 
     def content_digest(self) -> str:
         """The object's BlockDigest in hexadecimal; fetches only what no read has brought yet."""
+        for start, span in sorted(self._spans.items()):  # came out of order: the index at the end
+            self._digest.update(start, span)
         for offset, data in self._fetch_in_turn(list(self._digest.left())):
             self._digest.update(offset, data)
         self._ranges.verify()
