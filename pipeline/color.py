@@ -42,7 +42,7 @@ PEAK_NITS = 1000.0  # of the source: HLG's nominal display, and what most PQ foo
 WHITE_NITS = 203.0  # of the target: HDR reference white becomes SDR white
 HLG_GAMMA = 1.2  # BT.2100 system gamma at 1000 nit
 PQ_NITS = 10000.0
-STEPS = 4096  # of the lookup tables: four per 10-bit code
+STEPS = 1 << 14  # of the lookup tables: sixteen per 10-bit code, four per 12-bit code
 
 
 def color_map(matrix: str, color_range: str) -> ColorMap:
@@ -107,6 +107,7 @@ def tone_map(nits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return pq_to_nits(np.where(e < knee, e, spline) * peak)
 
 
+@cache
 def primaries_matrix(source: str) -> npt.NDArray[np.float64]:
     """Linear RGB of `source` primaries to linear BT.709 RGB, 3×3 (SMPTE RP 177)."""
     return np.asarray(np.linalg.inv(_to_xyz("bt709")) @ _to_xyz(source))
@@ -143,30 +144,33 @@ def _tables(transfer: str) -> _Tables:
 
 
 def to_sdr(signal: Floats, transfer: str, primaries: str) -> Pixels:
-    """R'G'B' [N, 3] of 0..1 as stored, to BT.709 8-bit [N, 3].
+    """R'G'B' [3, N] of 0..1 as stored, to BT.709 8-bit [3, N].
 
     The tone map acts on the largest of R, G, B and scales all three alike: hue stays, and no
     channel can leave the target's range, as it would if luminance were mapped.
     """
     tables = _tables(transfer)
-    light = tables.light[_index(signal)]
+    light = tables.light.take(_index(signal), mode="clip")
     if transfer == "hlg":  # OOTF: display light = peak · Yˢ^(γ-1) · scene light
-        luma = light @ _luminance(primaries)
-        light *= (PEAK_NITS / WHITE_NITS * luma ** np.float32(HLG_GAMMA - 1))[:, None]
+        luma = _luminance(primaries) @ light
+        light *= np.float32(PEAK_NITS / WHITE_NITS) * luma ** np.float32(HLG_GAMMA - 1)
     if transfer != "sdr":
-        largest = light.max(axis=1) * np.float32(WHITE_NITS / PQ_NITS)
-        light *= tables.gain[_index(np.sqrt(np.sqrt(largest)))][:, None]
+        largest = light.max(axis=0)
+        largest *= np.float32(WHITE_NITS / PQ_NITS)
+        light *= tables.gain.take(_index(np.sqrt(np.sqrt(largest))), mode="clip")
     if primaries != "bt709":
-        light = light @ primaries_matrix(primaries).T.astype(np.float32)
+        light = primaries_matrix(primaries).astype(np.float32) @ light
     np.clip(light, 0, 1, out=light)
-    return tables.code[_index(np.sqrt(light))]
+    return np.asarray(tables.code.take(_index(np.sqrt(light, out=light)), mode="clip"))
 
 
+@cache
 def _luminance(primaries: str) -> Floats:
     return np.asarray(_to_xyz(primaries)[1], np.float32)
 
 
-def _index(unit: Floats) -> npt.NDArray[np.uint16]:
-    scaled = unit * np.float32(STEPS - 1)
+def _index(unit: Floats) -> npt.NDArray[np.intp]:
+    scaled = np.clip(unit, 0, 1)
+    scaled *= np.float32(STEPS - 1)
     scaled += np.float32(0.5)
-    return np.clip(scaled, 0, STEPS - 1, out=scaled).astype(np.uint16)
+    return scaled.astype(np.intp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +22,7 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 HEAD_BYTES = 4096
 EXIF_ORIENTATION = 0x0112
 MAX_JPEG_SEARCH = 1 << 26
+ANIMATED = ("GIF", "PNG", "WEBP")  # of the others, further frames are pages or thumbnails
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -85,22 +87,26 @@ def open_picture(file: BinaryIO, format_name: str, max_pixels: int) -> Picture |
         _bound(*_webp_size(file), max_pixels)
     file.seek(0)
     try:
-        with Image.open(file, formats=[format_name]) as image:
-            _bound(image.width, image.height, max_pixels)
-            if getattr(image, "is_animated", False) and format_name != "TIFF":
-                if format_name == "GIF":
-                    return None
-                if format_name != "MPO":
-                    raise MediaError(
-                        Reason.UNSUPPORTED, f"{format_name} animation; make it a video"
-                    )
-            return _read(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damage that Pillow reads past
+            return _open(file, format_name, max_pixels)
     except UnidentifiedImageError as error:
         raise MediaError(Reason.CORRUPT, f"{format_name} header cannot be read") from error
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, KeyError,
             TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:  # fmt: skip
         # What Pillow's readers raise on broken files. The store's own errors are none of these.
         raise MediaError(Reason.CORRUPT, f"{format_name}: {error}") from error
+
+
+def _open(file: BinaryIO, format_name: str, max_pixels: int) -> Picture | None:
+    with Image.open(file, formats=[format_name]) as image:
+        _bound(image.width, image.height, max_pixels)
+        animated = getattr(image, "is_animated", False) and format_name in ANIMATED
+        if animated and format_name == "GIF":
+            return None
+        if animated:
+            raise MediaError(Reason.UNSUPPORTED, f"an animated {format_name}; make it a video")
+        return _read(image)
 
 
 def _bound(width: int, height: int, max_pixels: int) -> None:

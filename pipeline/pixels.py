@@ -295,21 +295,23 @@ def _to_sdr(planes: Planes, depth: int, stored: Stored, facts: MediaFacts) -> li
         band = [planes[0][rows]]
         band += [p[chroma].repeat(sy, axis=0).repeat(sx, axis=1) for p in planes[1:]]
         sdr = to_sdr(_signal(band, depth, stored), facts.color_transfer, _primaries(facts))
-        for plane, channel in zip(out, sdr.T, strict=True):
+        for plane, channel in zip(out, sdr, strict=True):
             plane[rows] = channel.reshape(-1, width)
     return out
 
 
 def _signal(band: Planes, depth: int, stored: Stored) -> npt.NDArray[np.float32]:
-    """R'G'B' of 0..1, [pixels, 3]: the map for 8 bits at the depth that is there."""
+    """R'G'B' of 0..1, [3, pixels]: the map for 8 bits at the depth that is there."""
     matrix, color_range = stored
-    scale = np.float32(255 / ((1 << depth) - 1) if color_range == "full" else 2.0 ** (8 - depth))
-    values = np.full((band[0].size, 3), 128, np.float32)
-    for channel, plane in enumerate(band):
-        values[:, channel] = plane.ravel() * scale
+    scale = 255 / ((1 << depth) - 1) if color_range == "full" else 2.0 ** (8 - depth)
+    values = np.full((3, band[0].size), 128 / scale, np.float32)
+    for channel, plane in zip(values, band, strict=False):
+        channel.reshape(plane.shape)[...] = plane
     colors = color_map(matrix, color_range)
-    rows = np.array(colors.matrix, np.float32).reshape(3, 3)
-    return np.asarray((values @ rows.T + np.array(colors.offset, np.float32)) / np.float32(255))
+    rows = np.array(colors.matrix).reshape(3, 3) * (scale / 255)
+    signal = rows.astype(np.float32) @ values
+    signal += (np.array(colors.offset, np.float32) / np.float32(255))[:, None]
+    return np.asarray(signal)
 
 
 def turn(plane: Pixels, orientation: Orientation) -> Pixels:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -91,10 +91,13 @@ def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
     path.write_bytes(data)
 
 
-def open_video(path: Path, pixels: PixelSpec = PIXELS) -> Video:
-    media = open_media(path.open("rb"), SCAN, pixels)
-    assert isinstance(media, Video)
-    return media
+@contextmanager
+def open_video(path: Path, pixels: PixelSpec = PIXELS) -> Iterator[Video]:
+    with path.open("rb") as file:
+        media = open_media(file, SCAN, pixels)
+        assert isinstance(media, Video)
+        with media:
+            yield media
 
 
 def read_blocks(path: Path, count: int = 1, crop: Crop | None = None) -> FrameBlock:
@@ -175,7 +178,3 @@ def random_planes(
         random.integers(low, high, shape, dtype=np.uint8)
         for shape in ((height, width), small, small)
     )
-
-
-def as_file(data: bytes) -> io.BytesIO:
-    return io.BytesIO(data)
