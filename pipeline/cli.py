@@ -93,10 +93,11 @@ def ingest(
         retry_rejected=retry_rejected,
         allow_duplicates=allow_duplicates,
     )
+    progress = Console(stderr=True)
     if dry_run:
-        print_preview(find_news(roots, opened, options), as_json, _out())
+        print_preview(find_news(roots, opened, options, progress), as_json, _out())
         return
-    ingested = run_ingest(roots, opened, options, Console(stderr=True))
+    ingested = run_ingest(roots, opened, options, progress)
     print_outcome(ingested, as_json, _out())
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from manifests.tables import Tables
-
 from infra.faults import kill_point
 from manifests.schemas import Row
+from manifests.tables import Tables
 
 COMMIT_SECONDS = 10.0
 COMMIT_BYTES = 64 * 2**20

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from manifests.schemas import Sample, Source
 from pipeline.compare import TO_SCAN, Discovery, State
+from pipeline.discover import Listing
 
 
 @dataclass
@@ -74,6 +75,15 @@ def print_outcome(outcome: Outcome, as_json: bool, console: Console) -> None:
         lines.append("         reasons: telecine inspect DATASET sources --where \"reason <> ''\"")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_left_out(listing: Listing, console: Console) -> None:
+    """Names under the roots that are not taken for footage, where a user might wonder."""
+    for folder in listing.datasets:
+        console.print(f"left out {folder!r}: a dataset", markup=False, highlight=False)
+    for uri in listing.unnamable:
+        line = f"left out {uri!r}: the name is not UTF-8; rename it to ingest it"
+        console.print(line, markup=False, highlight=False)
 
 
 def print_preview(found: Discovery, as_json: bool, console: Console) -> None:

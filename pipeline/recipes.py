@@ -25,7 +25,7 @@ from pipeline.commit import COMMIT_SECONDS
 from pipeline.compare import Discovery, compare
 from pipeline.discover import discover
 from pipeline.drive import scan_sources, write_shards
-from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome
+from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,14 @@ class RunOptions:
     gpus_per_encoder: float = 0
 
 
-def find(roots: Sequence[str], dataset: Dataset, options: RunOptions) -> Discovery:
+def find(
+    roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
+) -> Discovery:
     """What is under the roots, and what of it is news to the dataset. Reads no footage."""
+    listing = discover(dataset.storage, roots, exclude=[dataset.uri])
+    print_left_out(listing, console)
     return compare(
-        discover(dataset.storage, roots, exclude=[dataset.uri]),
+        listing,
         dataset.tables.dataset("sources"),
         scan_fingerprint=dataset.spec.scan_fingerprint,
         retry_rejected=options.retry_rejected,
@@ -56,7 +60,7 @@ def ingest(
     roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
 ) -> Outcome:
     """The main job: what is new under the roots becomes samples of the dataset's build."""
-    found = find(roots, dataset, options)
+    found = find(roots, dataset, options, console)
     with Cluster(options.ray_address, options.workers) as cluster:
         scanned = scan(found, dataset, cluster, options, console)
         caption(dataset, cluster, options, console)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encoders.load import load_encoder
 
 from encoders.frames import Latents
+from encoders.load import load_encoder
 from infra.errors import Changed, MediaError, NotFound, Reason
 from infra.faults import kill_point
 from infra.storage import Storage, join
