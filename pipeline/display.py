@@ -62,6 +62,9 @@ def _write(console: Console, text: str) -> None:
 # ── a terminal ───────────────────────────────────────────────────────────────────────────────────
 
 
+LEGIBLE = 12  # characters of a column that may be folded no further
+
+
 def plain(value: Any) -> Text:
     """A cell: one line, nothing in it taken for markup or sent to the terminal as a command."""
     text = cell(value)
@@ -79,10 +82,31 @@ def cell(value: Any) -> str:
 
 
 def print_rows(rows: pa.Table, console: Console) -> None:
+    """A line per row where the columns fit the terminal, else a block per row."""
     if not rows.num_rows:
         console.print("no rows")
         return
-    _print_table(rows.column_names, (r.values() for r in _with_all_columns(rows)), console)
+    values = [list(row.values()) for row in _with_all_columns(rows)]
+    widths = [
+        max(len(name), min(LEGIBLE, max(len(cell(row[index])) for row in values))) + 2
+        for index, name in enumerate(rows.column_names)
+    ]
+    if sum(widths) <= console.width:
+        _print_table(rows.column_names, values, console)
+    else:
+        _print_blocks(rows.column_names, values, console)
+
+
+def _print_blocks(names: Sequence[str], rows: list[list[Any]], console: Console) -> None:
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        block = Table.grid(padding=(0, 2))
+        block.add_column(style="bold")
+        block.add_column(overflow="fold")
+        for name, value in zip(names, row, strict=True):
+            block.add_row(plain(name), plain(value))
+        console.print(block)
 
 
 def _with_all_columns(rows: pa.Table) -> list[dict[str, Any]]:

@@ -259,7 +259,7 @@ LISTED = {
         "clip_id",
     ),
     "stills": Listed(
-        "SELECT * REPLACE (octet_length(jpeg) AS jpeg) RENAME (jpeg AS jpeg_bytes) FROM stills",
+        "SELECT * EXCLUDE (jpeg), octet_length(jpeg) AS jpeg_bytes FROM stills",
         "clip_id, position, seconds, width, height, jpeg_bytes",
         "clip_id, position",
     ),
