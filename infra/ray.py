@@ -9,6 +9,7 @@ makes no progress can be ended, and that a dying worker costs one item (docs/dec
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -115,14 +116,13 @@ class Cluster:
         options: dict[str, Any] = {"address": self._address}
         if self._address is None:
             _check_shared_memory()
-            # Ray's default, said aloud: unset, Ray prints a line about it.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
             options = {
                 "address": "local",
                 "num_cpus": max(self._workers or 0, os.cpu_count() or 1),
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
             }
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it greets and advises
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
