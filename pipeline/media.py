@@ -7,6 +7,7 @@ by the decoder.
 
 from __future__ import annotations
 
+import re
 import struct
 from codecs import getincrementaldecoder
 from collections import deque
@@ -23,12 +24,13 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from encoders.frames import Pixels
 from infra.errors import MediaError, Reason
 from manifests.specs import PixelSpec, ScanSpec
 from pipeline.facts import MediaFacts, Picture, read_colors
 from pipeline.geometry import Orientation, display_size, matrix_orientation
 from pipeline.images import HEAD_BYTES, image_format, open_picture
-from pipeline.pixels import frame_rgb
+from pipeline.pixels import frame_rgb, opacity_of, over_white
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
 CONTAINERS = (
@@ -37,6 +39,7 @@ CONTAINERS = (
     "yuv4mpegpipe,asf,ogg,mxf,gxf,dv,gif,rm,nut,wtv,dhav,mpjpeg,nsv,nuv,"
     "mp3,wav,w64,flac,aac,ac3,eac3,aiff,amr,caf,ape,dts,truehd,tta,wv,au"
 )
+HEADER_BYTES = 1 << 16
 BUFFER_BYTES = 1 << 16  # decoding costs the same with 32 KiB to 4 MiB; small ones overread least
 PEEKED_FRAMES = 5  # a telecined source may begin with progressive frames
 MAX_REFUSED_IN_A_ROW = 1000
@@ -49,6 +52,9 @@ _MEDIA_MAGIC = (
     b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"0&\xb2u", b"\x06\x0e+4", b"\0\0\0\x01",
     b"\0\0\x01", b"GIF8", b".RMF", b"\x1f\x07\0",
 )  # fmt: skip
+# ISO 23008-12: an item that is put together from others, and what an auxiliary stream is for
+_GRID_ITEM = re.compile(rb"infe[\x02\x03]...(?:..|....)..grid", re.DOTALL)
+_ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx")
 
 
@@ -73,16 +79,34 @@ def open_media(
         picture = open_picture(file, still, scan.max_pixels)
         if picture is not None:
             return picture
+    if _is_heif(head):
+        file.seek(0)
+        if _GRID_ITEM.search(file.read(HEADER_BYTES)):
+            raise MediaError(Reason.UNSUPPORTED, "an image of tiles; save it as JPEG or PNG")
     video = _open_video(file, head, scan, threads)
     if pixels.hdr == "reject" and video.facts.color_transfer != "sdr":
         video.close()
         raise MediaError(
             Reason.HDR, f'{video.facts.color_transfer} footage, and the spec says hdr = "reject"'
         )
-    if head[4:8] == b"ftyp" and head[8:12] in STILL_BRANDS and video.only_frame is not None:
-        with video:
-            return Picture(video.facts, frame_rgb(video.only_frame, video.facts))
-    return video
+    if not _is_heif(head) or video.only_frame is None:
+        return video
+    with video:
+        return _heif_picture(file, video, video.only_frame)
+
+
+def _is_heif(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in STILL_BRANDS
+
+
+def _heif_picture(file: BinaryIO, video: Video, frame: VideoFrame) -> Picture:
+    """One frame of AVIF or HEIC. Its transparency, if it has any, is a stream of its own."""
+    rgb = frame_rgb(frame, video.facts)
+    file.seek(0)
+    opacity = video.opacity() if _ALPHA in file.read(HEADER_BYTES) else None
+    if opacity is not None and opacity.shape == rgb.shape[:2]:
+        rgb = over_white(rgb, opacity)
+    return Picture(video.facts, rgb)
 
 
 def _is_text(head: bytes) -> bool:
@@ -161,7 +185,7 @@ def _words(error: BaseException) -> str:
 def _names_encryption(file: BinaryIO) -> bool:
     """Whether the header has the boxes or elements of protected samples (ISO 23001-7, WebM)."""
     file.seek(0)
-    head = file.read(1 << 16)
+    head = file.read(HEADER_BYTES)
     if head.startswith(b"\x1aE\xdf\xa3"):
         start = head.find(b"\x6d\x80")  # ContentEncodings, then within it ContentEncryption
         return start >= 0 and b"\x50\x35" in head[start : start + 64]
@@ -221,6 +245,19 @@ class Video:
     def only_frame(self) -> VideoFrame | None:
         """The frame of a video that has no other."""
         return self._peeked[0] if len(self._peeked) == 1 else None
+
+    def opacity(self) -> Pixels | None:
+        """uint8 [H, W] as displayed, from the grey stream beside this one; None without one."""
+        others = [s for s in _candidates(self._container) if s.index != self._stream.index]
+        grey = [s for s in others if (s.codec_context.pix_fmt or "").startswith("gray")]
+        try:
+            for stream in grey:
+                self._container.seek(0)
+                for frame in self._container.decode(stream):
+                    return opacity_of(frame, self.facts)
+        except FFmpegError as error:
+            raise MediaError(Reason.CORRUPT, f"transparency: {_words(error)}") from error
+        return None
 
     def frames(self) -> Iterator[VideoFrame]:
         """All frames in output order, or those from the last `seek` on.

@@ -334,6 +334,18 @@ def frame_rgb(frame: VideoFrame, facts: MediaFacts) -> Pixels:
     return np.ascontiguousarray(block.rgb()[0])
 
 
+def opacity_of(frame: VideoFrame, facts: MediaFacts) -> Pixels:
+    """uint8 [H, W] as displayed: the luma of an auxiliary frame, in its own range."""
+    depth, full = frame.format.components[0].bits, frame.color_range != ColorRange.MPEG
+    opacity = _to_eight_bits(_view(frame, 0), depth, full)
+    return np.ascontiguousarray(turn(opacity, facts.orientation))
+
+
+def over_white(rgb: Pixels, opacity: Pixels) -> Pixels:
+    """uint8 [H, W, 3] as it is seen on a white ground."""
+    return np.dstack(_over_white([rgb[..., channel] for channel in range(3)], opacity))
+
+
 def still(frame: VideoFrame, facts: MediaFacts, short_side: int, scaler: Scaler) -> Pixels:
     """uint8 RGB [h, w, 3] as displayed, short side at most `short_side`; one swscale call.
 

@@ -170,6 +170,28 @@ def test_a_row_of_jpegs_is_a_video(tmp_path: Path) -> None:
         assert len(list(video.frames())) == 3
 
 
+def test_an_avif_is_a_picture_over_white_in_its_colours() -> None:
+    pixels = blocks()
+    plain = picture_of(Image.fromarray(pixels), "AVIF", quality=100, subsampling="4:4:4")
+    assert np.abs(plain.rgb.astype(int) - pixels).max() <= 4
+    alpha = np.full((64, 96, 1), 255, np.uint8)
+    alpha[:32] = 0
+    seen = picture_of(
+        Image.fromarray(np.dstack([pixels, alpha])), "AVIF", quality=100, subsampling="4:4:4"
+    )
+    assert (seen.rgb[:32] >= 254).all()
+    assert np.abs(seen.rgb[32:].astype(int) - pixels[32:]).max() <= 4
+
+
+def test_an_image_of_tiles_is_refused_rather_than_shown_in_part() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(blocks()).save(buffer, "AVIF")
+    data = bytearray(buffer.getvalue())
+    item = data.index(b"av01", data.index(b"infe"))
+    data[item : item + 4] = b"grid"
+    assert reason_of(bytes(data)) is Reason.UNSUPPORTED
+
+
 # --- bounds ----------------------------------------------------------------------------------
 
 
