@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.geometry import (
@@ -26,6 +26,7 @@ sides = st.integers(1, 5000)
 orientations = st.builds(Orientation, st.sampled_from(QUARTER_TURNS), st.booleans())
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(sides, sides, st.sampled_from([8, 16, 32]))
 def test_a_crop_is_the_largest_on_the_grid_and_loses_less_than_a_step(
     width: int, height: int, grid: int
@@ -42,6 +43,7 @@ def test_a_crop_is_the_largest_on_the_grid_and_loses_less_than_a_step(
         assert start + kept <= size
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(4, 40), st.integers(4, 40), orientations, st.data())
 def test_a_crop_cut_before_the_turn_is_the_crop_cut_after_it(
     width: int, height: int, orientation: Orientation, data: st.DataObject
@@ -57,6 +59,7 @@ def test_a_crop_cut_before_the_turn_is_the_crop_cut_after_it(
     assert np.array_equal(turn(cut, orientation), expected)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(orientations, st.integers(1, 3))
 def test_a_display_matrix_says_where_a_point_goes(orientation: Orientation, scale: int) -> None:
     """Moving every pixel of a picture as the matrix says gives the picture that `turn` shows."""
@@ -109,6 +112,7 @@ def test_a_turned_picture_swaps_its_sides_after_its_pixels_are_square() -> None:
     assert display_size(720, 576, Fraction(16, 15), 180) == (768, 576)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(sides, sides, st.integers(16, 2000))
 def test_a_still_is_never_larger_and_keeps_its_shape(width: int, height: int, short: int) -> None:
     w, h = fit_short_side(width, height, short)

@@ -125,7 +125,7 @@ def test_untagged_footage_is_bt709_from_720_lines_up(
 
 def test_rgb_footage_is_taken_as_it_is(tmp_path: Path) -> None:
     planes = random_planes(1, 48, 64, (1, 1), 0, 255)
-    path = tmp_path / "rgb.mkv"
+    path = tmp_path / "rgb.avi"
     write_movie(path, [planes], Movie("gbrp", (0, 2, 1, 1), "utvideo", options=()))
     green, blue, red = planes
     assert np.array_equal(read_blocks(path).rgb()[0], np.dstack([red, green, blue]))

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from movies import clip_of
 
@@ -31,6 +31,7 @@ rates = st.fractions(Fraction(1, 2), 60, max_denominator=1001)
 MILLISECOND = Fraction(1, 1000)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(steps, rates, st.integers(-1000, 1000))
 def test_each_output_is_the_native_frame_nearest_in_time(
     gaps: list[int], rate: Fraction, start: int
@@ -47,6 +48,7 @@ def test_a_tie_goes_to_the_earlier_frame() -> None:
     assert list(at_rate([(0, "a"), (2, "b")], 0, Fraction(1), 3)) == ["a", "a", "b"]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(steps, st.integers(1, 30))
 def test_selection_looks_one_frame_ahead_and_no_further(gaps: list[int], count: int) -> None:
     taken: list[int] = []
@@ -89,6 +91,7 @@ def test_a_variable_clip_is_resampled_at_its_own_rate() -> None:
     assert encoded_frames(clip, Fraction(25)) == 5
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from(STANDARD_RATES), st.integers(40, 400), st.booleans())
 def test_a_standard_rate_is_found_again_from_stamps_rounded_to_milliseconds(
     rate: Fraction, count: int, told: bool
