@@ -42,7 +42,7 @@ def inspect(*args: str | Path) -> Any:
 @pytest.fixture(scope="module")
 def dataset(demo_footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo footage, ingested by the command."""
-    folder = tmp_path_factory.mktemp("ingest") / "data set"
+    folder = tmp_path_factory.mktemp("ingest") / "dataset"
     done = telecine("ingest", demo_footage, "--dataset", folder)
     assert done.returncode == 0, done.stderr
     assert "1 rejected" in done.stdout
@@ -112,7 +112,7 @@ def test_tables_are_read_without_our_code(dataset: Path) -> None:
     clips = polars.scan_delta(str(dataset / "tables" / "clips")).collect()
     assert clips.height == len(tables_of(dataset)["clips"]) > 0
     files = str(dataset / "tables" / "clips" / "*.parquet")
-    (count,) = duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}')").fetchone() or (0,)
+    ((count,),) = duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}')").fetchall()
     assert count == clips.height
 
 
