@@ -10,6 +10,7 @@ work visible (stills, clips, then sources).
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,10 @@ StorageOptions: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 NO_TABLE = -1  # the version of a table that does not exist
 
+COMPACT_EVERY = 256  # commits
+COMPACT_BYTES = 32 * 2**20  # larger files are left as they are
+
+_WRITER = WriterProperties(compression="ZSTD")
 _MARK = "telecine"  # the log's name for the random number by which a writer knows its commit
 
 _CONFIGURATION: Mapping[str, str | None] = {
@@ -83,8 +88,16 @@ class Tables:
         """
         if not rows:
             return self.version(name)
-        table = to_arrow(rows, TABLES[name])
-        return self._commit(name, table)
+        added = to_arrow(rows, TABLES[name])
+
+        def write(table: DeltaTable, once: CommitProperties) -> None:
+            write_deltalake(
+                table, added, mode="append", writer_properties=_WRITER, commit_properties=once
+            )
+
+        if self._commit(name, write) % COMPACT_EVERY == 0:
+            self._compact(name)
+        return self.version(name)
 
     def version(self, name: str) -> int:
         """The version in view, from 0; -1 where there is no table."""
@@ -198,24 +211,34 @@ class Tables:
 
     # ── committing ───────────────────────────────────────────────────────────────────────────────
 
-    def _commit(self, name: str, rows: pa.Table) -> int:
+    def _commit(self, name: str, write: Callable[[DeltaTable, CommitProperties], object]) -> int:
         self._renew_options()
         table = self._table(name) or self._create(name)
         seen, mark = table.version(), secrets.randbits(62)
-        properties = CommitProperties(
-            app_transactions=[Transaction(_MARK, mark)], max_commit_retries=0
-        )
+        once = CommitProperties(app_transactions=[Transaction(_MARK, mark)], max_commit_retries=0)
         try:
-            write_deltalake(
-                table,
-                rows,
-                mode="append",
-                commit_properties=properties,
-                writer_properties=WriterProperties(compression="ZSTD"),
-            )
+            write(table, once)
         except (DeltaError, OSError) as error:
             self._opened[name] = self._resolve(name, seen, mark, error)
         return self.version(name)
+
+    def _compact(self, name: str) -> None:
+        """Merge small files. The rows stay as they are, and past versions readable.
+
+        Each file costs every later commit some 60 microseconds and every read a millisecond.
+        """
+
+        def merge(table: DeltaTable, once: CommitProperties) -> object:
+            return table.optimize.compact(
+                target_size=COMPACT_BYTES,
+                max_concurrent_tasks=1,
+                writer_properties=_WRITER,
+                commit_properties=once,
+            )
+
+        # The rows are committed: what stands in the way of this will be told by the next append.
+        with contextlib.suppress(CommitError):
+            self._commit(name, merge)
 
     def _renew_options(self) -> None:
         options = dict(self._ask_options())

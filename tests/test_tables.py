@@ -32,7 +32,7 @@ from infra.errors import CommitError, StorageError, UsageError
 from infra.storage import Storage, StoreOptions
 from manifests.queries import connect
 from manifests.schemas import TABLES, Caption, Clip, Row, Source, Still, arrow_schema
-from manifests.tables import NO_TABLE, Tables
+from manifests.tables import COMPACT_EVERY, NO_TABLE, Tables
 
 
 @pytest.fixture
@@ -341,16 +341,20 @@ def test_a_table_of_another_version_is_refused(tables: Tables) -> None:
         tables.rows(Clip)
 
 
-def test_the_log_stays_short(tables: Tables) -> None:
+def test_many_commits_leave_a_short_log_and_few_files(tables: Tables) -> None:
     """Opening reads the last checkpoint and at most a hundred commits, of a few hundred bytes."""
-    for _ in range(101):
-        tables.append("stills", [make_still()])
+    for number in range(COMPACT_EVERY):
+        tables.append("stills", [make_still(position=number)])
     log = Path(tables.uri) / "tables" / "stills" / "_delta_log"
-    assert len(list(log.glob("*.checkpoint.parquet"))) == 1
+    assert len(list(log.glob("*.checkpoint.parquet"))) == 2
     commits = sorted(log.glob("*.json"))
-    assert len(commits) == 102  # none is cleaned away: past versions can be read
-    assert max(c.stat().st_size for c in commits[1:]) < 1500
-    assert len(Tables(tables.uri).rows(Still)) == 101
+    assert len(commits) == COMPACT_EVERY + 2  # created, appended to, compacted; none cleaned away
+    assert max(c.stat().st_size for c in commits[1:-1]) < 1500
+    assert len(tables.files("stills")) == 1
+    tables.append("stills", [make_still(position=COMPACT_EVERY)])
+    reader = Tables(tables.uri)
+    assert {r.position for r in reader.rows(Still)} == set(range(COMPACT_EVERY + 1))
+    assert {r.position for r in reader.rows(Still, version=9)} == set(range(9))
 
 
 # ── leaving ──────────────────────────────────────────────────────────────────────────────────────
