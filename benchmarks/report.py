@@ -5,6 +5,10 @@
 Rows are generated column by column and written straight to the tables: one clip in twenty comes
 from each source, every clip has one caption and one sample. The summary runs in a process of its
 own, so that its memory is its own.
+
+Measured on two cores that others shared, 10,000,000 clips of 510,205 sources, as many captions
+and samples, 2.6 GB of tables on disk: import 0.4 s, summary 1.6 to 1.7 s, peak memory 370 to
+440 MiB.
 """
 
 from __future__ import annotations
@@ -198,7 +202,7 @@ def generate(folder: str, rows: int) -> None:
 
 
 SUMMARY = """
-import resource, sys, time
+import sys, time
 start = time.perf_counter()
 from rich.console import Console
 from manifests.tables import Tables
@@ -206,8 +210,12 @@ from pipeline.report import inspect_summary
 ready = time.perf_counter()
 inspect_summary(Tables(sys.argv[1]), False, Console(file=sys.stderr))
 end = time.perf_counter()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"import {ready - start:.2f} s, summary {end - ready:.2f} s, peak memory {peak:.0f} MiB")
+# Not ru_maxrss: that of the parent counts in it.
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line[:5] == "VmHWM")
+print(
+    f"import {ready - start:.2f} s, summary {end - ready:.2f} s, "
+    f"all {time.process_time():.2f} CPU s, peak memory {peak / 1024:.0f} MiB"
+)
 """
 
 
@@ -221,7 +229,8 @@ def main() -> None:
         generate(folder, arguments.rows)
         print(f"{arguments.rows:,} clips generated in {time.perf_counter() - start:.0f} s")
         for _ in range(arguments.repeat):
-            subprocess.run([sys.executable, "-c", SUMMARY, folder], check=True, stderr=None)
+            command = [sys.executable, "-c", SUMMARY, folder]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
