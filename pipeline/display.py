@@ -12,15 +12,14 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from pipeline.report import BuildReport, Summary
+from pipeline.summary import BuildReport, Summary
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -17,7 +17,8 @@ from infra.errors import Reason, UsageError
 from manifests.queries import connect
 from manifests.schemas import TABLES, DroppedSpan, Row
 from manifests.tables import Tables
-from pipeline.report import LISTED, Summary, inspect_summary, inspect_table, summary
+from pipeline.report import LISTED, inspect_summary, inspect_table
+from pipeline.summary import Summary, summary
 
 
 @pytest.fixture

@@ -1,0 +1,235 @@
+"""summary: what a dataset holds, what was left out and why, in numbers.
+
+Every number comes from one pass over one table. Clips and frames are counted by their sources and
+by themselves, and the two are compared.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from manifests.schemas import Build, from_arrow
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """Sources in force of one status and kind."""
+
+    status: str
+    kind: str
+    sources: int
+    size_bytes: int
+    hours: float
+    clips: int
+    frames: int
+    frames_kept: int
+    frames_dropped: int
+
+
+@dataclass(frozen=True)
+class ClipCount:
+    kind: str
+    clips: int
+    frames: int
+    hours: float
+
+
+@dataclass(frozen=True)
+class CaptionCount:
+    captioner: str
+    outcome: str
+    captions: int
+
+
+@dataclass(frozen=True)
+class BucketCount:
+    """What one build keeps in one bucket."""
+
+    resolution: int
+    aspect: str
+    duration: str
+    clips: int
+    hours: float  # as encoded
+    latent_bytes: int
+    shards: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    build_id: str
+    name: str
+    current: bool
+    plans: int  # completed
+    shards_written: int  # of the plan in progress
+    shards_planned: int  # of the plan in progress, 0 if there is none
+    vae_fingerprint: str
+    pixel_fingerprint: str
+    vae: str
+    dropped: dict[str, int]  # clips by reason
+    buckets: tuple[BucketCount, ...]
+
+    @property
+    def in_progress(self) -> bool:
+        return self.shards_planned > 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    dataset: str
+    sources: tuple[SourceCount, ...]
+    rejected: dict[str, int]  # sources by reason
+    frames: int  # decoded = kept + dropped
+    frames_kept: int
+    frames_dropped: dict[str, int]  # by reason
+    clips: tuple[ClipCount, ...]
+    captions: tuple[CaptionCount, ...]
+    builds: tuple[BuildReport, ...]
+    errors: tuple[str, ...]  # numbers that must agree and do not
+
+
+def summary(con: duckdb.DuckDBPyConnection, dataset: str) -> Summary:
+    sources = tuple(SourceCount(*row) for row in _rows(con, _SOURCES))
+    scanned = [s for s in sources if s.status == "scanned"]
+    clips = tuple(ClipCount(*row) for row in _rows(con, _CLIPS))
+    dropped = dict(_rows(con, _DROPPED_FRAMES))
+    return Summary(
+        dataset=dataset,
+        sources=sources,
+        rejected=dict(_rows(con, _REJECTED)),
+        frames=sum(s.frames for s in scanned),
+        frames_kept=sum(s.frames_kept for s in scanned),
+        frames_dropped=dropped,
+        clips=clips,
+        captions=tuple(CaptionCount(*row) for row in _rows(con, _CAPTIONS)),
+        builds=_builds(con),
+        errors=_errors(con, scanned, clips, dropped),
+    )
+
+
+_SOURCES = """
+SELECT status, kind, count(*), sum(size_bytes), round(sum(duration_seconds) / 3600, 6),
+    sum(num_clips), sum(num_frames), sum(frames_kept), sum(frames_dropped)
+FROM current_sources GROUP BY ALL ORDER BY status DESC, kind DESC
+"""
+
+_REJECTED = """
+SELECT reason, count(*) FROM current_sources WHERE status = 'rejected'
+GROUP BY reason ORDER BY count(*) DESC, reason
+"""
+
+_DROPPED_FRAMES = """
+SELECT span.reason, sum(span.num_frames)
+FROM (SELECT unnest(dropped) AS span FROM current_sources WHERE status = 'scanned')
+GROUP BY span.reason ORDER BY span.reason
+"""
+
+_UNACCOUNTED = """
+SELECT uri FROM current_sources WHERE status = 'scanned' AND (
+    num_frames <> frames_kept + frames_dropped
+    OR frames_dropped <> coalesce(list_sum(list_transform(dropped, lambda d: d.num_frames)), 0)
+) ORDER BY uri
+"""
+
+_CLIPS = """
+SELECT kind, count(*), sum(num_frames), round(sum(duration_seconds) / 3600, 6)
+FROM current_clips GROUP BY kind ORDER BY kind DESC
+"""
+
+_CAPTIONS = """
+SELECT captioner, outcome, count(*) FROM captions GROUP BY ALL ORDER BY ALL
+"""
+
+_BUCKETS = """
+SELECT build_id, resolution, aspect, duration, count(*),
+    round(sum(if(fps_num > 0, encoded_frames * fps_den / fps_num, 0)) / 3600, 6),
+    sum(latent_bytes), count(DISTINCT shard_id)
+FROM live_samples WHERE outcome = 'kept' GROUP BY ALL
+"""
+
+_DROPPED_SAMPLES = """
+SELECT build_id, reason, count(*) FROM live_samples WHERE outcome = 'dropped'
+GROUP BY ALL ORDER BY reason
+"""
+
+_WRITTEN = """
+SELECT build_id, count(DISTINCT shard_id) FROM samples WHERE shard_id <> ''
+AND (build_id, plan) IN (
+    SELECT build_id, plan FROM builds
+    EXCEPT SELECT build_id, plan FROM builds WHERE event = 'completed'
+) GROUP BY build_id
+"""
+
+
+def _errors(
+    con: duckdb.DuckDBPyConnection,
+    scanned: list[SourceCount],
+    clips: tuple[ClipCount, ...],
+    dropped: dict[str, int],
+) -> tuple[str, ...]:
+    """Every frame and clip is counted twice, by its source and by itself: the two must agree."""
+    errors = []
+    unaccounted = [uri for (uri,) in _rows(con, _UNACCOUNTED)]
+    if unaccounted:
+        errors.append(
+            f"frames decoded are not frames kept + frames dropped in {len(unaccounted)} sources, "
+            f"the first {unaccounted[0]!r}"
+        )
+    for what, said, found in (
+        ("clips", sum(s.clips for s in scanned), sum(c.clips for c in clips)),
+        ("frames kept", sum(s.frames_kept for s in scanned), sum(c.frames for c in clips)),
+        ("frames dropped", sum(s.frames_dropped for s in scanned), sum(dropped.values())),
+    ):
+        if said != found:
+            errors.append(f"{what}: sources say {said:,}, but there are {found:,}")
+    return tuple(errors)
+
+
+def _builds(con: duckdb.DuckDBPyConnection) -> tuple[BuildReport, ...]:
+    """Every build in the order of its first event."""
+    events: dict[str, list[Build]] = defaultdict(list)
+    for event in from_arrow(con.sql("FROM builds ORDER BY sequence").to_arrow_table(), Build):
+        events[event.build_id].append(event)
+    if not events:
+        return ()
+    current = {row[0] for row in _rows(con, "FROM current_build")}
+    written = dict(_rows(con, _WRITTEN))
+    buckets, dropped = defaultdict(list), defaultdict[str, dict[str, int]](dict)
+    for build_id, *bucket in _rows(con, _BUCKETS):
+        buckets[build_id].append(BucketCount(*bucket))
+    for build_id, reason, count in _rows(con, _DROPPED_SAMPLES):
+        dropped[build_id][reason] = count
+    return tuple(
+        BuildReport(
+            build_id=build_id,
+            name=history[-1].name,
+            current=build_id in current,
+            plans=sum(e.event == "completed" for e in history),
+            shards_written=written.get(build_id, 0),
+            shards_planned=_shards_planned(history),
+            vae_fingerprint=history[-1].vae_fingerprint,
+            pixel_fingerprint=history[-1].pixel_fingerprint,
+            vae=history[-1].vae,
+            dropped=dropped[build_id],
+            buckets=tuple(sorted(buckets[build_id], key=_size)),
+        )
+        for build_id, history in events.items()
+    )
+
+
+def _size(bucket: BucketCount) -> tuple[int, str, float]:
+    seconds = bucket.duration.removesuffix("s")
+    return bucket.resolution, bucket.aspect, 0.0 if seconds == "image" else float(seconds)
+
+
+def _shards_planned(history: list[Build]) -> int:
+    completed = {e.plan for e in history if e.event == "completed"}
+    return sum(e.num_shards for e in history if e.event == "planned" and e.plan not in completed)
+
+
+def _rows(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = con.sql(query).fetchall()
+    return rows
