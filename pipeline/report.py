@@ -1,4 +1,4 @@
-"""inspect: the command's two forms, a summary and the rows of one table. Printing is display.py's."""
+"""inspect: a summary, or the rows of one table. Printing is in display.py."""
 
 from __future__ import annotations
 
