@@ -138,9 +138,11 @@ def _seek(video: Video, clip: Clip) -> Iterator[Stamped]:
 
     Deinterlacing looks at the frame before, so there a key frame at the start itself is too late.
     """
-    latest = clip.start_pts - (1 if video.facts.interlaced else 0)
+    interlaced = video.facts.interlaced
+    latest = clip.start_pts - (1 if interlaced else 0)
+    shown_from = None if interlaced else clip.start_pts
     for seconds in BACK_OFF_SECONDS:
-        if not video.seek(latest - int(seconds / video.time_base)):
+        if not video.seek(latest - int(seconds / video.time_base), shown_from):
             break
         frames = _stamped(video, clip)
         first = next(frames, None)

@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from infra.errors import MediaError, Reason
 from pipeline.facts import MediaFacts, Picture
 from pipeline.geometry import EXIF_ORIENTATIONS, Orientation
+from pipeline.jpeg import check_jpeg, read_jpeg
 
 # Pillow's own bound only warns, and does so for the whole process; ours is in the spec.
 Image.MAX_IMAGE_PIXELS = None
@@ -21,7 +22,6 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 HEAD_BYTES = 4096
 EXIF_ORIENTATION = 0x0112
-MAX_JPEG_SEARCH = 1 << 26
 ANIMATED = ("GIF", "PNG", "WEBP")  # of the others, further frames are pages or thumbnails
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -53,29 +53,9 @@ def image_format(file: BinaryIO) -> str | None:
     name = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
     if name == "BMP" and head[6:10] != b"\0\0\0\0":  # BM is two letters: reserved bytes are zero
         return None
-    if name == "JPEG" and _is_motion_jpeg(file):
+    if name == "JPEG" and read_jpeg(file)[1]:
         return None
     return name
-
-
-def _is_motion_jpeg(file: BinaryIO) -> bool:
-    """Whether another JPEG follows the first at once (and is not a Multi-Picture JPEG's second)."""
-    position = 2
-    while True:
-        file.seek(position)
-        header = file.read(8)
-        if len(header) < 4 or header[0] != 0xFF:
-            return False
-        marker, length = header[1], int.from_bytes(header[2:4], "big")
-        if marker == 0xE2 and header[4:8] == b"MPF\0":
-            return False
-        position += 2 + length
-        if marker == 0xDA:  # start of scan: from here on 0xFF is stuffed, so FF D9 is the end
-            break
-    file.seek(position)
-    rest = file.read(MAX_JPEG_SEARCH)
-    end = rest.find(b"\xff\xd9")
-    return end >= 0 and rest[end + 2 : end + 5] == b"\xff\xd8\xff"
 
 
 def open_picture(file: BinaryIO, format_name: str, max_pixels: int) -> Picture | None:
@@ -89,13 +69,16 @@ def open_picture(file: BinaryIO, format_name: str, max_pixels: int) -> Picture |
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damage that Pillow reads past
-            return _open(file, format_name, max_pixels)
+            picture = _open(file, format_name, max_pixels)
     except UnidentifiedImageError as error:
         raise MediaError(Reason.CORRUPT, f"{format_name} header cannot be read") from error
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, KeyError,
             TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:  # fmt: skip
         # What Pillow's readers raise on broken files. The store's own errors are none of these.
         raise MediaError(Reason.CORRUPT, f"{format_name}: {error}") from error
+    if format_name == "JPEG":
+        check_jpeg(read_jpeg(file)[0])
+    return picture
 
 
 def _open(file: BinaryIO, format_name: str, max_pixels: int) -> Picture | None:

@@ -267,8 +267,10 @@ class Video:
         """
         return _deinterlace(self._all()) if self.facts.interlaced else self._all()
 
-    def seek(self, pts: int) -> bool:
+    def seek(self, pts: int, shown_from: int | None = None) -> bool:
         """Makes `frames` begin at a key frame, near and rarely after `pts`; False if it cannot.
+
+        Before `shown_from` frames that no other refers to need not come: they are not decoded.
 
         Whoever needs the frame at `pts` checks the first stamp: containers index decode times, and
         some seek to where a frame is not the first to be shown.
@@ -279,7 +281,7 @@ class Video:
             self._container.seek(pts, stream=self._stream)
         except FFmpegError:
             return False
-        self._raw = self._from_key_frame()
+        self._raw = self._from_key_frame(shown_from)
         return True
 
     def _all(self) -> Iterator[VideoFrame]:
@@ -287,19 +289,23 @@ class Video:
             yield self._peeked.popleft()
         yield from self._raw
 
-    def _from_key_frame(self) -> Generator[VideoFrame]:
+    def _from_key_frame(self, shown_from: int | None) -> Generator[VideoFrame]:
         """What comes before the key frame in output order refers to frames that were not read."""
-        frames = self._decode()
+        frames = self._decode(shown_from)
         for frame in frames:
             if frame.key_frame:
                 yield frame
                 break
         yield from frames
 
-    def _decode(self) -> Generator[VideoFrame]:
+    def _decode(self, shown_from: int | None = None) -> Generator[VideoFrame]:
         refused = shown = 0
         first: int | None = None
+        context = self._stream.codec_context
         for packet in self._packets():
+            if shown_from is not None:
+                early = packet.pts is not None and packet.pts < shown_from
+                context.skip_frame = "NONREF" if early else "DEFAULT"
             try:
                 frames = packet.decode()
             except (FFmpegError, UnicodeError) as error:

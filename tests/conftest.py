@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.storage import Storage
 from pipeline.demo import render
 
 # Ray's worker processes import what the tests hand them.
@@ -113,3 +114,17 @@ def demo_footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "footage"
     render(folder)
     return folder
+
+
+@pytest.fixture
+def storage() -> Storage:
+    return Storage()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Every test that takes it runs on disk and on S3."""
+    if request.param == "disk":
+        return str(tmp_path / "root")
+    server: S3Server = request.getfixturevalue("s3")
+    return server.uri("root")

@@ -161,6 +161,17 @@ def test_a_truncated_image_is_corrupt(format_name: str) -> None:
     assert reason_of(buffer.getvalue()[: len(buffer.getvalue()) // 2]) is Reason.CORRUPT
 
 
+def test_a_jpeg_with_a_part_missing_is_corrupt() -> None:
+    """libjpeg would fill the rest with grey and not say so."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    whole = io.BytesIO()
+    Image.fromarray(noise).save(whole, "JPEG")
+    data = whole.getvalue()
+    motion_photo = open_media(io.BytesIO(data + b"a film behind the photo"), SCAN, PIXELS)
+    assert isinstance(motion_photo, Picture)
+    assert reason_of(data[: len(data) // 2] + b"\xff\xd9") is Reason.CORRUPT
+
+
 def test_a_row_of_jpegs_is_a_video(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     for level in (10, 120, 240):
