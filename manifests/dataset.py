@@ -36,7 +36,7 @@ def open_dataset(uri: str, storage: Storage) -> Dataset:
             f"there is no dataset at {uri}: it has no {SPEC_FILE}. "
             f"Check the name, or make one with: telecine ingest SOURCE... --dataset {uri}"
         )
-    return Dataset(uri, storage, stored, Tables(uri, storage.delta_options(uri)))
+    return Dataset(uri, storage, stored, Tables(uri, lambda: storage.delta_options(uri)))
 
 
 def create_dataset(
@@ -62,7 +62,7 @@ def create_dataset(
                 + f"\nLeave these keys as {join(uri, SPEC_FILE)} has them, "
                 "or ingest into a new dataset."
             )
-    return Dataset(uri, storage, spec, Tables(uri, storage.delta_options(uri)))
+    return Dataset(uri, storage, spec, Tables(uri, lambda: storage.delta_options(uri)))
 
 
 def parse_spec(text: str, where: str) -> DatasetSpec:
