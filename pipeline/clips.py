@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +126,7 @@ class Seen:
 
     def shots(self) -> Iterator[tuple[int, int]]:
         bounds = [0, *self.cuts, self.num_frames]
-        yield from zip(bounds[:-1], bounds[1:], strict=True)
+        yield from pairwise(bounds)
 
     def end(self, after: int) -> int:
         """The stamp at which frame `after` - 1 ends: before a hole, when its own time is over."""
@@ -255,7 +257,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
     )
 
 
-def _moving(seen: Seen, span: Span) -> dict[str, float]:
+def _moving(seen: Seen, span: Span) -> dict[str, Any]:
     """Measurements of the frames and of the pairs that lie inside the span."""
     values = summarise_frames(span.of(seen.frames), seen.facts.color_range == "full")
     inside = (seen.pairs["first"] >= span.start) & (seen.pairs["last"] < span.end)

@@ -1,6 +1,6 @@
 """A sparse grid of every frame: what shots are found in and frames are measured on.
 
-Looking at every pixel would cost more than decoding them. Some 5,000 pixels per frame, a fixed
+Looking at every pixel would cost more than decoding them. Some 2,000 pixels per frame, a fixed
 distance apart, are an unbiased sample of the picture: means, standard deviations and differences
 over them estimate those of the whole frame.
 """
@@ -15,8 +15,8 @@ import numpy.typing as npt
 Plane = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-LONG_SIDE = 96  # samples along a frame's longer side, at most
-CELL = 3  # samples across and down that make one cell of a thumbnail
+LONG_SIDE = 64  # samples along a frame's longer side, at most
+CELL = 2  # samples across and down that make one cell of a thumbnail
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,10 @@ PAIR = np.dtype(
         ("left", "f4"),  # what is left of it after the drift is taken out
     ]
 )
+CACHED_FRAMES = 8  # measured at a time: their samples as floats stay in the processor's cache
 BLACK_SHARE = 0.98  # of a frame's samples, at least
 BLACK_LEVEL = 0.06  # of the luma range, at most
-BAR_LEVEL = 40  # brightest pixel of a letterbox bar's row or column, 0..255
+BAR_LEVEL = 40  # brightest luma of a letterbox bar's row or column, 0..255
 MIN_COLOR_SHARE = 0.1  # of the pixels, for a colour to be named
 NUM_COLORS = 3
 PALETTE: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -74,7 +75,7 @@ class Meter:
     def __init__(self, is_full_range: bool, stride: int) -> None:
         """A drift is measured between frames `stride` apart, again and again."""
         black, white = (0, 255) if is_full_range else (16, 235)
-        self._black_level = black + BLACK_LEVEL * (white - black)
+        self._black_level = round(black + BLACK_LEVEL * (white - black))
         self._stride = stride
         self._count = 0
         self._last: Grid | None = None
@@ -83,10 +84,14 @@ class Meter:
     def push(self, grid: Grid) -> tuple[Rows, Rows]:
         """FRAME rows, one per frame, and the PAIR rows that end among these frames."""
         before = grid[:1] if self._last is None else self._last
-        pairs = self._pairs(grid)
-        self._last = grid[-1:].copy()
+        pairs, rows = self._pairs(grid), []
+        for start in range(0, len(grid), CACHED_FRAMES):
+            part = grid[start : start + CACHED_FRAMES]
+            rows.append(measure_frames(before, part, self._black_level))
+            before = part[-1:]
+        self._last = before.copy()
         self._count += len(grid)
-        return measure_frames(before, grid, self._black_level), pairs
+        return np.concatenate(rows), pairs
 
     def _pairs(self, grid: Grid) -> Rows:
         first = -self._count % self._stride
@@ -101,16 +106,16 @@ class Meter:
         return np.array(made, PAIR)
 
 
-def measure_frames(before: Grid, grid: Grid, black_level: float) -> Rows:
+def measure_frames(before: Grid, grid: Grid, black_level: int) -> Rows:
     """FRAME rows of `grid`, whose first frame follows the one in `before`."""
     count = len(grid)
     rows = np.zeros(count, FRAME)
     coded = grid.luma.reshape(count, -1)
-    rows["black"] = np.count_nonzero(coded <= black_level, axis=1) >= BLACK_SHARE * coded.shape[1]
     luma = np.empty((count + 1, coded.shape[1]), np.float32)
     luma[0], luma[1:] = before.luma.reshape(-1), coded
     mean = np.full(coded.shape[1], 1 / coded.shape[1], np.float32)
     rows["luma"] = luma[1:] @ mean
+    rows["black"] = (coded <= black_level).astype(np.float32) @ mean >= BLACK_SHARE
     rows["square"] = _mean_square(luma[1:])
     np.subtract(luma[1:], luma[:-1], out=luma[1:])  # from here on the differences
     change = luma[1:]
@@ -123,8 +128,7 @@ def measure_frames(before: Grid, grid: Grid, black_level: float) -> Rows:
 
 
 def _mean_square(values: Floats) -> Floats:
-    squares: Floats = np.einsum("ij,ij->i", values, values) / np.float32(values.shape[1])
-    return squares
+    return np.asarray(np.vecdot(values, values) / np.float32(values.shape[1]))
 
 
 def _same_chroma(before: Grid, grid: Grid) -> npt.NDArray[np.bool_]:
@@ -214,58 +218,62 @@ class Look:
 
 
 def look(rgb: Pixels, luma: Pixels) -> Look:
-    """Measures a still: RGB [H, W, 3] and its luma [H, W], full range."""
+    """Measures a still: full-range RGB [H, W, 3] and its luma [H, W]."""
+    height, width = luma.shape
     spatial, laplacian = _edges(luma)
-    few = rgb[::4, ::4].reshape(-1, 3)
-    high, low = few.max(axis=1).astype(np.float32), few.min(axis=1).astype(np.float32)
-    names = _color_table()[few[:, 0] >> 3, few[:, 1] >> 3, few[:, 2] >> 3]
+    few = rgb[::8, ::8] if min(height, width) >= 64 else rgb
+    red, green, blue = (few[..., i].astype(np.int16) for i in range(3))
+    high = np.maximum(np.maximum(red, green), blue).astype(np.float32)
+    low = np.minimum(np.minimum(red, green), blue)
+    names = _color_table()[red >> 3, green >> 3, blue >> 3].ravel()
     return Look(
         spatial_information=spatial,
         laplacian_variance=laplacian,
         saturation=float(((high - low) / np.maximum(high, 1)).mean()),
         colors=np.bincount(names, minlength=len(PALETTE)) / len(names),
         bars=_bars(luma),
-        size=(luma.shape[1], luma.shape[0]),
+        size=(width, height),
         thumb=_thumb(luma),
     )
 
 
 def _edges(luma: Pixels) -> tuple[float, float]:
-    """SI of P.910 (standard deviation of the Sobel magnitude); variance of the Laplacian."""
-    if min(luma.shape) < 3:
+    """SI of P.910 (standard deviation of the Sobel magnitude); variance of the Laplacian.
+
+    Over rows some way apart (in a picture that has many), which estimate the same for less.
+    """
+    height, width = luma.shape
+    if height < 3 or width < 3:
         return 0.0, 0.0
-    wide = luma.astype(np.int16)
-    middle = wide[1:-1, 1:-1]
-    down = wide[:-2] + wide[2:]
-    across = wide[:, :-2] + wide[:, 2:]
-    laplacian = (down[:, 1:-1] + across[1:-1] - 4 * middle).astype(np.float32)
-    down += 2 * wide[1:-1]
-    across += 2 * wide[:, 1:-1]
-    horizontal = (down[:, 2:] - down[:, :-2]).astype(np.float32)
-    vertical = (across[2:] - across[:-2]).astype(np.float32)
-    horizontal *= horizontal
-    vertical *= vertical
-    horizontal += vertical
-    square = float(horizontal.mean(dtype=np.float64))
-    mean = float(np.sqrt(horizontal, out=horizontal).mean(dtype=np.float64))
-    return math.sqrt(max(0.0, square - mean * mean)), float(laplacian.var(dtype=np.float64))
+    apart = 1 if height < 64 else 4 if height < 192 else 8
+    above, here, below = (luma[i : height - 2 + i : apart].astype(np.int16) for i in range(3))
+    down = above + below
+    laplacian = here[:, :-2] + here[:, 2:] + down[:, 1:-1] - 4 * here[:, 1:-1]
+    down += 2 * here
+    steep = below - above
+    horizontal = (down[:, 2:] - down[:, :-2]).astype(np.float32).ravel()
+    vertical = (steep[:, :-2] + 2 * steep[:, 1:-1] + steep[:, 2:]).astype(np.float32).ravel()
+    magnitude = np.sqrt(horizontal * horizontal + vertical * vertical)
+    return float(magnitude.std(dtype=np.float64)), float(laplacian.var(dtype=np.float64))
 
 
 def _bars(luma: Pixels) -> tuple[int, int, int, int] | None:
+    height, width = luma.shape
     columns = np.flatnonzero(luma.max(axis=0) > BAR_LEVEL)
     rows = np.flatnonzero(luma.max(axis=1) > BAR_LEVEL)
     if not len(rows):
         return None
-    height, width = luma.shape
     return int(columns[0]), width - 1 - int(columns[-1]), int(rows[0]), height - 1 - int(rows[-1])
 
 
 def _thumb(luma: Pixels) -> Floats:
-    rows = np.arange(16) * luma.shape[0] // 16
-    columns = np.arange(16) * luma.shape[1] // 16
-    sums = np.add.reduceat(luma, np.unique(rows), axis=0, dtype=np.float32)
-    sums = np.add.reduceat(sums, np.unique(columns), axis=1)
-    return sums * np.float32(sums.size / luma.size)
+    """At most 16 × 16 means over parts of the picture, from every fourth pixel across and down."""
+    few = luma[::4, ::4] if min(luma.shape) >= 64 else luma
+    rows, columns = (np.unique(np.arange(16) * side // 16) for side in few.shape)
+    sums = np.add.reduceat(few, rows, axis=0, dtype=np.float32)
+    sums = np.add.reduceat(sums, columns, axis=1)
+    areas = np.outer(np.diff(rows, append=few.shape[0]), np.diff(columns, append=few.shape[1]))
+    return np.asarray(sums / areas, np.float32)
 
 
 @cache
@@ -277,7 +285,7 @@ def _color_table() -> npt.NDArray[np.int64]:
     owner = np.array([i for i, _ in anchors])
     there = _lab(np.array([rgb for _, rgb in anchors]))
     gaps = np.square(_lab(every)[:, None] - there[None]).sum(-1)
-    return owner[gaps.argmin(axis=1)].reshape(32, 32, 32)
+    return np.asarray(owner[gaps.argmin(axis=1)].reshape(32, 32, 32))
 
 
 def _lab(rgb: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -323,7 +331,7 @@ def _common_bars(looks: Sequence[Look], width: int, height: int) -> tuple[int, .
     return tuple(round(min(one[side] * full / one[of] for one in seen)) for side, full, of in sides)
 
 
-def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, float]:
+def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, Any]:
     """The measurements of a clip that come from its FRAME rows. Its first frame follows none."""
     black, reach = (0.0, 255.0) if is_full_range else (16.0, 219.0)
     pairs = frames[1:]

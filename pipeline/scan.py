@@ -41,6 +41,7 @@ from pipeline.facts import MediaFacts, Picture
 from pipeline.geometry import fit_short_side
 from pipeline.grid import LONG_SIDE, Grid, stride
 from pipeline.measure import (
+    BLACK_LEVEL,
     FRAME,
     PAIR,
     Meter,
@@ -58,7 +59,7 @@ from pipeline.stills import StillPicker
 CHUNK_FRAMES = 32
 SMALL_CHUNK_FRAMES = 8  # of frames so large that waiting ones would fill the memory
 LARGE_PIXELS = 2**22
-DRIFTS_PER_SECOND = 3
+DRIFTS_PER_SECOND = 2
 MAX_GAP_SHARE = 0.25  # of max_seconds: a longer hole in the stamps parts two shots
 
 
@@ -132,7 +133,7 @@ def _scan_picture(picture: Picture, task: ScanTask, spec: DatasetSpec) -> Scanne
     width, height = facts.width, facts.height
     picked = _small_picture(picture, spec)
     grid = _picture_grid(picture)
-    rows = measure_frames(grid, grid, black_level=0.06 * 255)
+    rows = measure_frames(grid, grid, black_level=round(BLACK_LEVEL * 255))
     values = summarise_frames(rows, is_full_range=True)
     clip = Clip(
         clip_id=short_id("clip", source_id, 0, 1, spec.scan_fingerprint),
@@ -246,6 +247,8 @@ class Pass:
     def __init__(self, video: Video, spec: DatasetSpec) -> None:
         self._facts, self._spec = video.facts, spec
         self._time_base = video.time_base
+        self._tick_seconds = float(video.time_base)
+        self._longest_gap = MAX_GAP_SHARE * spec.scan.max_seconds
         self._hint = header_rate(video.facts)
         self._rate = self._hint or FALLBACK_RATE  # until the stamps tell the true one
         self._period = float(1 / self._rate)
@@ -263,7 +266,7 @@ class Pass:
 
     def take(self, frame: VideoFrame) -> None:
         ordinal = len(self._pts)
-        if self._tick(frame) > MAX_GAP_SHARE * self._spec.scan.max_seconds:
+        if self._tick(frame) > self._longest_gap:
             self._gaps.add(ordinal)
         if self._run is None or not self._run.fits(frame) or ordinal in self._gaps:
             self._begin(ordinal, frame)
@@ -283,7 +286,7 @@ class Pass:
         if len(self._pts) == 1:
             return 0.0
         known = pts is not None and before is not None
-        step = float((pts - before) * self._time_base) if known else 0.0  # type: ignore[operator]
+        step = (pts - before) * self._tick_seconds if known else 0.0  # type: ignore[operator]
         self._clock += max(step, self._period)
         return step
 
@@ -383,20 +386,17 @@ class Sampler:
             )
             frame = self._shrink(frame)
         depth = frame.format.components[0].bits
-        self._dtype, self._shift = (np.uint16, depth - 8) if depth > 8 else (np.uint8, 0)
+        self._dtype = np.dtype(np.uint16 if depth > 8 else np.uint8)
+        self._shift = max(0, depth - 8)
         step = stride(frame.width, frame.height)
-        self._steps = [(step, step)]
-        for plane in frame.planes[1:3]:
-            across = max(1, round(2 * step * plane.width / frame.width))
-            down = max(1, round(2 * step * plane.height / frame.height))
-            self._steps.append((down, across))
-        self._sizes = [
-            (
-                len(range(down // 2, plane.height, down)),
-                len(range(across // 2, plane.width, across)),
-            )
-            for plane, (down, across) in zip(frame.planes, self._steps, strict=False)
-        ]
+        self._sizes: list[tuple[int, int]] = []
+        self._places: list[tuple[slice, slice]] = []  # rows and columns of each plane's samples
+        for index, plane in enumerate(frame.planes[:3]):
+            wide, high = (step, step) if index == 0 else _chroma_steps(frame, step)
+            rows = slice(high // 2, plane.height, high)
+            columns = slice(wide // 2, plane.width, wide)
+            self._places.append((rows, columns))
+            self._sizes.append((_length(rows), _length(columns)))
 
     def empty(self, frames: int) -> Grid:
         """Grey has chroma of one neutral sample."""
@@ -407,12 +407,12 @@ class Sampler:
     def sample(self, frame: VideoFrame, grid: Grid, place: int) -> None:
         if self._scaler is not None:
             frame = self._shrink(frame)
+        dtype, shift = self._dtype, self._shift
         targets = (grid.luma, grid.cb, grid.cr)
-        for plane, target, (down, across) in zip(frame.planes, targets, self._steps, strict=False):
-            line = plane.line_size
-            pixels = np.frombuffer(plane, self._dtype).reshape(-1, line // self._dtype().itemsize)
-            few = pixels[down // 2 : plane.height : down, across // 2 : plane.width : across]
-            target[place] = few >> self._shift if self._shift else few
+        for plane, target, part in zip(frame.planes, targets, self._places, strict=False):
+            line = plane.line_size // dtype.itemsize
+            few = np.frombuffer(cast(memoryview, plane), dtype).reshape(-1, line)[part]
+            target[place] = few >> shift if shift else few
 
     def _shrink(self, frame: VideoFrame) -> VideoFrame:
         assert self._scaler is not None
@@ -420,6 +420,17 @@ class Sampler:
         return self._scaler.reformat(
             frame, width, height, "yuvj444p", interpolation=Interpolation.FAST_BILINEAR, threads=1
         )
+
+
+def _chroma_steps(frame: VideoFrame, step: int) -> tuple[int, int]:
+    """Samples across and down, half as many as of luma."""
+    plane = frame.planes[1]
+    across = round(2 * step * plane.width / frame.width)
+    return max(1, across), max(1, round(2 * step * plane.height / frame.height))
+
+
+def _length(part: slice) -> int:
+    return len(range(part.start, part.stop, part.step))
 
 
 def _has_plain_planes(layout: VideoFormat) -> bool:

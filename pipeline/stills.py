@@ -53,7 +53,8 @@ class StillPicker(Generic[Frame, Developed]):
         needed = spec.min_seconds / spec.stills.minimum / 2
         self._regular = regular
         # Halves of halves of the regular distance, so that thinning ends exactly there.
-        self._fine = regular / 2 ** max(0, math.ceil(math.log2(regular / needed)))
+        halvings = max(0, math.ceil(math.log2(regular / needed)))
+        self._fine: float = regular / 2**halvings
         self._waiting: deque[Candidate[Frame]] = deque()
         self._last: Candidate[Frame] | None = None  # the frame offered last, if it does not wait
         self._slot = -1
