@@ -12,8 +12,8 @@ from manifests.fingerprint import JsonValue
 class VideoEncoder(Protocol):
     """Frames to latents and back, in bounded memory.
 
-        T pixel frames  ──▶  T' = latent frames, [C, T', H / spatial_stride, W / spatial_stride]
-        causal:  ▏0▕ 1 2 3 4 ▏5 6 7 8 ▏…      T = 1 + k · temporal_stride, T' = 1 + k
+    T pixel frames  ──▶  T' = latent frames, [C, T', H / spatial_stride, W / spatial_stride]
+    causal:  ▏0▕ 1 2 3 4 ▏5 6 7 8 ▏…      T = 1 + k · temporal_stride, T' = 1 + k
     """
 
     @property

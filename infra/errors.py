@@ -1,15 +1,15 @@
 """Every error Telecine raises on purpose, split by what the caller does next.
 
-    TelecineError           print the message, no traceback, leave with `exit_code`
-    ├── UsageError          the command, a spec or a dataset named is wrong: correct it        (2)
-    ├── StorageError        the object store or disk said no: credentials, bucket, space       (3)
-    │   ├── NotFound        there is no such object, bucket or folder
-    │   ├── AccessDenied    the credentials in force may not do this
-    │   └── Changed         the object is no longer the version that was scanned
-    ├── CommitError         a table commit failed; nothing of it is visible: run again         (4)
-    └── ClusterError        Ray could not start, join or keep going                            (5)
+TelecineError           print the message, no traceback, leave with `exit_code`
+├── UsageError          the command, a spec or a dataset named is wrong: correct it        (2)
+├── StorageError        the object store or disk said no: credentials, bucket, space       (3)
+│   ├── NotFound        there is no such object, bucket or folder
+│   ├── AccessDenied    the credentials in force may not do this
+│   └── Changed         the object is no longer the version that was scanned
+├── CommitError         a table commit failed; nothing of it is visible: run again         (4)
+└── ClusterError        Ray could not start, join or keep going                            (5)
 
-    MediaError              one source or clip is bad: becomes a row, never ends the run
+MediaError              one source or clip is bad: becomes a row, never ends the run
 """
 
 from __future__ import annotations
