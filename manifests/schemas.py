@@ -121,10 +121,10 @@ class Clip:
 
     motion: float = column("mean picture change from frame to frame, 0..1 of full scale")
     temporal_information: float = column("TI of ITU-T P.910: maximum over frames, 8-bit levels")
-    spatial_information: float = column("SI of ITU-T P.910: maximum over stills, 8-bit levels")
+    spatial_information: float = column("SI of P.910: maximum over stills, at their size, 8-bit levels")
     camera_x: float = column("median drift of the whole picture, widths per second, right > 0")
     camera_y: float = column("median drift of the whole picture, heights per second, down > 0")
-    subject_motion: float = column("change left after the drift is taken out, 0..1 of full scale")
+    subject_motion: float = column("motion × the share of it that the drift does not explain")
     change: float = column("difference of first and last still, 0..1 of full scale")
     brightness: float = column("mean luma, 0..1 of full range")
     contrast: float = column("standard deviation of luma, 0..1 of full range")
@@ -132,10 +132,10 @@ class Clip:
     sharpness: float = column("log10(1 + variance of the Laplacian of luma), median over stills")
     black_share: float = column("share of frames that are black, 0..1")
     frozen_share: float = column("share of frames equal to the one before, 0..1")
-    letterbox_left: int = column("px of black bar, displayed")
-    letterbox_right: int = column("px of black bar, displayed")
-    letterbox_top: int = column("px of black bar, displayed")
-    letterbox_bottom: int = column("px of black bar, displayed")
+    letterbox_left: int = column("px of black bar, displayed, to one pixel of the stills")
+    letterbox_right: int = column("px of black bar, displayed, to one pixel of the stills")
+    letterbox_top: int = column("px of black bar, displayed, to one pixel of the stills")
+    letterbox_bottom: int = column("px of black bar, displayed, to one pixel of the stills")
     dominant_colors: tuple[str, ...] = column("up to three colour names, most common first")
 
 
