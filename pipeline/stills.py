@@ -61,6 +61,7 @@ class StillPicker(Generic[Frame, Developed]):
         self._shot: list[Candidate[Frame]] = []
         self._begin: float | None = None  # of the shot, in seconds
         self._age = 0.0
+        self._regular_now = False  # the shot is old enough: what it holds is developed
         self.developed: dict[int, Developed] = {}  # by ordinal
 
     def offer(self, ordinal: int, seconds: float, frame: Frame) -> None:
@@ -88,6 +89,7 @@ class StillPicker(Generic[Frame, Developed]):
         for place in evenly(wanted(self._age, self._spec.stills), len(self._shot)):
             self._keep(self._shot[place])
         self._shot, self._begin, self._age = [], None, 0.0
+        self._regular_now = False
 
     def finish(self) -> None:
         while self._waiting:
@@ -100,11 +102,17 @@ class StillPicker(Generic[Frame, Developed]):
         self._age = candidate.seconds - self._begin
         self._shot.append(candidate)
         interval = self._interval(self._age)
-        self._thin(max(0, math.floor(math.log2(interval / self._fine) + 1e-9)))
+        halvings = max(0, math.floor(math.log2(interval / self._fine) + 1e-9))
+        fewest = 0 if self._regular_now else self._spec.stills.minimum
+        self._shot = next(
+            thinned
+            for coarser in range(halvings, -1, -1)
+            if len(thinned := self._thinned(coarser)) >= fewest or not coarser
+        )
         if interval == self._interval(math.inf):
             for one in self._shot:
                 self._keep(one)
-            self._shot = self._shot[-1:]
+            self._shot, self._regular_now = self._shot[-1:], True
 
     def _interval(self, age: float) -> float:
         """Seconds between stills of a shot of this age, as far as one knows.
@@ -114,7 +122,7 @@ class StillPicker(Generic[Frame, Developed]):
         stills, age = self._spec.stills, min(age, self._spec.max_seconds / 2)
         return max(self._fine, min(age / stills.minimum, self._regular), age / stills.maximum)
 
-    def _thin(self, halvings: int) -> None:
+    def _thinned(self, halvings: int) -> list[Candidate[Frame]]:
         """The first candidate of each longer slot, and those that stand before a gap."""
         thinned: list[Candidate[Frame]] = []
         slot = -1
@@ -122,7 +130,7 @@ class StillPicker(Generic[Frame, Developed]):
             if one.slot >> halvings != slot or one.before_gap:
                 thinned.append(one)
             slot = one.slot >> halvings
-        self._shot = thinned
+        return thinned
 
     def _keep(self, candidate: Candidate[Frame]) -> None:
         if candidate.ordinal not in self.developed:
