@@ -51,7 +51,7 @@ class ScanSpec(Spec):
     min_seconds: Annotated[float, Field(gt=0)] = 1.0
     max_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_pixels: Positive = 2**26  # width × height of one frame, bounded before memory is taken
-    max_source_seconds: Positive = 12 * 3600
+    max_source_seconds: Positive = 6 * 3600  # bounds the stills a worker holds, ~100 MB an hour
     stills: StillSpec = StillSpec()
 
     @model_validator(mode="after")

@@ -3,9 +3,9 @@
     Listing ──compare with `sources`──▶ Discovery
                                          ├─ tasks    to scan, each with its revision
                                          ├─ carried  rows to repeat: nothing to read
-                                         └─ needs_digest ──digest_object──▶ find_duplicates
+                                         └─ needs_digest ──DigestWorker──▶ find_duplicates
 
-Nothing here reads footage but `digest_object`, of a file whose size another one has too.
+Nothing here reads footage but `DigestWorker`, of a file whose size another one has too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from infra.errors import StorageError
 from infra.storage import Storage
 from manifests.schemas import Source, from_arrow
 from pipeline.discover import BATCH_ROWS, Found, Listing, ScanTask, duckdb_over, rows_of
@@ -187,10 +188,18 @@ def needs_digest(discovery: Discovery) -> Iterator[ScanTask]:
     return (_task(row) for row in rows_of(discovery.to_scan.filter(pc.field("needs_digest"))))
 
 
-def digest_object(found: Found, storage: Storage) -> str:
-    """The content digest of an object, read whole. Raises StorageError (Changed, NotFound, ...)."""
-    with storage.open(found.info) as reader:
-        return reader.content_digest()
+@dataclass(frozen=True)
+class DigestWorker:
+    """For the pool: the content digest of an object, read whole; empty if it cannot be read."""
+
+    storage: Storage
+
+    def __call__(self, found: Found) -> str:
+        try:
+            with self.storage.open(found.info) as reader:
+                return reader.content_digest()
+        except StorageError:
+            return ""  # the scan meets the same error and keeps it as a row
 
 
 def find_duplicates(

@@ -12,21 +12,18 @@ from functools import partial
 
 from rich.console import Console
 
-from infra.errors import Reason, StorageError
-from infra.faults import kill_point
+from infra.errors import Reason
 from infra.ray import Cluster, Done, Lost, Resources
-from infra.storage import Storage
 from manifests.dataset import Dataset
 from manifests.queries import connect, orphans
 from manifests.schemas import Source
-from manifests.specs import DatasetSpec
 from pipeline.build import Work, drop_without_bucket, shard_jobs, unwritten
 from pipeline.commit import Commits
-from pipeline.compare import Discovery, digest_object, find_duplicates, needs_digest
-from pipeline.discover import Found, ScanTask
+from pipeline.compare import DigestWorker, Discovery, find_duplicates, needs_digest
+from pipeline.discover import ScanTask
 from pipeline.outcome import BuildOutcome, ScanOutcome
 from pipeline.progress import Step
-from pipeline.scan import Scanned, rejected, scan_source
+from pipeline.scan import Scanned, ScanWorker, rejected
 from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
 
 # A worker that needs longer than this for its bytes makes no progress and is ended.
@@ -58,7 +55,7 @@ def scan_sources(
     tasks = [task for task in found.tasks() if task.found.uri not in duplicates.uris]
     size = sum(task.found.size_bytes for task in tasks)
 
-    make_worker = partial(_ScanWorker, dataset.storage, dataset.spec)
+    make_worker = partial(ScanWorker, dataset.storage, dataset.spec)
     with Step(console, "scan", "sources", len(tasks), size) as step:
         alone: list[list[ScanTask]] = []
         for end in cluster.run(
@@ -77,19 +74,6 @@ def scan_sources(
                 receipts.lost(end, step)
     receipts.commits.flush()
     return receipts.outcome
-
-
-@dataclass(frozen=True)
-class _ScanWorker:
-    storage: Storage
-    spec: DatasetSpec
-
-    def __call__(self, batch: list[ScanTask]) -> list[Scanned]:
-        return [self._scan(task) for task in batch]
-
-    def _scan(self, task: ScanTask) -> Scanned:
-        kill_point("scan", task.found.uri)
-        return scan_source(task, self.storage, self.spec)
 
 
 def _scan_limit(batch: list[ScanTask]) -> float:
@@ -116,19 +100,8 @@ def _digests(
 ) -> Mapping[str, str]:
     """Content digests of the objects that another one's size makes suspect, by URI."""
     suspects = (task.found for task in needs_digest(found))
-    ends = cluster.run(suspects, partial(_DigestWorker, dataset.storage), resources=resources)
+    ends = cluster.run(suspects, partial(DigestWorker, dataset.storage), resources=resources)
     return {end.item.uri: end.result for end in ends if isinstance(end, Done) and end.result}
-
-
-@dataclass(frozen=True)
-class _DigestWorker:
-    storage: Storage
-
-    def __call__(self, found: Found) -> str:
-        try:
-            return digest_object(found, self.storage)
-        except StorageError:
-            return ""  # the scan meets the same error and keeps it as a row
 
 
 @dataclass

@@ -45,7 +45,7 @@ def check_jpeg(data: bytes) -> None:
     """Raises MediaError CORRUPT if part of the picture is missing or damaged."""
     strict = {"err_detect": "explode"}
     try:
-        with av.open(io.BytesIO(data), format="jpeg_pipe") as container:
+        with av.open(io.BytesIO(data), "r", format="jpeg_pipe") as container:
             (stream,) = container.streams.video
             stream.codec_context.options = strict
             stream.codec_context.thread_count = 1

@@ -20,6 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 from infra.errors import MediaError, Reason, StorageError
+from infra.faults import kill_point
 from infra.storage import Storage
 from manifests.fingerprint import short_id
 from manifests.schemas import Clip, Source, Still
@@ -71,6 +72,21 @@ class Scanned:
     clips: list[Clip]
     stills: list[Still]
     bytes_read: int
+
+
+@dataclass(frozen=True)
+class ScanWorker:
+    """For the pool: scans a batch of objects, one after the other."""
+
+    storage: Storage
+    spec: DatasetSpec
+
+    def __call__(self, batch: list[ScanTask]) -> list[Scanned]:
+        return [self._scan(task) for task in batch]
+
+    def _scan(self, task: ScanTask) -> Scanned:
+        kill_point("scan", task.found.uri)
+        return scan_source(task, self.storage, self.spec)
 
 
 def scan_source(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
