@@ -1,4 +1,4 @@
-"""The main job from an S3 server process on loopback into the same: keys, pages, ranges, refusals."""
+"""The main job from an S3 server process on loopback into the same: keys, pages, ranges."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ KEYS = (
 
 def tiny(n: int) -> bytes:
     """A 160×160 image unlike any other."""
-    pixels = np.full((160, 160, 3), (n % 251, n // 251, 128), np.uint8)
+    pixels = np.random.default_rng(n).integers(0, 256, (20, 20, 3), np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
+    Image.fromarray(pixels).resize((160, 160)).save(file, "JPEG")
     return file.getvalue()
 
 
