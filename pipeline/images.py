@@ -116,27 +116,33 @@ def _webp_size(file: BinaryIO) -> tuple[int, int]:
 
 
 def _read(image: Image.Image) -> Picture:
-    mode, coded = image.mode, image.size
-    orientation = EXIF_ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), Orientation())
+    mode, stored = image.mode, _orientation(image)
     profile = image.info.get("icc_profile")
     name = image.format or ""
     image.load()
     pixels = np.asarray(_flatten(_to_srgb(_eight_bits(image), profile)))
-    rgb = orient(pixels, orientation)
+    rgb = orient(pixels, _orientation(image))  # Pillow turns a TIFF on loading: nothing is left
+    height, width = rgb.shape[:2]
+    lies = stored.rotation in (90, 270)
     facts = MediaFacts(
         container=name,
         codec=name,
         pixel_format=mode,
         bit_depth=_DEPTHS.get(mode, 8),
-        coded_width=coded[0],
-        coded_height=coded[1],
-        rotation_degrees=orientation.rotation,
-        mirrored=orientation.mirrored,
+        coded_width=height if lies else width,
+        coded_height=width if lies else height,
+        rotation_degrees=stored.rotation,
+        mirrored=stored.mirrored,
         header_num_frames=1,
-        width=rgb.shape[1],
-        height=rgb.shape[0],
+        width=width,
+        height=height,
     )
     return Picture(facts, rgb)
+
+
+def _orientation(image: Image.Image) -> Orientation:
+    """What the picture in memory still needs; before `load`, what the stored one does."""
+    return EXIF_ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), Orientation())
 
 
 def orient(pixels: npt.NDArray[np.uint8], orientation: Orientation) -> npt.NDArray[np.uint8]:

@@ -30,6 +30,7 @@ from PIL import Image, ImageCms
 from infra.errors import MediaError, Reason
 from manifests.specs import ScanSpec
 from pipeline.facts import Picture
+from pipeline.geometry import EXIF_ORIENTATIONS
 from pipeline.media import Video, open_media
 
 Pixels = npt.NDArray[np.uint8]
@@ -71,8 +72,9 @@ def brightness_of(frames: Iterable[VideoFrame]) -> float:
 # --- still images ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("format_name", ["JPEG", "TIFF", "PNG", "WEBP"])
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_exif_orientation_is_applied(tag: int) -> None:
+def test_exif_orientation_is_applied(tag: int, format_name: str) -> None:
     upright = blocks()
     undone = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
@@ -82,8 +84,12 @@ def test_exif_orientation_is_applied(tag: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = tag
     stored = Image.fromarray(np.ascontiguousarray(undone))
-    picture = picture_of(stored, "JPEG", quality=95, subsampling=0, exif=exif)
-    assert (picture.facts.width, picture.facts.height) == (96, 64)
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    picture = picture_of(stored, format_name, exif=exif, **options.get(format_name, {}))
+    facts = picture.facts
+    assert (facts.width, facts.height) == (96, 64)
+    assert (facts.coded_width, facts.coded_height) == stored.size
+    assert facts.orientation == EXIF_ORIENTATIONS[tag]
     inner = np.abs(picture.rgb.astype(int) - upright).reshape(4, 16, 6, 16, 3)[:, 4:12, :, 4:12]
     assert inner.max() <= 6
 
