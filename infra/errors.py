@@ -5,6 +5,7 @@ TelecineError           print the message, no traceback, leave with `exit_code`
 ├── StorageError        the object store or disk said no: credentials, bucket, space       (3)
 │   ├── NotFound        there is no such object, bucket or folder
 │   ├── AccessDenied    the credentials in force may not do this
+│   │   └── BadCredentials   they are missing, wrong or expired: nothing else would go better
 │   └── Changed         the object is no longer the version that was scanned
 ├── CommitError         a table commit failed; nothing of it is visible: run again         (4)
 └── ClusterError        Ray could not start, join or keep going                            (5)
@@ -36,6 +37,10 @@ class NotFound(StorageError):
 
 
 class AccessDenied(StorageError):
+    pass
+
+
+class BadCredentials(AccessDenied):
     pass
 
 

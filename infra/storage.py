@@ -26,7 +26,14 @@ from botocore.config import Config
 
 from infra import disk
 from infra.disk import ObjectInfo
-from infra.errors import AccessDenied, Changed, NotFound, StorageError, UsageError
+from infra.errors import (
+    AccessDenied,
+    BadCredentials,
+    Changed,
+    NotFound,
+    StorageError,
+    UsageError,
+)
 from infra.reader import ObjectReader
 
 if TYPE_CHECKING:
@@ -55,10 +62,11 @@ _UNKNOWN_KEY = (
     "the store does not know this access key: check AWS_ACCESS_KEY_ID or the profile, "
     "and that they belong to this endpoint"
 )
-_REFUSED = {
+_BAD_CREDENTIALS = {
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "InvalidToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
     "InvalidAccessKeyId": _UNKNOWN_KEY,
     "InvalidClientTokenId": _UNKNOWN_KEY,
     "SignatureDoesNotMatch": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY or the profile",
@@ -320,7 +328,9 @@ class Storage:
         except aws.ClientError as error:
             raise _refusal(uri, error) from error
         except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
-            raise AccessDenied(f"{uri!r}: {_NO_CREDENTIALS}") from error
+            raise BadCredentials(f"{uri!r}: {_NO_CREDENTIALS}") from error
+        except (aws.CredentialRetrievalError, aws.TokenRetrievalError, aws.SSOError) as error:
+            raise BadCredentials(f"{uri!r}: {error}; get new credentials") from error
         except aws.ProfileNotFound as error:
             raise UsageError(f"{uri!r}: {error}; check ~/.aws/config") from error
         except (aws.ConnectionError, aws.HTTPClientError) as error:
@@ -349,8 +359,10 @@ def _refusal(uri: str, error: aws.ClientError) -> StorageError:
         return NotFound(f"{uri!r}: there is no such object; check the key, letter by letter")
     if code in _CHANGED:
         return Changed(f"{uri!r} was replaced since it was listed; run ingest again")
-    if code in _REFUSED or status in (401, 403):
-        return AccessDenied(f"{uri!r}: {code}: {_REFUSED.get(code, _NO_RIGHT)}")
+    if code in _BAD_CREDENTIALS or status == 401:
+        return BadCredentials(f"{uri!r}: {code}: {_BAD_CREDENTIALS.get(code, _NO_CREDENTIALS)}")
+    if status == 403:
+        return AccessDenied(f"{uri!r}: {code}: {_NO_RIGHT}")
     words = error.response.get("Error", {}).get("Message", "")
     return StorageError(f"{uri!r}: the store answered {status} {code}: {words}")
 
