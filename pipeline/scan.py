@@ -19,7 +19,15 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from infra.errors import MediaError, Reason, StorageError
+from infra.errors import (
+    AccessDenied,
+    BadCredentials,
+    Changed,
+    MediaError,
+    NotFound,
+    Reason,
+    StorageError,
+)
 from infra.faults import kill_point
 from infra.storage import Storage
 from manifests.fingerprint import short_id
@@ -90,13 +98,19 @@ class ScanWorker:
 
 
 def scan_source(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
-    """Never raises for bad footage: what cannot be used is a rejected row with its reason."""
+    """Never raises for bad footage: what cannot be used is a rejected row with its reason.
+
+    Raises StorageError where the store itself fails, or refuses its caller: no other source would
+    fare better, and each is still to be scanned when it is back.
+    """
     try:
         with storage.open(task.found.info) as reader:
             scanned = _examine(cast(BinaryIO, reader), task, spec)
             source = dataclasses.replace(scanned.source, content_digest=reader.content_digest())
             return dataclasses.replace(scanned, source=source, bytes_read=reader.bytes_read)
-    except StorageError as error:
+    except BadCredentials:
+        raise
+    except (NotFound, Changed, AccessDenied) as error:
         return rejected(task, spec, Reason.UNREADABLE, str(error))
 
 

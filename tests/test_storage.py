@@ -17,8 +17,19 @@ from conftest import S3Server, moto_server
 from deltalake import DeltaTable, write_deltalake
 from test_reader import reference_digest
 
-from infra.errors import AccessDenied, Changed, NotFound, StorageError, UsageError
+from infra.errors import (
+    AccessDenied,
+    BadCredentials,
+    Changed,
+    NotFound,
+    Reason,
+    StorageError,
+    UsageError,
+)
 from infra.storage import ObjectInfo, Storage, StoreOptions, absolute, join
+from manifests.specs import DatasetSpec
+from pipeline.discover import Found, ScanTask
+from pipeline.scan import Scanned, scan_source
 
 STRANGE = [
     "a b+c&d=(1)#%.mp4",
@@ -237,7 +248,7 @@ def test_a_server_that_is_not_there_is_said_quickly(
 def test_no_credentials(storage: Storage, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     for ask in (storage.stat, storage.delta_options):
-        with pytest.raises(AccessDenied, match="set AWS_ACCESS_KEY_ID"):
+        with pytest.raises(BadCredentials, match="set AWS_ACCESS_KEY_ID"):
             ask(s3.uri("x"))
     with pytest.raises(UsageError, match="nobody"):
         Storage(StoreOptions(profile="nobody")).stat(s3.uri("x"))
@@ -246,7 +257,7 @@ def test_no_credentials(storage: Storage, s3: S3Server, monkeypatch: pytest.Monk
 def test_an_unknown_access_key(aws_environment: pytest.MonkeyPatch) -> None:
     with moto_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as endpoint:
         storage = Storage(StoreOptions(endpoint_url=endpoint))
-        with pytest.raises(AccessDenied, match="does not know this access key") as refused:
+        with pytest.raises(BadCredentials, match="does not know this access key") as refused:
             list(storage.list("s3://bucket"))
         with pytest.raises(AccessDenied, match="credentials in force"):
             storage.stat("s3://bucket/x")
@@ -271,6 +282,7 @@ ANSWERS = {
     "/bucket/signature": (403, "SignatureDoesNotMatch"),
     "/bucket/clock": (403, "RequestTimeTooSkewed"),
     "/bucket/expired": (400, "ExpiredToken"),
+    "/bucket/gone": (404, "NoSuchKey"),
     "/bucket/odd": (405, "MethodNotAllowed"),
 }
 
@@ -319,9 +331,9 @@ def refusing(aws_environment: pytest.MonkeyPatch) -> Iterator[Storage]:
     ("key", "error", "advice"),
     [
         ("forbidden", AccessDenied, "the bucket's policy"),
-        ("signature", AccessDenied, "secret key is wrong"),
-        ("clock", AccessDenied, "clock is wrong"),
-        ("expired", AccessDenied, "new credentials"),
+        ("signature", BadCredentials, "secret key is wrong"),
+        ("clock", BadCredentials, "clock is wrong"),
+        ("expired", BadCredentials, "new credentials"),
         ("odd", StorageError, "405 MethodNotAllowed"),
     ],
 )
@@ -330,8 +342,37 @@ def test_a_refusal_says_what_to_do(
 ) -> None:
     with pytest.raises(error, match=advice) as refused:
         refusing.read_bytes(f"s3://bucket/{key}")
+    assert refused.type is error
     assert f"s3://bucket/{key}" in str(refused.value)
     assert "telecine-test-secret" not in str(refused.value)
+
+
+def scan(storage: Storage, uri: str) -> Scanned:
+    task = ScanTask(Found(uri, version="v", size_bytes=1000), revision=0)
+    return scan_source(task, storage, DatasetSpec())
+
+
+def test_an_object_that_may_not_be_read_is_one_rejected_source(
+    refusing: Storage, tmp_path: Path
+) -> None:
+    for uri in ("s3://bucket/forbidden", "s3://bucket/gone", str(tmp_path / "gone")):
+        source = scan(refusing, uri).source
+        assert (source.status, source.reason) == ("rejected", Reason.UNREADABLE)
+        assert uri in source.detail
+
+
+@pytest.mark.parametrize("key", ["signature", "clock", "expired", "odd"])
+def test_a_store_that_refuses_its_caller_rejects_no_source(refusing: Storage, key: str) -> None:
+    with pytest.raises(StorageError, match=f"s3://bucket/{key}"):
+        scan(refusing, f"s3://bucket/{key}")
+
+
+def test_a_store_that_is_gone_rejects_no_source(
+    storage: Storage, aws_environment: pytest.MonkeyPatch
+) -> None:
+    aws_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(StorageError, match="no answer from"):
+        scan(storage, "s3://bucket/x")
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(refusing: Storage) -> None:
