@@ -51,6 +51,11 @@ def stride(width: int, height: int) -> int:
     return -(-max(width, height) // LONG_SIDE)
 
 
+def middle(length: int, step: int) -> slice:
+    """Every `step`th of `length` places, from half a step on; one where there are fewer."""
+    return slice(min(step // 2, (length - 1) // 2), length, step)
+
+
 def thumbnails(grid: Grid) -> npt.NDArray[np.int16]:
     """[n, 3, h // CELL, w // CELL]: mean luma of each cell, and the chroma samples nearest to it.
 

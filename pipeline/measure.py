@@ -161,8 +161,8 @@ def drift(
     a, b = first[0], last[0]
     height, width = a.shape
     raw = float(np.abs(b - a).mean())
-    if raw == 0:
-        return 0.0, 0.0, 0.0, 0.0
+    if raw == 0 or min(height, width) < 3:  # too thin to tell a drift
+        return 0.0, 0.0, raw, raw
     cross = first[1].conj() * last[1]
     size = np.abs(cross)
     surface = np.fft.irfft2(cross / (size + 1e-3 * size.max() + 1e-9), (height, width))

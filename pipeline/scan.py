@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
-from PIL import Image
 
 from infra.errors import (
     AccessDenied,
@@ -30,7 +28,6 @@ from infra.errors import (
 )
 from infra.faults import kill_point
 from infra.storage import Storage
-from manifests.fingerprint import short_id
 from manifests.schemas import Clip, Source, Still
 from manifests.specs import DatasetSpec
 from pipeline.clips import (
@@ -43,25 +40,14 @@ from pipeline.clips import (
     account,
     header_rate,
     stamp,
-    stills_digest,
 )
 from pipeline.discover import ScanTask
 from pipeline.facts import MediaFacts, Picture
-from pipeline.geometry import fit_short_side
-from pipeline.grid import LONG_SIDE, Grid, stride
-from pipeline.measure import (
-    BLACK_LEVEL,
-    FRAME,
-    PAIR,
-    Meter,
-    Rows,
-    look,
-    measure_frames,
-    summarise_frames,
-    summarise_looks,
-)
+from pipeline.grid import LONG_SIDE, Grid, middle, stride
+from pipeline.image_clip import image_clip, pick
+from pipeline.measure import FRAME, PAIR, Meter, Rows
 from pipeline.media import Video, open_media
-from pipeline.pixels import Scaler, frame_size, jpeg, still
+from pipeline.pixels import Scaler, frame_size, still
 from pipeline.segment import CutDetector
 from pipeline.stills import StillPicker
 
@@ -158,52 +144,9 @@ def _columns(task: ScanTask, spec: DatasetSpec, facts: MediaFacts | None) -> dic
 
 
 def _scan_picture(picture: Picture, task: ScanTask, spec: DatasetSpec) -> Scanned:
-    """A clip of one frame: nothing moves, and it is never too short."""
-    facts, source_id = picture.facts, task.found.source_id
-    width, height = facts.width, facts.height
-    picked = _small_picture(picture, spec)
-    grid = _picture_grid(picture)
-    rows = measure_frames(grid, grid, black_level=round(BLACK_LEVEL * 255))
-    values = summarise_frames(rows, is_full_range=True)
-    clip = Clip(
-        clip_id=short_id("clip", source_id, 0, 1, spec.scan_fingerprint),
-        source_id=source_id,
-        scan_fingerprint=spec.scan_fingerprint,
-        kind="image",
-        shot=0,
-        start_frame=0,
-        num_frames=1,
-        start_pts=0,
-        end_pts=1,
-        time_base_num=1,
-        time_base_den=1,
-        timing="ordinal",
-        fps_num=1,
-        fps_den=1,
-        variable_rate=False,
-        duration_seconds=0.0,
-        width=width,
-        height=height,
-        num_stills=1,
-        stills_digest=stills_digest([picked.jpeg]),
-        camera_x=0.0,
-        camera_y=0.0,
-        subject_motion=0.0,
-        **values,
-        **summarise_looks([picked.look], width, height),
-    )
-    shot = Still(
-        clip_id=clip.clip_id,
-        source_id=source_id,
-        position=0,
-        pts=0,
-        seconds=0.0,
-        width=picked.width,
-        height=picked.height,
-        jpeg=picked.jpeg,
-    )
+    clip, shot = image_clip(picture, task.found.source_id, spec)
     source = Source(
-        **_columns(task, spec, facts),
+        **_columns(task, spec, picture.facts),
         kind="image",
         num_frames=1,
         frames_kept=1,
@@ -215,26 +158,6 @@ def _scan_picture(picture: Picture, task: ScanTask, spec: DatasetSpec) -> Scanne
         end_pts=1,
     )
     return Scanned(source, [clip], [shot], 0)
-
-
-def _small_picture(picture: Picture, spec: DatasetSpec) -> Picked:
-    stills = spec.scan.stills
-    size = fit_short_side(picture.facts.width, picture.facts.height, stills.short_side)
-    image = Image.fromarray(picture.rgb)
-    rgb = np.asarray(image.resize(size, Image.Resampling.BOX) if size != image.size else image)
-    return _pick(rgb, stills.quality)
-
-
-def _picture_grid(picture: Picture) -> Grid:
-    step = stride(picture.facts.width, picture.facts.height)
-    few = Image.fromarray(np.ascontiguousarray(picture.rgb[step // 2 :: step, step // 2 :: step]))
-    planes = np.asarray(few.convert("YCbCr"))[None]
-    return Grid(planes[..., 0], planes[..., 1], planes[..., 2])
-
-
-def _pick(rgb: npt.NDArray[np.uint8], quality: int) -> Picked:
-    luma = np.asarray(Image.fromarray(rgb).convert("L"))
-    return Picked(jpeg(rgb, quality), rgb.shape[1], rgb.shape[0], look(rgb, luma))
 
 
 def _scan_video(video: Video, task: ScanTask, spec: DatasetSpec) -> Scanned:
@@ -353,7 +276,7 @@ class Pass:
 
     def _develop(self, frame: VideoFrame) -> Picked:
         stills = self._spec.scan.stills
-        return _pick(still(frame, self._facts, stills.short_side, self._scaler), stills.quality)
+        return pick(still(frame, self._facts, stills.short_side, self._scaler), stills.quality)
 
     def finish(self, source_id: str) -> Seen:
         if not self._pts:
@@ -423,8 +346,7 @@ class Sampler:
         self._places: list[tuple[slice, slice]] = []  # rows and columns of each plane's samples
         for index, plane in enumerate(frame.planes[:3]):
             wide, high = (step, step) if index == 0 else _chroma_steps(frame, step)
-            rows = slice(high // 2, plane.height, high)
-            columns = slice(wide // 2, plane.width, wide)
+            rows, columns = middle(plane.height, high), middle(plane.width, wide)
             self._places.append((rows, columns))
             self._sizes.append((_length(rows), _length(columns)))
 

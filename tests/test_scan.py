@@ -289,6 +289,46 @@ def test_bad_sources_are_rows(tmp_path: Path, name: str, data: bytes, reason: Re
     assert not scanned.clips
 
 
+THIN = [(1, 1), (64, 1), (1, 64), (2, 2000), (2000, 2), (3, 101), (33, 5)]
+
+
+@pytest.mark.parametrize("layout", ["rgb24", "bgr0", "gray", "yuv420p", "yuv444p", "nv12"])
+@pytest.mark.parametrize(("width", "height"), THIN)
+def test_thin_footage_is_footage(tmp_path: Path, width: int, height: int, layout: str) -> None:
+    path = tmp_path / "thin.nut"
+    rng = np.random.default_rng(3)
+    pictures = [rng.integers(90, 200, (height, width, 3), np.uint8) for _ in range(50)]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, layout
+        for pixels in pictures:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format=layout)))
+        container.mux(stream.encode())
+    scanned = scan(path)
+    check(scanned)
+    clips = scanned.clips
+    assert sum(clip.num_frames for clip in clips) == 50
+    assert {(clip.width, clip.height) for clip in clips} == {(width, height)}
+    assert all(0.35 < clip.brightness < 0.75 for clip in clips)
+
+
+@pytest.mark.parametrize(("width", "height"), THIN)
+def test_a_thin_image_is_a_clip(tmp_path: Path, width: int, height: int) -> None:
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(tmp_path / "thin.png")
+    scanned = scan(tmp_path / "thin.png")
+    check(scanned)
+    (clip,) = scanned.clips
+    assert (clip.width, clip.height) == (width, height)
+    assert clip.brightness == pytest.approx(90 / 255, abs=1e-4)
+
+
+def test_a_video_of_few_pixels_is_a_clip(footage: Path) -> None:
+    scanned = scan(footage / "bad" / "moviepy__-video-with-dash-.mp4")
+    check(scanned)
+    assert scanned.source.num_clips == 1
+
+
 def test_an_object_that_is_gone_or_changed_is_unreadable(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", scene(1, 30))
     info = Storage().stat(str(path))

@@ -1,0 +1,84 @@
+"""A still image as a clip of one frame: nothing moves, and it is never too short."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from manifests.fingerprint import short_id
+from manifests.schemas import Clip, Still
+from manifests.specs import DatasetSpec, StillSpec
+from pipeline.clips import Picked, stills_digest
+from pipeline.facts import Picture
+from pipeline.geometry import fit_short_side
+from pipeline.grid import Grid, middle, stride
+from pipeline.measure import BLACK_LEVEL, look, measure_frames, summarise_frames, summarise_looks
+from pipeline.pixels import jpeg
+
+
+def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Clip, Still]:
+    width, height = picture.facts.width, picture.facts.height
+    picked = _small(picture, spec.scan.stills)
+    grid = _grid(picture)
+    rows = measure_frames(grid, grid, black_level=round(BLACK_LEVEL * 255))
+    values = summarise_frames(rows, is_full_range=True)
+    clip = Clip(
+        clip_id=short_id("clip", source_id, 0, 1, spec.scan_fingerprint),
+        source_id=source_id,
+        scan_fingerprint=spec.scan_fingerprint,
+        kind="image",
+        shot=0,
+        start_frame=0,
+        num_frames=1,
+        start_pts=0,
+        end_pts=1,
+        time_base_num=1,
+        time_base_den=1,
+        timing="ordinal",
+        fps_num=1,
+        fps_den=1,
+        variable_rate=False,
+        duration_seconds=0.0,
+        width=width,
+        height=height,
+        num_stills=1,
+        stills_digest=stills_digest([picked.jpeg]),
+        camera_x=0.0,
+        camera_y=0.0,
+        subject_motion=0.0,
+        **values,
+        **summarise_looks([picked.look], width, height),
+    )
+    still = Still(
+        clip_id=clip.clip_id,
+        source_id=source_id,
+        position=0,
+        pts=0,
+        seconds=0.0,
+        width=picked.width,
+        height=picked.height,
+        jpeg=picked.jpeg,
+    )
+    return clip, still
+
+
+def _small(picture: Picture, spec: StillSpec) -> Picked:
+    size = fit_short_side(picture.facts.width, picture.facts.height, spec.short_side)
+    image = Image.fromarray(picture.rgb)
+    rgb = np.asarray(image.resize(size, Image.Resampling.BOX) if size != image.size else image)
+    return pick(rgb, spec.quality)
+
+
+def _grid(picture: Picture) -> Grid:
+    height, width = picture.rgb.shape[:2]
+    step = stride(width, height)
+    few = picture.rgb[middle(height, step), middle(width, step)]
+    planes = np.asarray(Image.fromarray(np.ascontiguousarray(few)).convert("YCbCr"))[None]
+    return Grid(planes[..., 0], planes[..., 1], planes[..., 2])
+
+
+def pick(rgb: npt.NDArray[np.uint8], quality: int) -> Picked:
+    """A still of uint8 RGB [h, w, 3], and what it looks like."""
+    luma = np.asarray(Image.fromarray(rgb).convert("L"))
+    return Picked(jpeg(rgb, quality), rgb.shape[1], rgb.shape[0], look(rgb, luma))
