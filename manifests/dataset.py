@@ -39,30 +39,37 @@ def open_dataset(uri: str, storage: Storage) -> Dataset:
     return Dataset(uri, storage, stored, Tables(uri, lambda: storage.delta_options(uri)))
 
 
-def create_dataset(
-    uri: str, storage: Storage, given: DatasetSpec | None, *, write: bool = True
-) -> Dataset:
-    """The dataset at `uri`, made if need be with the spec given (None: the defaults).
+def resolve_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Dataset:
+    """The dataset at `uri`, or the one to be made there with the spec given (None: the defaults).
 
-    Raises UsageError where a key that was given differs from the stored one; keys that were not
-    given are the stored ones. `write=False` makes nothing.
+    Writes nothing. Raises UsageError where a key that was given differs from the stored one; keys
+    that were not given are the stored ones.
     """
     stored = _stored_spec(uri, storage)
-    if stored is None:
-        spec = given or DatasetSpec()
-        if write:
-            text = tomli_w.dumps(_without_none(spec.model_dump(mode="json")))
-            storage.write_bytes(join(uri, SPEC_FILE), text.encode())
-    else:
-        spec = stored
-        if given is not None and (differences := _differences(stored, given)):
-            raise UsageError(
-                f"the spec given contradicts the one that {uri} was made with:\n"
-                + "\n".join(differences)
-                + f"\nLeave these keys as {join(uri, SPEC_FILE)} has them, "
-                "or ingest into a new dataset."
-            )
+    if stored is not None and given is not None and (differences := _differences(stored, given)):
+        raise UsageError(
+            f"the spec given contradicts the one that {uri} was made with:\n"
+            + "\n".join(differences)
+            + f"\nLeave these keys as {join(uri, SPEC_FILE)} has them, "
+            "or ingest into a new dataset."
+        )
+    spec = stored or given or DatasetSpec()
     return Dataset(uri, storage, spec, Tables(uri, lambda: storage.delta_options(uri)))
+
+
+def write_spec(dataset: Dataset) -> None:
+    """From here on the dataset is there. Leaves a spec that is stored as it is."""
+    where = dataset.path(SPEC_FILE)
+    if not dataset.storage.exists(where):
+        text = tomli_w.dumps(_without_none(dataset.spec.model_dump(mode="json")))
+        dataset.storage.write_bytes(where, text.encode())
+
+
+def create_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Dataset:
+    """`resolve_dataset` and `write_spec` in one."""
+    dataset = resolve_dataset(uri, storage, given)
+    write_spec(dataset)
+    return dataset
 
 
 def parse_spec(text: str, where: str) -> DatasetSpec:
@@ -88,6 +95,8 @@ def _stored_spec(uri: str, storage: Storage) -> DatasetSpec | None:
         return parse_spec(storage.read_bytes(where).decode(), where)
     except NotFound:
         return None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not UTF-8 text: {error}") from error
 
 
 def _without_none(value: Any) -> Any:

@@ -9,41 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import duckdb
-import pyarrow as pa
 
 from encoders.video import VideoEncoder
-from infra.errors import CommitError, Reason
 from infra.faults import kill_point
 from infra.storage import join
 from manifests.dataset import Dataset
 from manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
 from manifests.queries import connect, last_plan, next_sequence
-from manifests.schemas import Build, Clip, Sample, Source, from_arrow
-from pipeline.caption import create_chosen_captions
-from pipeline.plan import (
-    Bucket,
-    Candidate,
-    LiveMember,
-    Member,
-    Plan,
-    ShardPlan,
-    bucket_of,
-    plan_encoding,
-    plan_shards,
-    sample_bytes,
-)
-from pipeline.sample import ChosenCaption
-from pipeline.shard import MemberJob, ShardJob
+from manifests.schemas import Build
+from pipeline.jobs import shard_jobs
+from pipeline.plan import Plan, ShardPlan
+from pipeline.shard import ShardJob
+from pipeline.wanted import Wishes, make_plan
 
 PINNED = ("sources", "clips", "captions", "samples", "builds")
-ROWS_AT_ONCE = 10_000
-
-_DROPPED = "SELECT clip_id FROM live_samples WHERE build_id = ? AND outcome = 'dropped'"
-_UNFIT = f"{_DROPPED} AND reason = '{Reason.NO_BUCKET}'"  # trying again would change nothing
 
 
 @dataclass(frozen=True)
@@ -67,45 +50,65 @@ class Generation:
 
 @dataclass(frozen=True)
 class Work:
-    """A plan, the event that recorded it, and the rows it drops for want of a bucket."""
+    """A plan to carry out, and the event that recorded it."""
 
     event: Build
-    plan: Plan
-    dropped: list[Sample]
+    wishes: Wishes
+    resumed: bool  # an earlier run began it: what came since is not in it
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The table versions that the plan is a pure function of."""
+        return {name: getattr(self.event, f"{name}_version") for name in PINNED}
 
 
 def plan_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Work | None:
     """The plan to carry out: an earlier run's that was not completed, else a new one, or None.
 
-    Commits the `planned` event of a new one.
+    Commits the `planned` event of a new one. A plan that this version of Telecine would make
+    otherwise is abandoned: no row of it was ever live.
     """
     con = connect(dataset.tables)
     last = last_plan(con, generation.build_id)
     if last is not None and last.event == "planned":
-        return _resume(dataset, generation, last)
+        resumed = _resume(dataset, generation, last)
+        if resumed is not None:
+            return resumed
     number = last.plan + 1 if last else 0
-    plan, dropped = _make_plan(dataset, generation, con, number, retry=retry)
-    if not plan.shards and not plan.replaces and not dropped:
+    wishes = _wishes(con, dataset, generation, number, retry=retry)
+    if not wishes.plan.shards and not wishes.plan.replaces and not wishes.dropped:
         return None
     versions = {name: dataset.tables.version(name) for name in PINNED}
-    event = _event(dataset, generation, con, number, plan, versions, retry=retry)
+    event = _event(dataset, generation, con, number, wishes.plan, versions, retry=retry)
     kill_point("commit", "planned")
     dataset.tables.append("builds", [event])
     kill_point("committed", "planned")
-    return Work(event, plan, dropped)
+    return Work(event, wishes, resumed=False)
 
 
-def _resume(dataset: Dataset, generation: Generation, event: Build) -> Work:
+def _resume(dataset: Dataset, generation: Generation, event: Build) -> Work | None:
     versions = {name: getattr(event, f"{name}_version") for name in PINNED}
     con = connect(dataset.tables, versions)
-    plan, dropped = _make_plan(dataset, generation, con, event.plan, retry=event.retry)
-    if plan.digest != event.plan_digest:
-        raise CommitError(
-            f"the plan that an earlier run of build {generation.name} left unfinished cannot be "
-            "made again: this version of Telecine plans differently. Finish it with the version "
-            "that began it."
-        )
-    return Work(event, plan, dropped)
+    wishes = _wishes(con, dataset, generation, event.plan, retry=event.retry)
+    return Work(event, wishes, resumed=True) if wishes.plan.digest == event.plan_digest else None
+
+
+def _wishes(
+    con: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    generation: Generation,
+    number: int,
+    *,
+    retry: bool,
+) -> Wishes:
+    return make_plan(
+        con,
+        dataset.spec,
+        generation.encoder,
+        build_id=generation.build_id,
+        number=number,
+        retry=retry,
+    )
 
 
 def _event(
@@ -141,92 +144,7 @@ def _event(
     )
 
 
-# ── from tables to candidates ────────────────────────────────────────────────────────────────────
-
-
-def _make_plan(
-    dataset: Dataset,
-    generation: Generation,
-    con: duckdb.DuckDBPyConnection,
-    number: int,
-    *,
-    retry: bool,
-) -> tuple[Plan, list[Sample]]:
-    create_chosen_captions(con, dataset.spec.caption)
-    candidates: list[Candidate] = []
-    dropped: list[Sample] = []
-    for clip, text_digest, text_bytes in _wanted(con, generation.build_id, retry=retry):
-        found = _candidate(dataset, generation, clip, text_digest, text_bytes)
-        if found is not None:
-            candidates.append(found)
-        else:
-            dropped.append(_without_bucket(generation, number, clip, text_digest))
-    plan = plan_shards(
-        candidates,
-        _live_members(con, generation.build_id),
-        build_id=generation.build_id,
-        target_bytes=dataset.spec.shards.target_bytes,
-    )
-    return plan, sorted(dropped, key=lambda row: row.clip_id)
-
-
-def _wanted(
-    con: duckdb.DuckDBPyConnection, build_id: str, *, retry: bool
-) -> Iterator[tuple[Clip, str, int]]:
-    """Current clips that have a caption and that the build did not drop before."""
-    reader = con.sql(
-        f"""
-        SELECT clips.*, text_digest, octet_length(encode(text)) AS text_bytes
-        FROM current_clips AS clips JOIN chosen_captions USING (clip_id)
-        WHERE clip_id NOT IN ({_UNFIT if retry else _DROPPED})
-        """,
-        params=[build_id],
-    ).to_arrow_reader(ROWS_AT_ONCE)
-    for batch in reader:
-        table = pa.Table.from_batches([batch])
-        yield from zip(
-            from_arrow(table, Clip),
-            table["text_digest"].to_pylist(),
-            table["text_bytes"].to_pylist(),
-            strict=True,
-        )
-
-
-def _candidate(
-    dataset: Dataset, generation: Generation, clip: Clip, text_digest: str, text_bytes: int
-) -> Candidate | None:
-    bucket = bucket_of(clip, dataset.spec.buckets)
-    encoding = plan_encoding(clip, generation.encoder, dataset.spec.vae)
-    if bucket is None or encoding is None:
-        return None
-    return Candidate(clip.clip_id, text_digest, bucket, sample_bytes(encoding, text_bytes))
-
-
-def _without_bucket(generation: Generation, number: int, clip: Clip, text_digest: str) -> Sample:
-    return Sample(
-        build_id=generation.build_id,
-        plan=number,
-        clip_id=clip.clip_id,
-        outcome="dropped",
-        reason=Reason.NO_BUCKET,
-        detail=f"{clip.width}×{clip.height}, {clip.duration_seconds:.3f} s",
-        text_digest=text_digest,
-    )
-
-
-def _live_members(con: duckdb.DuckDBPyConnection, build_id: str) -> Iterator[LiveMember]:
-    rows = con.sql(
-        """
-        SELECT clip_id, text_digest, shard_id, shard_bytes, resolution, aspect, duration
-        FROM live_samples WHERE build_id = ? AND outcome = 'kept'
-        """,
-        params=[build_id],
-    ).fetchall()
-    for clip_id, text_digest, shard_id, shard_bytes, *bucket in rows:
-        yield LiveMember(clip_id, text_digest, shard_id, shard_bytes, Bucket(*bucket))
-
-
-# ── from the plan to jobs ────────────────────────────────────────────────────────────────────────
+# ── carrying out ─────────────────────────────────────────────────────────────────────────────────
 
 
 def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
@@ -236,69 +154,13 @@ def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
         params=[work.event.build_id, work.event.plan],
     )
     written = {row[0] for row in done.fetchall()}
-    return [shard for shard in work.plan.shards if shard.shard_id not in written]
+    return [shard for shard in work.wishes.plan.shards if shard.shard_id not in written]
 
 
-def shard_jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
-    """All that is known of each shard's members, from the tables that the plan was made from."""
-    versions = {name: getattr(work.event, f"{name}_version") for name in PINNED}
-    con = connect(dataset.tables, versions)
-    create_chosen_captions(con, dataset.spec.caption)
-    for shard in shards:
-        yield ShardJob(
-            build_id=work.event.build_id,
-            build_name=work.event.name,
-            plan=work.event.plan,
-            shard_id=shard.shard_id,
-            bucket=shard.bucket,
-            members=_member_jobs(con, work.event.build_id, shard.members),
-        )
-
-
-def _member_jobs(
-    con: duckdb.DuckDBPyConnection, build_id: str, members: Sequence[Member]
-) -> tuple[MemberJob, ...]:
-    """Everything known of the members, by one question per table."""
-    con.register("members", pa.table({"clip_id": [m.clip_id for m in members]}))
-    clips = from_arrow(
-        con.sql("SELECT * FROM current_clips SEMI JOIN members USING (clip_id)").to_arrow_table(),
-        Clip,
-    )
-    con.register("owners", pa.table({"source_id": [c.source_id for c in clips]}))
-    sources = from_arrow(
-        con.sql(
-            "SELECT * FROM current_sources SEMI JOIN owners USING (source_id)"
-        ).to_arrow_table(),
-        Source,
-    )
-    captions = con.sql(
-        "SELECT clip_id, captioner, captioner_fingerprint, text, text_digest "
-        "FROM chosen_captions SEMI JOIN members USING (clip_id)"
-    ).fetchall()
-    copies = from_arrow(
-        con.sql(
-            "SELECT * FROM live_samples SEMI JOIN members USING (clip_id) "
-            "WHERE build_id = ? AND outcome = 'kept'",
-            params=[build_id],
-        ).to_arrow_table(),
-        Sample,
-    )
-    clip_of = {c.clip_id: c for c in clips}
-    source_of = {s.source_id: s for s in sources}
-    caption_of = {clip_id: ChosenCaption(*facts) for clip_id, *facts in captions}
-    copy_of = {s.clip_id: s for s in copies}
-    return tuple(
-        MemberJob(
-            clip=clip_of[m.clip_id],
-            source=source_of[clip_of[m.clip_id].source_id],
-            caption=caption_of[m.clip_id],
-            copy=copy_of[m.clip_id] if m.copy_from else None,
-        )
-        for m in members
-    )
-
-
-# ── ending ───────────────────────────────────────────────────────────────────────────────────────
+def jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
+    """A job for each of the shards, from the tables that the plan was made from."""
+    con = connect(dataset.tables, work.versions)
+    return shard_jobs(con, dataset.spec.caption, work.event, shards)
 
 
 def drop_without_bucket(dataset: Dataset, work: Work) -> None:
@@ -309,7 +171,7 @@ def drop_without_bucket(dataset: Dataset, work: Work) -> None:
         params=[work.event.build_id, work.event.plan],
     ).fetchall()
     if written == [(0,)]:
-        dataset.tables.append("samples", work.dropped)
+        dataset.tables.append("samples", work.wishes.dropped)
 
 
 def complete(dataset: Dataset, work: Work) -> None:

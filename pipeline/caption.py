@@ -64,7 +64,7 @@ def caption_clips(
     batches = pending(dataset.tables, captioner, retry_failed=retry_failed)
     make_worker = make_caption_worker(dataset.spec.caption, dataset.storage)
     commits = Commits(dataset.tables, ["captions"], commit_seconds)
-    with Step(console, "caption", "clips", total, total) as step:
+    with commits, Step(console, "caption", "clips", total, total) as step:
         for end in cluster.run(batches, make_worker, resources=resources):
             if isinstance(end, Lost):
                 rows = accept(captioner, end.item, [], missing=end.detail)
@@ -73,7 +73,6 @@ def caption_clips(
             commits.add("captions", rows)
             commits.flush_if_due()
             step.advance(done=len(rows), weight=len(rows))
-        commits.flush()
 
 
 # ── which clips ──────────────────────────────────────────────────────────────────────────────────

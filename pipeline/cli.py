@@ -77,7 +77,7 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Turn what is new among the footage into samples of the dataset."""
-    from manifests.dataset import create_dataset, parse_spec
+    from manifests.dataset import parse_spec, resolve_dataset
     from pipeline.outcome import print_outcome, print_preview
     from pipeline.recipes import RunOptions
     from pipeline.recipes import find as find_news
@@ -86,7 +86,7 @@ def ingest(
     storage = Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
     given = None if config is None else parse_spec(_read(config), str(config))
     roots = [absolute(source) for source in sources]
-    opened = create_dataset(absolute(dataset), storage, given, write=not dry_run)
+    opened = resolve_dataset(absolute(dataset), storage, given)
     options = RunOptions(
         workers=workers,
         ray_address=ray_address,

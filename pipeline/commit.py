@@ -7,9 +7,12 @@ in between leaves rows that nothing names yet, and the next run does not append 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
+from types import TracebackType
 
+from infra.errors import CommitError, TelecineError
 from infra.faults import kill_point
 from manifests.schemas import Row
 from manifests.tables import Tables
@@ -27,6 +30,22 @@ class Commits:
         self._every_seconds = every_seconds
         self._last = time.monotonic()
         self._bytes = 0
+
+    def __enter__(self) -> Commits:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """What is done is committed, also where the run ends with an error."""
+        if kind is None:
+            self.flush()
+        elif not issubclass(kind, CommitError):
+            with contextlib.suppress(TelecineError):  # the first error is the one to tell
+                self.flush()
 
     def add(self, name: str, rows: Sequence[Row], size_bytes: int = 0) -> None:
         self._rows[name].extend(rows)

@@ -87,7 +87,7 @@ def compare(
     flags = spec | {"retry": retry_rejected, "twice": allow_duplicates}
     with duckdb_over(found=listing.objects, sources=sources) as con:
         con.execute(_KNOWN)
-        con.execute(_RESTORED, spec)
+        con.execute(_RESTORED, spec | {"twice": allow_duplicates})
         con.execute(_STATES, flags)
         tallies = con.execute(_TALLIES).fetchall()
         return Discovery(
@@ -118,10 +118,13 @@ _RESTORED = """
 CREATE TABLE restored AS
 SELECT s.uri, s.revision, s.source_id, s.size_bytes, s.content_digest
 FROM sources s JOIN found f USING (uri, version) JOIN current c ON c.uri = s.uri
-WHERE c.version <> s.version AND s.status = 'scanned' AND s.scan_fingerprint = $spec
+WHERE (c.version <> s.version OR c.status = 'duplicate')
+AND s.status = 'scanned' AND s.scan_fingerprint = $spec
 -- The same bytes may be in force under another name by now, or come back under two at once.
-AND s.content_digest NOT IN (SELECT content_digest FROM originals)
-QUALIFY row_number() OVER (PARTITION BY s.content_digest ORDER BY s.uri, s.revision DESC) = 1
+AND ($twice OR s.content_digest NOT IN (SELECT content_digest FROM originals))
+QUALIFY row_number() OVER (
+    PARTITION BY if($twice, s.uri, s.content_digest) ORDER BY s.uri, s.revision DESC
+) = 1
 """
 
 _STATES = """
@@ -132,12 +135,13 @@ CREATE TABLE states AS
 SELECT f.*, coalesce(c.revision + 1, 0) AS revision,
     if(c.version = f.version, c.content_digest, '') AS content_digest,
     if(c.version = f.version, c.duplicate_of, '') AS duplicate_of,
-    if(c.version = f.version, c.revision, r.revision) AS copied_revision,
+    coalesce(r.revision, c.revision) AS copied_revision,
     CASE
         WHEN c.uri IS NULL THEN 'new'
         WHEN c.version <> f.version THEN if(r.uri IS NULL, 'changed', 'restored')
         WHEN c.status = 'duplicate'
-            THEN if(o.source_id IS NULL OR $twice, 'resurrected', 'unchanged')
+            THEN CASE WHEN o.source_id IS NOT NULL AND NOT $twice THEN 'unchanged'
+                WHEN r.uri IS NULL THEN 'resurrected' ELSE 'restored' END
         WHEN c.scan_fingerprint <> $spec THEN 'respecified'
         WHEN c.status = 'rejected' THEN if($retry, 'retried', 'rejected_before')
         WHEN (c.sidecar_uri, c.sidecar_version) <> (f.sidecar_uri, f.sidecar_version)

@@ -9,14 +9,15 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from infra.disk import PART_PREFIX
-from infra.errors import AccessDenied
-from infra.storage import ObjectInfo, Storage, absolute, join
+from infra.errors import AccessDenied, UsageError
+from infra.storage import ObjectInfo, Storage, absolute, is_s3, join
 from manifests.fingerprint import short_id
 
 SIDECARS = ("json", "txt", "srt")  # the first of these that is there is the sidecar
@@ -96,6 +97,20 @@ def discover(storage: Storage, roots: Sequence[str], exclude: Sequence[str] = ()
         con.execute("CREATE TABLE left_out AS SELECT unnest(?::VARCHAR[]) AS folder", [left_out])
         objects = con.sql(_WITH_SIDECARS, params={"order": list(SIDECARS)}).to_arrow_table()
     return Listing(objects, datasets, tuple(unnamable))
+
+
+def refuse_within(roots: Sequence[str], dataset: str) -> None:
+    """Raises UsageError where a root is the dataset, or lies in it: it would find its own tars."""
+    for root in map(absolute, roots):
+        if is_s3(root) or is_s3(dataset):
+            within = join(root, "").startswith(join(dataset, ""))
+        else:
+            within = Path(root).resolve().is_relative_to(Path(dataset).resolve())
+        if within:
+            raise UsageError(
+                f"the source {root} lies in the dataset {dataset}: "
+                "keep footage and dataset in folders of their own"
+            )
 
 
 _ONCE = """

@@ -9,15 +9,16 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 from rich.console import Console
 
-from infra.errors import Reason
+from infra.errors import ClusterError, Reason
 from infra.ray import Cluster, Done, Lost, Resources
 from manifests.dataset import Dataset
 from manifests.queries import connect, orphans
 from manifests.schemas import Source
-from pipeline.build import Work, drop_without_bucket, shard_jobs, unwritten
+from pipeline.build import Work, drop_without_bucket, jobs, unwritten
 from pipeline.commit import Commits
 from pipeline.compare import DigestWorker, Discovery, find_duplicates, needs_digest
 from pipeline.discover import ScanTask
@@ -25,6 +26,10 @@ from pipeline.outcome import BuildOutcome, ScanOutcome
 from pipeline.progress import Step
 from pipeline.scan import Scanned, ScanWorker, rejected
 from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
+
+ScanEnd: TypeAlias = "Done[list[ScanTask], list[Scanned]] | Lost[list[ScanTask]]"
+ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
+RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]
 
 # A worker that needs longer than this for its bytes makes no progress and is ended.
 SCAN_SECONDS, SCAN_SECONDS_PER_BYTE = 300.0, 40e-6
@@ -52,27 +57,30 @@ def scan_sources(
     )
     receipts = _ScanReceipts(dataset, commit_seconds)
     receipts.unread([*found.carried(), *duplicates.rows])
-    tasks = [task for task in found.tasks() if task.found.uri not in duplicates.uris]
-    size = sum(task.found.size_bytes for task in tasks)
+    tasks = (task for task in found.tasks() if task.found.uri not in duplicates.uris)
+    total = found.to_scan.num_rows - len(duplicates.uris)
 
     make_worker = partial(ScanWorker, dataset.storage, dataset.spec)
-    with Step(console, "scan", "sources", len(tasks), size) as step:
-        alone: list[list[ScanTask]] = []
-        for end in cluster.run(
-            batches(tasks), make_worker, resources=resources, limit_seconds=_scan_limit
-        ):
+
+    def run(todo: Iterable[list[ScanTask]]) -> Iterator[ScanEnd]:
+        return cluster.run(todo, make_worker, resources=resources, limit_seconds=_scan_limit)
+
+    def ends() -> Iterator[ScanEnd]:
+        suspects: list[ScanTask] = []
+        for end in run(batches(tasks)):
+            if isinstance(end, Lost) and len(end.item) > 1:  # which of them was it?
+                suspects.extend(end.item)
+            else:
+                yield end
+        yield from run([task] for task in suspects)
+
+    step = Step(console, "scan", "sources", total, found.bytes_to_read)
+    with receipts.commits, step:
+        for end in ends():
             if isinstance(end, Done):
                 receipts.scanned(end.item, end.result, step)
-            elif len(end.item) > 1:  # which of them was it?
-                alone.extend([task] for task in end.item)
             else:
                 receipts.lost(end, step)
-        for end in cluster.run(alone, make_worker, resources=resources, limit_seconds=_scan_limit):
-            if isinstance(end, Done):
-                receipts.scanned(end.item, end.result, step)
-            else:
-                receipts.lost(end, step)
-    receipts.commits.flush()
     return receipts.outcome
 
 
@@ -165,16 +173,12 @@ def write_shards(
     # A decode thread helps where the encoder computes elsewhere, or has a core to spare.
     ahead = 2 if resources.gpus or resources.cpus > 1 else 0
     drop_without_bucket(dataset, work)
-    commits = Commits(dataset.tables, ("samples",), commit_seconds)
-    outcome = BuildOutcome(dropped=len(work.dropped))
-
+    outcome = BuildOutcome(dropped=len(work.wishes.dropped), uncaptioned=work.wishes.uncaptioned)
     make_worker = partial(ShardWorker, dataset.uri, dataset.spec, dataset.storage, ahead)
 
-    def run(
-        jobs: Iterable[ShardJob], attempts: int = 2
-    ) -> Iterator[Done[ShardJob, Receipt] | Lost[ShardJob]]:
+    def run(todo: Iterable[ShardJob], attempts: int = 2) -> Iterator[ShardEnd]:
         return cluster.run(
-            jobs,
+            todo,
             make_worker,
             resources=resources,
             limit_seconds=_shard_limit,
@@ -192,43 +196,59 @@ def write_shards(
         step.advance(frames=receipt.frames_encoded, seconds=_seconds(job))
 
     shards = unwritten(dataset, work)
-    with Step(console, "shard", "shards", len(shards), len(shards)) as step:
+    commits = Commits(dataset.tables, ("samples",), commit_seconds)
+    with commits, Step(console, "shard", "shards", len(shards), len(shards)) as step:
         fatal: list[ShardJob] = []
-        for end in run(shard_jobs(dataset, work, shards)):
+        for end in run(jobs(dataset, work, shards)):
             if isinstance(end, Done):
                 keep(end.item, end.result)
             else:
                 fatal.append(end.item)
         for job in fatal:
-            survivors = _without_killers(job, run)
-            for end in run([survivors]):
-                if isinstance(end, Done):
-                    keep(end.item, end.result)
-                else:
-                    rows = [job.drop(m, end.reason, end.detail) for m in job.members]
-                    keep(job, Receipt(rows))
-    commits.flush()
+            _rescue(job, run, keep)
     return outcome
 
 
-def _without_killers(
-    job: ShardJob, run: Callable[..., Iterator[Done[ShardJob, Receipt] | Lost[ShardJob]]]
-) -> ShardJob:
+def _rescue(job: ShardJob, run: RunJobs, keep: Callable[[ShardJob, Receipt], None]) -> None:
+    """A job whose workers died: find the members that kill, and write the shard without them.
+
+    Where that fails too, nothing is encoded; what was to be copied is never given up for it.
+    """
+    for attempt in (_without_killers(job, run), _excluding(job, job.members, _LOST)):
+        for end in run([attempt]):
+            if isinstance(end, Done):
+                keep(job, end.result)
+                return
+    raise ClusterError(
+        f"shard {job.shard_id} could not be written: its workers died even where they had only "
+        "latents to copy. Check the workers' memory and disk, then run again to go on"
+    )
+
+
+_LOST = (Reason.CRASHED, "every worker that tried to write its shard died")
+
+
+def _without_killers(job: ShardJob, run: RunJobs) -> ShardJob:
     """The job with those members excluded that kill a worker on their own."""
     trials = [
         dataclasses.replace(job, members=(member,), trial=True)
         for member in job.members
         if member.copy is None
     ]
-    excluded: dict[str, tuple[Reason, str]] = {}
     for end in run(trials, attempts=1):
         if isinstance(end, Lost):
-            excluded[end.item.members[0].clip.clip_id] = end.reason, end.detail
+            job = _excluding(job, end.item.members, (end.reason, end.detail))
+    return job
 
-    def judged(member: MemberJob) -> MemberJob:
-        return dataclasses.replace(member, excluded=excluded.get(member.clip.clip_id))
 
-    return dataclasses.replace(job, members=tuple(map(judged, job.members)))
+def _excluding(job: ShardJob, members: Iterable[MemberJob], why: tuple[Reason, str]) -> ShardJob:
+    """The job without encoding these members; latents that are copied stay."""
+    left_out = {m.clip.clip_id for m in members if m.copy is None}
+    judged = (
+        dataclasses.replace(m, excluded=why) if m.clip.clip_id in left_out else m
+        for m in job.members
+    )
+    return dataclasses.replace(job, members=tuple(judged))
 
 
 def _shard_limit(job: ShardJob) -> float:

@@ -43,6 +43,13 @@ class BuildOutcome:
     bytes_read: int = 0
     bytes_of_footage: int = 0  # of the spans encoded, each its share of its source's bytes
     bytes_written: int = 0
+    uncaptioned: int = 0  # clips that wait for a caption, so for a shard
+
+    def __iadd__(self, other: BuildOutcome) -> BuildOutcome:
+        for part in dataclasses.fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+        self.uncaptioned = other.uncaptioned  # as the last plan saw it
+        return self
 
     def add(self, samples: list[Sample]) -> None:
         kept = [s for s in samples if s.outcome == "kept"]
@@ -71,6 +78,8 @@ def print_outcome(outcome: Outcome, as_json: bool, console: Console) -> None:
         f"({build.frames_encoded} frames encoded, {_count(build.samples_copied, 'sample')} "
         f"copied), {build.dropped} dropped" + _ratio(build.bytes_read, build.bytes_of_footage),
     ]
+    if build.uncaptioned:
+        lines.append(f"         {_count(build.uncaptioned, 'clip')} without a caption left out")
     if scan.rejected:
         lines.append("         reasons: telecine inspect DATASET sources --where \"reason <> ''\"")
     for line in lines:
@@ -79,6 +88,8 @@ def print_outcome(outcome: Outcome, as_json: bool, console: Console) -> None:
 
 def print_left_out(listing: Listing, console: Console) -> None:
     """Names under the roots that are not taken for footage, where a user might wonder."""
+    if not len(listing):
+        console.print("nothing found under the sources given", markup=False, highlight=False)
     for folder in listing.datasets:
         console.print(f"left out {folder!r}: a dataset", markup=False, highlight=False)
     for uri in listing.unnamable:

@@ -16,13 +16,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 from encoders.video import VideoEncoder
 from manifests.fingerprint import fingerprint, short_id
-from manifests.schemas import Clip
 from manifests.specs import BucketSpec, VaeSpec
 from pipeline.geometry import Crop, crop_to_grid
-from pipeline.timing import encoded_frames, encoded_rate
+from pipeline.timing import Timed, encoded_frames, encoded_rate
 
 TAR_BLOCK = 512
 NPY_HEADER = 128
@@ -38,6 +38,15 @@ class Bucket:
     @property
     def folder(self) -> str:
         return f"{self.resolution}/{self.aspect}/{self.duration}"
+
+
+class ClipShape(Timed, Protocol):
+    """What of a clip the planner needs: its time and its size."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ def crop_grid(encoder: VideoEncoder, vae: VaeSpec) -> int:
     return encoder.spatial_stride * vae.patch
 
 
-def plan_encoding(clip: Clip, encoder: VideoEncoder, vae: VaeSpec) -> Encoding | None:
+def plan_encoding(clip: ClipShape, encoder: VideoEncoder, vae: VaeSpec) -> Encoding | None:
     """None where the clip is smaller than the grid or shorter than the encoder's first step."""
     crop = crop_to_grid(clip.width, clip.height, crop_grid(encoder, vae))
     rate = encoded_rate(clip, Fraction(vae.fps) if vae.fps else None)
@@ -121,7 +130,7 @@ def plan_encoding(clip: Clip, encoder: VideoEncoder, vae: VaeSpec) -> Encoding |
     return Encoding(rate, frames, available - frames, crop, shape)
 
 
-def bucket_of(clip: Clip, spec: BucketSpec) -> Bucket | None:
+def bucket_of(clip: ClipShape, spec: BucketSpec) -> Bucket | None:
     """Largest rung ≤ the clip for resolution and duration, nearest aspect; None below a rung."""
     short_side = min(clip.width, clip.height)
     resolution = max((r for r in spec.resolutions if r <= short_side), default=None)
@@ -131,7 +140,7 @@ def bucket_of(clip: Clip, spec: BucketSpec) -> Bucket | None:
     return Bucket(resolution, nearest_aspect(clip.width, clip.height, spec.aspects), duration)
 
 
-def _duration_rung(clip: Clip, spec: BucketSpec) -> str | None:
+def _duration_rung(clip: ClipShape, spec: BucketSpec) -> str | None:
     if clip.kind == "image":
         return "image"
     ticks = clip.end_pts - clip.start_pts
@@ -161,11 +170,15 @@ def plan_shards(
     live: Iterable[LiveMember],
     *,
     build_id: str,
+    number: int,
     target_bytes: int,
 ) -> Plan:
     """Every wanted clip in exactly one shard, new or kept; the order of the inputs is nothing.
 
-    No shard is planned above `target_bytes` unless one sample alone is.
+    `number` is the plan's own within its build: a shard's name holds it, so that members which
+    come together again later (a text changed back, footage put back) make another shard, not one
+    that a plan in between replaced. No shard is planned above `target_bytes` unless one sample
+    alone is.
     """
     candidates = {c.clip_id: c for c in wanted}
     shards: dict[str, list[LiveMember]] = defaultdict(list)
@@ -187,7 +200,7 @@ def plan_shards(
             pool[candidate.bucket].append(candidate)
     return Plan(
         tuple(
-            _shard(build_id, members, copies)
+            _shard(build_id, number, members, copies)
             for bucket in sorted(pool)
             for members in _fill(pool[bucket], target_bytes)
         ),
@@ -215,11 +228,13 @@ def _fill(candidates: list[Candidate], target_bytes: int) -> Iterator[list[Candi
         yield members
 
 
-def _shard(build_id: str, members: list[Candidate], copies: dict[str, str]) -> ShardPlan:
+def _shard(
+    build_id: str, number: int, members: list[Candidate], copies: dict[str, str]
+) -> ShardPlan:
     bucket = members[0].bucket
     content = [[m.clip_id, m.text_digest] for m in members]
     return ShardPlan(
-        short_id("shard", build_id, bucket.folder, content),
+        short_id("shard", build_id, number, bucket.folder, content),
         bucket,
         tuple(Member(m.clip_id, copies.get(m.clip_id, "")) for m in members),
     )

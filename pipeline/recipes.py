@@ -16,14 +16,16 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from encoders.captioner import load_captioner
 from encoders.load import load_encoder
+from encoders.video import VideoEncoder
 from infra.ray import Cluster, Resources
-from manifests.dataset import Dataset
+from manifests.dataset import Dataset, write_spec
 from pipeline.build import Generation, complete, plan_build, promote, write_index
 from pipeline.caption import caption_clips
 from pipeline.commit import COMMIT_SECONDS
 from pipeline.compare import Discovery, compare
-from pipeline.discover import discover
+from pipeline.discover import discover, refuse_within
 from pipeline.drive import scan_sources, write_shards
 from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
 
@@ -45,6 +47,7 @@ def find(
     roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
 ) -> Discovery:
     """What is under the roots, and what of it is news to the dataset. Reads no footage."""
+    refuse_within(roots, dataset.uri)
     listing = discover(dataset.storage, roots, exclude=[dataset.uri])
     print_left_out(listing, console)
     return compare(
@@ -60,11 +63,14 @@ def ingest(
     roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
 ) -> Outcome:
     """The main job: what is new under the roots becomes samples of the dataset's build."""
+    load_captioner(dataset.spec.caption.captioner)  # a wrong name is said before hours of scanning
+    encoder = load_encoder(dataset.spec.vae.encoder)
     found = find(roots, dataset, options, console)
+    write_spec(dataset)
     with Cluster(options.ray_address, options.workers) as cluster:
         scanned = scan(found, dataset, cluster, options, console)
         caption(dataset, cluster, options, console)
-        built = build(dataset, cluster, options, console)
+        built = build(dataset, encoder, cluster, options, console)
     return Outcome(scanned, built)
 
 
@@ -77,20 +83,34 @@ def scan(
 
 def caption(dataset: Dataset, cluster: Cluster, options: RunOptions, console: Console) -> None:
     """Stills and measurements → captions. The embedded captioners need a core, no GPU."""
-    caption_clips(dataset, cluster, Resources(cpus=1), options.commit_seconds, console)
+    caption_clips(
+        dataset,
+        cluster,
+        Resources(cpus=1),
+        options.commit_seconds,
+        console,
+        retry_failed=options.retry_rejected,
+    )
 
 
 def build(
-    dataset: Dataset, cluster: Cluster, options: RunOptions, console: Console
+    dataset: Dataset,
+    encoder: VideoEncoder,
+    cluster: Cluster,
+    options: RunOptions,
+    console: Console,
 ) -> BuildOutcome:
     """Clips × captions × encoder → shards, samples. One worker owns one shard."""
-    generation = Generation.of(dataset, load_encoder(dataset.spec.vae.encoder))
+    generation = Generation.of(dataset, encoder)
     encoders = Resources(cpus=options.cpus_per_encoder, gpus=options.gpus_per_encoder)
-    work = plan_build(dataset, generation, retry=options.retry_rejected)
     built = BuildOutcome()
-    if work is not None:
-        built = write_shards(work, dataset, cluster, encoders, options.commit_seconds, console)
+    work = plan_build(dataset, generation, retry=options.retry_rejected)
+    while work is not None:
+        built += write_shards(work, dataset, cluster, encoders, options.commit_seconds, console)
         complete(dataset, work)
+        # What an earlier run began is finished first; what came since is a plan of its own.
+        again = work.resumed
+        work = plan_build(dataset, generation, retry=options.retry_rejected) if again else None
     promote(dataset, generation)
     write_index(dataset, generation)
     return built

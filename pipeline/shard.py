@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 
 from encoders.frames import Latents
 from encoders.load import load_encoder
-from infra.errors import Changed, MediaError, NotFound, Reason
+from infra.errors import AccessDenied, BadCredentials, Changed, MediaError, NotFound, Reason
 from infra.faults import kill_point
 from infra.storage import Storage, join
 from manifests.fingerprint import canonical_json
@@ -23,6 +24,12 @@ from pipeline.encode import encode_clip
 from pipeline.plan import Bucket, Encoding, plan_encoding
 from pipeline.sample import ChosenCaption, sample_json
 from pipeline.tar import Extent, TarWriter, npy_parts
+
+_WHY: dict[type[Exception], Reason] = {
+    NotFound: Reason.SOURCE_MISSING,
+    Changed: Reason.SOURCE_CHANGED,
+    AccessDenied: Reason.UNREADABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +144,10 @@ class ShardWorker:
             parts, facts = self._latents(member, encoding)
         except MediaError as error:
             return job.drop(member, error.reason, error.detail)
-        except NotFound as error:
-            return job.drop(member, Reason.SOURCE_MISSING, str(error))
-        except Changed as error:
-            return job.drop(member, Reason.SOURCE_CHANGED, str(error))
+        except BadCredentials:
+            raise  # no other source would fare better
+        except (NotFound, Changed, AccessDenied) as error:
+            return job.drop(member, _WHY[type(error)], str(error))
         key = member.clip.clip_id
         extent = tar.add(f"{key}.latent.npy", *parts)
         row = job.row(member, outcome="kept", **facts, **_placed(encoding, extent))
@@ -161,7 +168,8 @@ class ShardWorker:
     ) -> tuple[tuple[bytes | memoryview, ...], dict[str, Any]]:
         """The .npy member in parts, and what the row says of its values."""
         if member.copy is not None:
-            return self._copied(member.copy)
+            with contextlib.suppress(NotFound):  # a shard that is gone: its footage may not be
+                return self._copied(member.copy)
         latents, bytes_read = encode_clip(
             member.clip,
             member.source,

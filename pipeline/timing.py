@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-from manifests.schemas import Clip
 
 Frame = TypeVar("Frame")
 
@@ -31,23 +29,46 @@ STANDARD_RATES: tuple[Fraction, ...] = tuple(
 )
 
 
+class Timed(Protocol):
+    """What of a clip its timing depends on: the columns of schemas.Clip of the same names."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def start_pts(self) -> int: ...
+    @property
+    def end_pts(self) -> int: ...
+    @property
+    def time_base_num(self) -> int: ...
+    @property
+    def time_base_den(self) -> int: ...
+    @property
+    def fps_num(self) -> int: ...
+    @property
+    def fps_den(self) -> int: ...
+    @property
+    def variable_rate(self) -> bool: ...
+
+
 def round_half_up(value: Fraction) -> int:
     return math.floor(value + Fraction(1, 2))
 
 
-def encoded_rate(clip: Clip, fps: Fraction | None) -> Fraction:
+def encoded_rate(clip: Timed, fps: Fraction | None) -> Fraction:
     """Frames per second that the clip is encoded at: `fps` if asked for, else its own."""
     return fps if fps is not None else Fraction(clip.fps_num, clip.fps_den)
 
 
-def is_resampled(clip: Clip, rate: Fraction) -> bool:
+def is_resampled(clip: Timed, rate: Fraction) -> bool:
     """Whether output frames are picked by time rather than being the native ones, one to one."""
     if clip.kind == "image":
         return False
     return clip.variable_rate or rate != Fraction(clip.fps_num, clip.fps_den)
 
 
-def encoded_frames(clip: Clip, rate: Fraction) -> int:
+def encoded_frames(clip: Timed, rate: Fraction) -> int:
     """Frames that the clip has at `rate`, before the encoder's temporal grid. At least one."""
     if clip.kind == "image":
         return 1

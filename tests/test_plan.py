@@ -38,8 +38,8 @@ candidates = st.lists(
 )
 
 
-def plan(wanted: list[Candidate], live: list[LiveMember] | None = None) -> Plan:
-    return plan_shards(wanted, live or [], build_id="b", target_bytes=TARGET)
+def plan(wanted: list[Candidate], live: list[LiveMember] | None = None, number: int = 0) -> Plan:
+    return plan_shards(wanted, live or [], build_id="b", number=number, target_bytes=TARGET)
 
 
 def written(made: Plan, wanted: list[Candidate]) -> list[LiveMember]:
@@ -88,7 +88,7 @@ def test_after_any_change_each_wanted_clip_is_in_one_shard(
         for c in wanted
         if data.draw(st.booleans())
     ]
-    made = plan(changed, live)
+    made = plan(changed, live, 1)
     kept = [m for m in live if m.shard_id not in made.replaces]
     new = [m for s in made.shards for m in s.members]
     assert Counter([m.clip_id for m in kept + new]) == Counter(c.clip_id for c in changed)
@@ -98,6 +98,21 @@ def test_after_any_change_each_wanted_clip_is_in_one_shard(
     held = {m.clip_id: m.shard_id for m in live}
     assert all(m.copy_from == held.get(m.clip_id, "") for m in new)
     assert all(not m.copy_from or m.copy_from in made.replaces for m in new)
+
+
+@given(st.lists(candidates, min_size=2, max_size=6))
+def test_a_name_never_comes_back(wishes: list[list[Candidate]]) -> None:
+    """Whatever is wanted, unwanted and wanted again: a replaced shard's name stays gone."""
+    live: list[LiveMember] = []
+    names: set[str] = set()
+    for number, wanted in enumerate(wishes):
+        made = plan(wanted, live, number)
+        new = [s.shard_id for s in made.shards]
+        assert len(set(new)) == len(new)
+        assert names.isdisjoint(new)
+        names.update(new)
+        live = [m for m in live if m.shard_id not in made.replaces] + written(made, wanted)
+        assert Counter(m.clip_id for m in live) == Counter(c.clip_id for c in wanted)
 
 
 def candidate(n: int, size: int, text: str = "a") -> Candidate:

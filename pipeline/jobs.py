@@ -1,0 +1,93 @@
+"""From a plan to jobs: everything known of each shard's members, for the worker that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import duckdb
+import pyarrow as pa
+
+from manifests.schemas import Build, Clip, Sample, Source, from_arrow
+from manifests.specs import CaptionSpec
+from pipeline.caption import create_chosen_captions
+from pipeline.plan import Member, ShardPlan
+from pipeline.sample import ChosenCaption
+from pipeline.shard import MemberJob, ShardJob
+
+SHARDS_AT_ONCE = 64  # a question scans whole tables: ask for many shards at a time
+
+_TABLES = """
+CREATE OR REPLACE TEMP TABLE job_clips AS
+SELECT * FROM current_clips SEMI JOIN members USING (clip_id);
+
+CREATE OR REPLACE TEMP TABLE job_sources AS
+SELECT * FROM current_sources SEMI JOIN job_clips USING (source_id);
+
+CREATE OR REPLACE TEMP TABLE job_captions AS
+SELECT clip_id, captioner, captioner_fingerprint, text, text_digest
+FROM captions_in_force SEMI JOIN members USING (clip_id);
+"""
+_COPIES = """
+SELECT live_samples.* FROM live_samples SEMI JOIN (FROM members WHERE copied) USING (clip_id)
+WHERE build_id = ? AND outcome = 'kept'
+"""
+
+
+def shard_jobs(
+    con: duckdb.DuckDBPyConnection,
+    captions: CaptionSpec,
+    event: Build,
+    shards: Iterable[ShardPlan],
+) -> Iterator[ShardJob]:
+    """The jobs of a plan's shards, in order. `con` shows the tables that the plan was made from."""
+    create_chosen_captions(con, captions)
+    con.execute("CREATE TEMP TABLE captions_in_force AS FROM chosen_captions")
+    rest = iter(shards)
+    while chunk := list(islice(rest, SHARDS_AT_ONCE)):
+        facts = _Facts(con, event.build_id, chunk)
+        for shard in chunk:
+            yield ShardJob(
+                build_id=event.build_id,
+                build_name=event.name,
+                plan=event.plan,
+                shard_id=shard.shard_id,
+                bucket=shard.bucket,
+                members=tuple(facts.job(member) for member in shard.members),
+            )
+
+
+class _Facts:
+    """What the tables say of every member of some shards."""
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, build_id: str, shards: list[ShardPlan]
+    ) -> None:
+        members = [m for shard in shards for m in shard.members]
+        columns = {
+            "clip_id": pa.array([m.clip_id for m in members], pa.string()),
+            "copied": pa.array([bool(m.copy_from) for m in members], pa.bool_()),
+        }
+        con.register("members", pa.table(columns))
+        con.execute(_TABLES)
+        clips = from_arrow(con.sql("FROM job_clips").to_arrow_table(), Clip)
+        sources = from_arrow(con.sql("FROM job_sources").to_arrow_table(), Source)
+        self._clips = {c.clip_id: c for c in clips}
+        self._sources = {s.source_id: s for s in sources}
+        self._captions = {
+            clip_id: ChosenCaption(*said)
+            for clip_id, *said in con.sql("FROM job_captions").fetchall()
+        }
+        self._copies: dict[str, Sample] = {}
+        if any(m.copy_from for m in members):
+            copies = con.sql(_COPIES, params=[build_id]).to_arrow_table()
+            self._copies = {s.clip_id: s for s in from_arrow(copies, Sample)}
+
+    def job(self, member: Member) -> MemberJob:
+        clip = self._clips[member.clip_id]
+        return MemberJob(
+            clip=clip,
+            source=self._sources[clip.source_id],
+            caption=self._captions[member.clip_id],
+            copy=self._copies[member.clip_id] if member.copy_from else None,
+        )
