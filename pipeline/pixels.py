@@ -44,6 +44,7 @@ EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 RESAMPLE = Interpolation.BICUBIC | EXACT
 CONVERT = RESAMPLE | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 SHRINK = Interpolation.AREA | EXACT
+PICK = Interpolation.POINT | EXACT  # single pixels, not averages
 
 _SWSCALE_MATRICES = {
     "bt709": Colorspace.ITU709,

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from infra.errors import (
     AccessDenied,
@@ -47,7 +46,7 @@ from pipeline.grid import LONG_SIDE, Grid, middle, stride
 from pipeline.image_clip import image_clip, pick
 from pipeline.measure import FRAME, PAIR, Meter, Rows
 from pipeline.media import Video, open_media
-from pipeline.pixels import Scaler, frame_size, still
+from pipeline.pixels import PICK, Scaler, frame_size, still
 from pipeline.segment import CutDetector
 from pipeline.stills import StillPicker
 
@@ -250,7 +249,7 @@ class Pass:
             self._cuts.append(ordinal)
         self._runs.append(Run(ordinal, *frame_size(frame, self._facts)))
         apart = max(1, round(self._rate / DRIFTS_PER_SECOND))
-        self._run = _Run(ordinal, frame, self._facts.color_range == "full", apart)
+        self._run = _Run(ordinal, frame, self._facts, apart)
 
     def _end_run(self) -> None:
         if self._run is not None:
@@ -299,12 +298,12 @@ class Pass:
 class _Run:
     """Frames of one size and layout: their grids, the detector and the meter over them."""
 
-    def __init__(self, start: int, frame: VideoFrame, is_full_range: bool, apart: int) -> None:
+    def __init__(self, start: int, frame: VideoFrame, facts: MediaFacts, apart: int) -> None:
         self.start = start
         self.detector = CutDetector()
-        self.meter = Meter(is_full_range, apart)
+        self.meter = Meter(facts.color_range == "full", apart)
         self._shape = (frame.width, frame.height, frame.format.name)
-        self._sampler = Sampler(frame)
+        self._sampler = Sampler(frame, facts)
         large = frame.width * frame.height > LARGE_PIXELS
         self._size = SMALL_CHUNK_FRAMES if large else CHUNK_FRAMES
         self._count = 0
@@ -327,15 +326,21 @@ class _Run:
 
 
 class Sampler:
-    """Copies a frame's sparse grid out of the decoder's memory, and nothing else of it."""
+    """Copies a frame's sparse grid out of the decoder's memory, and nothing else of it.
 
-    def __init__(self, frame: VideoFrame) -> None:
-        self._scaler = None if _has_plain_planes(frame.format) else VideoReformatter()
+    Of layouts whose planes cannot be read as they are, swscale picks the pixels; YUV keeps its
+    values, RGB becomes BT.709 of full range.
+    """
+
+    def __init__(self, frame: VideoFrame, facts: MediaFacts) -> None:
+        self._facts = facts
+        self._scaler = None if _has_plain_planes(frame.format) else Scaler()
         if self._scaler is not None:
             long_side = max(frame.width, frame.height)
-            self._small = tuple(
-                max(1, side * min(LONG_SIDE, long_side) // long_side)
-                for side in (frame.width, frame.height)
+            most = min(LONG_SIDE, long_side)
+            self._small = (
+                max(1, frame.width * most // long_side),
+                max(1, frame.height * most // long_side),
             )
             frame = self._shrink(frame)
         depth = frame.format.components[0].bits
@@ -368,10 +373,7 @@ class Sampler:
 
     def _shrink(self, frame: VideoFrame) -> VideoFrame:
         assert self._scaler is not None
-        width, height = self._small
-        return self._scaler.reformat(
-            frame, width, height, "yuvj444p", interpolation=Interpolation.FAST_BILINEAR, threads=1
-        )
+        return self._scaler(frame, self._facts, self._small, "yuv444p", PICK)
 
 
 def _chroma_steps(frame: VideoFrame, step: int) -> tuple[int, int]:

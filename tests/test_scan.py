@@ -289,6 +289,48 @@ def test_bad_sources_are_rows(tmp_path: Path, name: str, data: bytes, reason: Re
     assert not scanned.clips
 
 
+LAYOUTS = (
+    "yuv420p", "yuv420p10le", "uyvy422", "yuyv422", "nv12", "nv21", "yuva420p", "bgr24", "bgra",
+    "gbrp",
+)  # fmt: skip
+
+
+def test_layouts_of_the_same_pictures_measure_alike(tmp_path: Path) -> None:
+    """Also packed and semi-planar ones, alpha and RGB; grey, so that matrices make no difference.
+
+    Noise tells single pixels from averages.
+    """
+    rng = np.random.default_rng(5)
+    levels = [rng.normal(40 + 2 * i, 12, (192, 320)).clip(0, 250) for i in range(30)]
+    measured = {}
+    for layout in LAYOUTS:
+        path = tmp_path / f"{layout}.nut"
+        full = layout.startswith(("bgr", "gbr"))
+        with av.open(str(path), "w") as container:
+            stream: Any = container.add_stream("rawvideo", rate=25)
+            stream.height, stream.width = levels[0].shape
+            stream.pix_fmt = layout
+            stream.codec_context.color_range = 2 if full else 1
+            for level in levels:
+                grey = np.rint(level if full else 16 + level * 219 / 255).astype(np.uint8)
+                if full:
+                    frame = av.VideoFrame.from_ndarray(np.dstack([grey] * 3), format="rgb24")
+                else:
+                    neutral = np.full_like(grey, 128)
+                    planes = np.stack([grey, neutral, neutral])
+                    frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
+                ranges = {"src_color_range": 1 + full, "dst_color_range": 1 + full}
+                container.mux(stream.encode(frame.reformat(format=layout, **ranges)))
+            container.mux(stream.encode())
+        (measured[layout],) = scan(path).clips
+    truth = measured["yuv420p"]
+    assert truth.brightness == pytest.approx(np.mean(levels) / 255, abs=0.003)
+    assert truth.contrast == pytest.approx(12 / 255, abs=0.003)
+    for layout, clip in measured.items():
+        for name in ("brightness", "contrast"):
+            assert getattr(clip, name) == pytest.approx(getattr(truth, name), abs=0.004), layout
+
+
 THIN = [(1, 1), (64, 1), (1, 64), (2, 2000), (2000, 2), (3, 101), (33, 5)]
 
 
