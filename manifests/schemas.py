@@ -120,8 +120,10 @@ class Clip:
     stills_digest: str = column("SHA-256 over the stills' JPEG bytes, in order")
 
     motion: float = column("mean picture change from frame to frame, 0..1 of full scale")
-    temporal_information: float = column("TI of ITU-T P.910: maximum over frames, 8-bit levels")
-    spatial_information: float = column("SI of P.910: maximum over stills, as small as they are")
+    temporal_information: float = column(
+        "TI of ITU-T P.910: maximum over frames, full-range levels"
+    )
+    spatial_information: float = column("SI of P.910: maximum over stills, at their size")
     camera_x: float = column("median drift of the whole picture, widths per second, right > 0")
     camera_y: float = column("median drift of the whole picture, heights per second, down > 0")
     subject_motion: float = column("motion × the share of it that the drift does not explain")

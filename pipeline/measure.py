@@ -6,7 +6,7 @@
 
 `spatial_information` and `temporal_information` follow ITU-T P.910 (SI and TI). TI is the standard
 deviation of a frame's difference from the one before; the grid's samples give an unbiased estimate
-of it. SI is measured on stills, so at their size.
+of its square. SI is measured on stills, so at their size. Both are in levels of full-range luma.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FRAME = np.dtype(
         ("luma", "f4"),  # mean, 8-bit levels as coded
         ("square", "f4"),  # mean of squared luma
         ("change", "f4"),  # mean absolute difference from the frame before
-        ("ti", "f4"),  # standard deviation of that difference
+        ("ti", "f4"),  # standard deviation of that difference, 8-bit levels as coded
         ("black", "?"),
         ("equal", "?"),  # no sample differs from the frame before
     ]
@@ -339,7 +339,7 @@ def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, Any]:
     brightness = (float(frames["luma"].mean(dtype=np.float64)) - black) / reach
     return {
         "motion": tidy(_mean(pairs["change"]) / reach),
-        "temporal_information": tidy(float(pairs["ti"].max()) if len(pairs) else 0.0),
+        "temporal_information": tidy(float(pairs["ti"].max()) * 255 / reach if len(pairs) else 0.0),
         "brightness": tidy(min(1.0, max(0.0, brightness))),
         "contrast": tidy(_mean(spread) / reach),
         "black_share": tidy(_mean(frames["black"])),

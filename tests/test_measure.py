@@ -119,11 +119,14 @@ def test_light(full: bool, black: int, white: int) -> None:
     assert values["motion"] == pytest.approx(0.5 / 3, abs=1e-4)
 
 
-def test_temporal_information_is_the_deviation_of_the_difference() -> None:
+@pytest.mark.parametrize(("full", "scale"), [(False, 255 / 219), (True, 1)])
+def test_temporal_information_is_the_deviation_of_the_full_range_difference(
+    full: bool, scale: float
+) -> None:
     rng = np.random.default_rng(1)
     lumas = [rng.integers(16, 236, (HEIGHT, WIDTH)).astype(float) for _ in range(12)]
-    truth = max((b - a).std() for a, b in pairwise(lumas))
-    assert measure(lumas)["temporal_information"] == pytest.approx(truth, rel=1e-4)
+    truth = scale * max((b - a).std() for a, b in pairwise(lumas))
+    assert measure(lumas, full=full)["temporal_information"] == pytest.approx(truth, rel=1e-4)
 
 
 def test_one_frame_has_no_motion() -> None:

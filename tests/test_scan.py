@@ -329,6 +329,8 @@ def test_layouts_of_the_same_pictures_measure_alike(tmp_path: Path) -> None:
     for layout, clip in measured.items():
         for name in ("brightness", "contrast"):
             assert getattr(clip, name) == pytest.approx(getattr(truth, name), abs=0.004), layout
+        near = pytest.approx(truth.temporal_information, rel=0.05)
+        assert clip.temporal_information == near, layout
 
 
 THIN = [(1, 1), (64, 1), (1, 64), (2, 2000), (2000, 2), (3, 101), (33, 5)]
