@@ -94,6 +94,7 @@ class StillPicker(Generic[Frame, Developed]):
     def finish(self) -> None:
         while self._waiting:
             self._join(self._waiting.popleft())
+        self._last = None  # it does not stand before what comes next, however far that is
         self.end_shot()
 
     def _join(self, candidate: Candidate[Frame]) -> None:

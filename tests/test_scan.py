@@ -532,3 +532,20 @@ def test_a_shot_long_enough_has_enough_stills_and_few_are_held(
         slots = {int(t / 0.125) for t in times[start:end]}
         if length >= 1:
             assert len(chosen) >= min(spec.minimum, len(slots) - 1)
+
+
+@pytest.mark.parametrize("phase", np.arange(8) / 64)
+@pytest.mark.parametrize("hole", [16.0, 500.0])
+def test_what_comes_after_a_hole_has_stills_of_its_own(phase: float, hole: float) -> None:
+    picker: StillPicker[int, int] = StillPicker(ScanSpec(), int)
+    times = phase + np.arange(48) / 24
+    for ordinal, seconds in enumerate([*times, *(times + 2 + hole)]):
+        if ordinal == len(times):
+            picker.finish()
+        picker.offer(ordinal, float(seconds), ordinal)
+    picker.finish()
+    first, second = (
+        [n for n in picker.developed if n < 48],
+        [n for n in picker.developed if n >= 48],
+    )
+    assert min(len(first), len(second)) >= wanted(2, StillSpec())
