@@ -217,7 +217,7 @@ class Video:
         self._complaint = ""
         self.time_base: Fraction = stream.time_base or Fraction(1, 1)
         context = stream.codec_context
-        _check_size(context.width, context.height, scan.max_pixels)
+        check_size(context.width, context.height, scan.max_pixels)
         context.thread_count = threads
         context.options = {"max_pixels": str(scan.max_pixels)}
         self._raw: Generator[VideoFrame] = self._decode()
@@ -350,7 +350,7 @@ class Video:
         raise MediaError(Reason.NO_FRAMES, "a video stream without a single frame")
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise MediaError(Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px")
 
@@ -362,7 +362,7 @@ def _read_facts(
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
     orientation = display_orientation(frame)
     width, height = display_size(frame.width, frame.height, sar, orientation.rotation)
-    _check_size(width, height, max_pixels)
+    check_size(width, height, max_pixels)
     layout = frame.format
     depth = max((component.bits for component in layout.components), default=8)
     colors = read_colors(

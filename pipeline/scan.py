@@ -45,7 +45,7 @@ from pipeline.facts import MediaFacts, Picture
 from pipeline.grid import LONG_SIDE, Grid, middle, stride
 from pipeline.image_clip import image_clip, pick
 from pipeline.measure import FRAME, PAIR, Meter, Rows
-from pipeline.media import Video, open_media
+from pipeline.media import Video, check_size, open_media
 from pipeline.pixels import PICK, Scaler, frame_size, still
 from pipeline.segment import CutDetector
 from pipeline.stills import StillPicker
@@ -247,7 +247,9 @@ class Pass:
         self._end_run()
         if ordinal:
             self._cuts.append(ordinal)
-        self._runs.append(Run(ordinal, *frame_size(frame, self._facts)))
+        size = frame_size(frame, self._facts)
+        check_size(*size, self._spec.scan.max_pixels)  # the decoder bounds the stored size alone
+        self._runs.append(Run(ordinal, *size))
         apart = max(1, round(self._rate / DRIFTS_PER_SECOND))
         self._run = _Run(ordinal, frame, self._facts, apart)
 

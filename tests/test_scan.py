@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from movies import Movie, random_planes, write_movie
 from PIL import Image
 
 from infra.errors import Reason
@@ -245,6 +246,21 @@ def test_a_change_of_size_is_a_cut(tmp_path: Path) -> None:
         (0, WIDTH, HEIGHT),
         (30, 2 * WIDTH, HEIGHT),
     ]
+
+
+def test_a_size_that_grows_too_large_is_refused(tmp_path: Path) -> None:
+    """Of very wide pixels: each size is bounded as it is displayed, not as it is stored."""
+    data = b""
+    for side in (64, 256):
+        planes = random_planes(side, side, side)
+        movie = Movie(sar=Fraction(15))
+        data += write_movie(tmp_path / f"{side}.h264", [planes] * 30, movie).read_bytes()
+    (tmp_path / "grows.h264").write_bytes(data)
+    for max_pixels, status in ((15 * 256 * 256, "scanned"), (15 * 256 * 256 - 1, "rejected")):
+        spec = DatasetSpec(scan=ScanSpec(max_pixels=max_pixels))
+        source = scan(tmp_path / "grows.h264", spec).source
+        assert (source.status, source.width) == (status, 15 * 64)
+        assert source.reason == ("" if status == "scanned" else Reason.TOO_LARGE)
 
 
 def test_a_hole_in_the_stamps_parts_two_shots(tmp_path: Path) -> None:
