@@ -88,7 +88,8 @@ class Tables:
         """
         if not rows:
             return self.version(name)
-        added = to_arrow(rows, TABLES[name])
+        # The table keeps the texts it was made with: a reworded one must not bar appending.
+        added = _without_texts(to_arrow(rows, TABLES[name]))
 
         def write(table: DeltaTable, once: CommitProperties) -> None:
             write_deltalake(
@@ -293,6 +294,10 @@ class Tables:
             f"cannot write to table {name} of {self.uri}: {error}. Nothing of this commit is "
             "visible; correct the cause and run again"
         )
+
+
+def _without_texts(table: pa.Table) -> pa.Table:
+    return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
 
 
 def _same(found: pa.DataType, expected: pa.DataType) -> bool:

@@ -115,6 +115,18 @@ def test_column_texts_are_in_the_table(tables: Tables) -> None:
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_reworded_column_text_bars_nothing(tmp_path: Path) -> None:
+    """The texts are documentation: another version may word them otherwise, and append."""
+    schema = arrow_schema(Caption)
+    reworded = pa.schema([f.with_metadata({"text": "once said otherwise"}) for f in schema])
+    location = tmp_path / "tables" / "captions"
+    deltalake.DeltaTable.create(str(location), schema=reworded)
+    tables = Tables(str(tmp_path))
+    tables.append("captions", [make_caption()])
+    tables.append("captions", [make_caption(clip_id="b" * 32)])
+    assert len(Tables(str(tmp_path)).rows(Caption)) == 2
+
+
 def test_a_missing_table_reads_as_an_empty_one(tables: Tables) -> None:
     assert tables.version("clips") == NO_TABLE
     assert tables.rows(Clip) == []
