@@ -34,6 +34,7 @@ from pipeline.timing import is_variable, nominal_rate
 
 FALLBACK_RATE = Fraction(25)
 MAX_HEADER_RATE = 240  # headers that claim more mean the tick of a clock
+MIN_LAST, MAX_LAST = Fraction(1, 2), 10  # nominal periods that the last frame may say it lasts
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,15 @@ def stamp(
         rate = hint or _measured_rate(starts, time_base) or FALLBACK_RATE
         return Stamps(np.arange(len(pts) + 1), 1 / rate, rate, "ordinal")
     rate = (nominal_rate(starts, time_base, hint) if len(pts) > 1 else hint) or FALLBACK_RATE
-    last = last_duration if last_duration > 0 else max(1, round(1 / (rate * time_base)))
+    last = _last(last_duration, 1 / (rate * time_base))
     return Stamps(np.append(starts, starts[-1] + last), time_base, rate, "pts")
+
+
+def _last(duration: int, period: Fraction) -> int:
+    """Ticks that the last frame is shown: its own word where that can be true, else a period."""
+    if MIN_LAST * period <= duration <= MAX_LAST * period:
+        return max(1, duration)
+    return max(1, round(period))
 
 
 def _measured_rate(starts: npt.NDArray[np.int64], time_base: Fraction) -> Fraction | None:

@@ -516,7 +516,30 @@ def test_stamps_that_are_missing_or_do_not_rise_are_counted(pts: list[int | None
 
 def test_the_last_frame_lasts_as_long_as_it_says_or_as_the_others() -> None:
     assert list(stamp([5, 15, 25], 7, Fraction(1, 100), None).starts) == [5, 15, 25, 32]
-    assert list(stamp([5, 15, 25], 0, Fraction(1, 100), None).starts) == [5, 15, 25, 35]
+    for unlikely in (0, 4, 101, 2000):
+        stamps = stamp([5, 15, 25], unlikely, Fraction(1, 100), None)
+        assert list(stamps.starts) == [5, 15, 25, 35]
+    for likely in (5, 100):
+        assert stamp([5, 15, 25], likely, Fraction(1, 100), None).starts[-1] == 25 + likely
+
+
+@pytest.mark.parametrize("last", [1, 20_000])
+def test_a_last_frame_of_an_unlikely_length_changes_no_clip(tmp_path: Path, last: int) -> None:
+    path = tmp_path / "last.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        packets = []
+        for pixels in scene(1, 25):
+            packets += stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+        packets += stream.encode()
+        for i, packet in enumerate(packets):
+            packet.pts = packet.dts = 40 * i
+            packet.duration, packet.time_base = (last if i == 24 else 40), Fraction(1, 1000)
+            container.mux(packet)
+    (clip,) = scan(path).clips
+    assert (clip.num_frames, clip.variable_rate) == (25, False)
+    assert clip.duration_seconds == pytest.approx(1)
 
 
 @settings(max_examples=60)
