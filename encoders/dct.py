@@ -24,7 +24,9 @@ frequencies alone 28.8, and a fitted linear map (PCA) did 0.35 dB worse than a D
 not been fitted to.
 
 All of it is linear, so the colour matrix is folded into the transform and RGB is never built;
-`dct_bands` says how. benchmarks/dct.py measures it: about twice as fast as decoding H.264.
+`dct_bands` says how. The same frames give the same bytes on machines of one CPU kind: on others
+float32 products round differently, and the last bit of a value may differ.
+benchmarks/dct.py measures it: about twice as fast as decoding H.264.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 A *band* is one row of 8 × 8 blocks through the frames of one group. Bands are computed some at a
 time, in reused buffers that stay in cache: fresh memory costs more than the arithmetic. Each is
 cut into tiles of at most 256 columns, because OpenBLAS computes a product of fewer than 2^18
-multiplications on one thread: results then depend neither on its thread count nor on anything but
-the picture's width.
+multiplications on one thread: on machines of one CPU kind (OpenBLAS has kernels for each) results
+then depend neither on its thread count nor on anything but the picture's width.
 """
 
 from __future__ import annotations
