@@ -211,7 +211,7 @@ def test_a_clip_that_kills_its_encoder_is_left_out(few: Path, tmp_path: Path) ->
     assert outcomes == {"kept": "", "dropped": "crashed"}
 
 
-def test_new_footage_tops_up_and_replaced_footage_leaves(
+def test_the_same_bytes_elsewhere_are_not_ingested_twice(
     few: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     source, folder = tmp_path / "f", tmp_path / "d"
