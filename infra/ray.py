@@ -9,9 +9,13 @@ makes no progress can be ended, and that a dying worker costs one item (docs/dec
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import shutil
+import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +40,10 @@ Result = TypeVar("Result")
 MakeWorker: TypeAlias = Callable[[], Callable[[Item], Result]]
 
 OBJECT_STORE_BYTES = 256 * 2**20  # rows, stills and receipts; pixels never travel
-READY_SECONDS = 600  # for the first worker of a pool; clusters may have to add a machine
+READY_SECONDS = 600  # with no worker at work; clusters may have to add a machine
+CONNECT_SECONDS = 5
+START_DEATHS = 3  # in a row, of workers that died before they were ready
+ALIVE_SECONDS = 5.0  # between two looks at whether the cluster is still there
 POLL_SECONDS = 1.0
 
 
@@ -67,13 +74,16 @@ class Resources:
 class Cluster:
     """Ray on this machine, or the cluster at `address` (or RAY_ADDRESS): reached on first use.
 
-    Use as a context manager; a run that turns out to have nothing to do never starts Ray.
+    Use as a context manager; a run that turns out to have nothing to do never starts Ray. From
+    its first use to its end whatever is written to standard output goes to standard error: Ray
+    reports deaths there, amid what other programs are to read.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         self._address = address or os.environ.get("RAY_ADDRESS")
         self._workers = workers
         self._running = False
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Cluster:
         return self
@@ -84,8 +94,7 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._running:
-            ray.shutdown()
+        self._undo.close()
 
     def run(
         self,
@@ -95,26 +104,35 @@ class Cluster:
         resources: Resources = Resources(),
         limit_seconds: Callable[[Item], float] | None = None,
         attempts: int = 2,
+        ready_seconds: float = READY_SECONDS,
     ) -> Iterator[Done[Item, Result] | Lost[Item]]:
         """Each item through one worker of a pool; outcomes in the order in which they end.
 
         `make_worker` is called once in each worker process (it loads the model). A TelecineError
         in a worker ends the run; any other exception, or the worker's death, costs the item an
         attempt. `limit_seconds` bounds the wall-clock time of an item; it is not tried again.
+        `ready_seconds` bounds the wait for a worker while none is at work.
         """
         rest = iter(items)
         for first in rest:
             self._start()
             workers = resources.workers or self._workers
             sized = replace(resources, workers=workers)
-            pool = _Pool(chain([first], rest), make_worker, sized, limit_seconds, attempts)
-            yield from pool.run()
+            pool = _Pool(
+                chain([first], rest), make_worker, sized, limit_seconds, attempts, ready_seconds
+            )
+            try:
+                yield from pool.run()
+            except (ray.exceptions.RayError, ConnectionError) as error:
+                raise ClusterError(f"the Ray cluster failed: {_first_line(error)}") from error
 
     def _start(self) -> None:
         if self._running:
             return
         options: dict[str, Any] = {"address": self._address}
-        if self._address is None:
+        if self._address is not None:
+            _check_answers(self._address)
+        else:
             _check_shared_memory()
             options = {
                 "address": "local",
@@ -123,6 +141,7 @@ class Cluster:
                 "object_store_memory": OBJECT_STORE_BYTES,
             }
         logging.getLogger("ray").setLevel(logging.ERROR)  # it greets and advises
+        self._undo.enter_context(_stdout_to_stderr())
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -136,7 +155,46 @@ class Cluster:
                 "where the cluster asks for a token, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; or "
                 "leave out --ray-address and RAY_ADDRESS to run on this machine alone."
             ) from error
+        self._undo.callback(ray.shutdown)
         self._running = True
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Of the descriptor, so that it holds for libraries in C++ and for child processes too."""
+    try:
+        saved = os.dup(1)
+    except OSError:  # the process was started without one: nobody reads it
+        yield
+        return
+    _flush_stdout()
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        _flush_stdout()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _flush_stdout() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries an address at which nobody listens for minutes, and loudly."""
+    named = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if named is None:  # "auto", or a mistake that Ray explains
+        return
+    try:
+        socket.create_connection((named[1], int(named[2])), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"nobody answers at the Ray address {address}: {error}. Give host:port of the head "
+            "node (ray://host:port for a Ray client server), start the cluster, or leave out "
+            "--ray-address and RAY_ADDRESS to run on this machine alone."
+        ) from error
 
 
 def _check_shared_memory() -> None:
@@ -185,8 +243,8 @@ class _Slot(Generic[Item]):
 
     host: Any
     ref: Any
+    started: float  # the process, then its task
     task: _Task[Item] | None = None
-    started: float = 0.0
 
 
 class _Pool(Generic[Item, Result]):
@@ -197,6 +255,7 @@ class _Pool(Generic[Item, Result]):
         resources: Resources,
         limit_seconds: Callable[[Item], float] | None,
         attempts: int,
+        ready_seconds: float,
     ) -> None:
         self._items = iter(items)
         self._retries: deque[_Task[Item]] = deque()
@@ -204,9 +263,10 @@ class _Pool(Generic[Item, Result]):
         self._resources = resources
         self._limit_seconds = limit_seconds
         self._attempts = attempts
+        self._ready_seconds = ready_seconds
         self._slots: list[_Slot[Item]] = []
-        self._born = time.monotonic()
-        self._any_ready = False
+        self._start_deaths = 0
+        self._seen_alive = time.monotonic()
 
     def run(self) -> Iterator[Done[Item, Result] | Lost[Item]]:
         try:
@@ -214,7 +274,7 @@ class _Pool(Generic[Item, Result]):
             while len(self._slots) < size and (task := self._next()) is not None:
                 self._retries.append(task)  # no more processes than items
                 self._slots.append(self._start())
-            while self._slots:
+            while self._slots and self._has_work():
                 yield from self._step()
         finally:
             for slot in self._slots:
@@ -223,12 +283,20 @@ class _Pool(Generic[Item, Result]):
     def _start(self) -> _Slot[Item]:
         options = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus}
         host = _Host.options(**options).remote(self._make_worker)  # type: ignore[attr-defined]
-        return _Slot(host, host.ready.remote())
+        return _Slot(host, host.ready.remote(), time.monotonic())
 
     def _next(self) -> _Task[Item] | None:
         for item in self._items:
             return _Task(item, self._attempts)
         return None
+
+    def _has_work(self) -> bool:
+        """A worker that is still to start is not waited for where there is none."""
+        if any(slot.task for slot in self._slots) or self._retries:
+            return True
+        if (task := self._next()) is not None:
+            self._retries.append(task)
+        return bool(self._retries)
 
     def _step(self) -> Iterator[Done[Item, Result] | Lost[Item]]:
         by_ref = {slot.ref: slot for slot in self._slots}
@@ -236,11 +304,29 @@ class _Pool(Generic[Item, Result]):
         for ref in finished:
             yield from self._finish(by_ref[ref])
         yield from self._end_overdue()
-        if not self._any_ready and time.monotonic() - self._born > READY_SECONDS:
+        self._check_starts()
+        if time.monotonic() - self._seen_alive > ALIVE_SECONDS:
+            self._check_alive()
+
+    def _check_starts(self) -> None:
+        """While others work, one that finds no place or hangs holds up nothing."""
+        if any(slot.task for slot in self._slots):
+            return
+        if any(time.monotonic() - slot.started > self._ready_seconds for slot in self._slots):
             raise ClusterError(
                 f"no worker with {self._resources.cpus} CPU and {self._resources.gpus} GPU started "
-                f"within {READY_SECONDS} s. Check that the cluster has them free."
+                f"within {self._ready_seconds:.0f} s. Check that the cluster has them free."
             )
+
+    def _check_alive(self) -> None:
+        """Ray waits for a cluster that is gone for ever, and says nothing."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if ray.get_runtime_context().get_node_id() not in alive:
+            raise ClusterError(
+                "Ray died on this machine (its raylet process is gone): was it killed, for memory "
+                "perhaps? Run the same command again, which goes on where this one stopped."
+            )
+        self._seen_alive = time.monotonic()
 
     def _finish(self, slot: _Slot[Item]) -> Iterator[Done[Item, Result] | Lost[Item]]:
         task = slot.task
@@ -255,16 +341,25 @@ class _Pool(Generic[Item, Result]):
             yield from self._failed(task, Reason.CRASHED, f"{error.cause!r}")
             self._assign(slot)
         except ray.exceptions.RayError as error:
+            self._check_alive()  # an item is not to blame for the end of the cluster
             if task is not None:
                 yield from self._failed(task, *_death(error))
-            elif not self._any_ready:
-                raise ClusterError(f"a worker died as it started: {error}") from error
+            else:
+                self._start_died(error)
             self._replace(slot)
         else:
-            self._any_ready = True
+            self._start_deaths = 0
             if task is not None:
                 yield Done(task.item, result)
             self._assign(slot)
+
+    def _start_died(self, error: ray.exceptions.RayError) -> None:
+        self._start_deaths += 1
+        if self._start_deaths == START_DEATHS:
+            raise ClusterError(
+                f"{START_DEATHS} workers in a row died as they started: {_first_line(error)}. "
+                "Check the memory that is free, and the encoder or captioner they load."
+            ) from error
 
     def _failed(self, task: _Task[Item], reason: Reason, detail: str) -> Iterator[Lost[Item]]:
         task.attempts_left -= 1
@@ -308,5 +403,8 @@ def _death(error: ray.exceptions.RayError) -> tuple[Reason, str]:
     text = str(error)
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "low on memory" in text:
         return Reason.OUT_OF_MEMORY, "its worker process was killed for memory"
-    cause = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return Reason.CRASHED, f"its worker process died: {cause}"
+    return Reason.CRASHED, f"its worker process died: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

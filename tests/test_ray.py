@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.errors import Reason, UsageError
-from infra.ray import Cluster, Done, Lost, Resources
+from infra.errors import ClusterError, Reason, UsageError
+from infra.ray import Cluster, Done, Lost, Resources, pool_size
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,85 @@ class TestPool:
     def test_a_users_mistake_ends_the_run(self, cluster: Cluster, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="the spec is wrong"):
             list(cluster.run(["usage", 1], make(tmp_path)))
+
+    def test_a_worker_that_finds_no_place_holds_nothing_up(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        cpus = pool_size(Resources(cpus=1))
+        halves = Resources(cpus=cpus / 4, workers=2)
+        holding = cluster.run([1, "hang"], make(tmp_path), resources=halves)
+        next(holding)  # half of the cores are taken until this is closed
+        thirds = Resources(cpus=cpus / 3, workers=3)
+        assert len(list(cluster.run(range(6), make(tmp_path), resources=thirds))) == 6
+        holding.close()
+
+
+class TestStart:
+    def test_workers_that_die_as_they_start_end_the_run(self, cluster: Cluster) -> None:
+        def start() -> Callable[[int], int]:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+        with pytest.raises(ClusterError, match="3 workers in a row died as they started"):
+            list(cluster.run(range(4), start))
+
+    def test_a_worker_whose_replacement_hangs_ends_the_run(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        def start() -> Callable[[int], int]:
+            if (tmp_path / "started").exists():
+                time.sleep(600)
+            (tmp_path / "started").touch()
+            return lambda item: os.kill(os.getpid(), signal.SIGKILL) or item
+
+        with pytest.raises(ClusterError, match="started within 3 s"):
+            list(cluster.run([1], start, ready_seconds=3))
+
+    @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "[::1]:{}"])
+    def test_an_address_of_nothing_is_said_at_once(self, form: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = form.format(free.getsockname()[1])
+        began = time.monotonic()
+        with Cluster(address) as nowhere, pytest.raises(ClusterError, match="nobody answers at"):
+            list(nowhere.run([1], lambda: abs))
+        assert time.monotonic() - began < 10
+
+
+KILL_RAYLET = """
+import os, signal, subprocess, time
+from infra.errors import ClusterError
+from infra.ray import Cluster, Done
+
+def slowly(item):
+    time.sleep(0.2)
+    return item
+
+with Cluster(workers=2) as cluster:
+    ends = cluster.run(range(10_000), lambda: slowly)
+    next(ends)
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "raylet/raylet"], capture_output=True, check=True
+    )
+    os.kill(int(found.stdout), signal.SIGKILL)
+    try:
+        assert all(isinstance(end, Done) for end in ends)
+    except ClusterError as error:
+        print("ended:", error)  # to standard error, while Ray runs
+print("the end")
+"""
+
+
+def test_a_dead_raylet_ends_the_run() -> None:
+    """Its workers die with it: that costs no item its attempts, and nobody waits for ever."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", KILL_RAYLET],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ended: Ray died on this machine" in done.stderr
+    assert done.stdout == "the end\n"
+    assert time.monotonic() - began < 60
