@@ -46,6 +46,7 @@ PAIR = np.dtype(
         ("left", "f4"),  # what is left of it after the drift is taken out
     ]
 )
+BAND_ROWS = 48  # of a still, at a time: likewise
 CACHED_FRAMES = 8  # measured at a time: their samples as floats stay in the processor's cache
 BLACK_SHARE = 0.98  # of a frame's samples, at least
 BLACK_LEVEL = 0.06  # of the luma range, at most
@@ -240,21 +241,40 @@ def look(rgb: Pixels, luma: Pixels) -> Look:
 def _edges(luma: Pixels) -> tuple[float, float]:
     """SI of P.910 (standard deviation of the Sobel magnitude); variance of the Laplacian.
 
-    Over rows some way apart (in a picture that has many), which estimate the same for less.
+    Over every second row of a picture that has many: over stills of real footage SI then differs
+    from that of every row by 1.4 % in the mean, and every eighth row by 10 % (at most 58 %).
     """
     height, width = luma.shape
     if height < 3 or width < 3:
         return 0.0, 0.0
-    apart = 1 if height < 64 else 4 if height < 192 else 8
-    above, here, below = (luma[i : height - 2 + i : apart].astype(np.int16) for i in range(3))
-    down = above + below
-    laplacian = here[:, :-2] + here[:, 2:] + down[:, 1:-1] - 4 * here[:, 1:-1]
-    down += 2 * here
-    steep = below - above
-    horizontal = (down[:, 2:] - down[:, :-2]).astype(np.float32).ravel()
-    vertical = (steep[:, :-2] + 2 * steep[:, 1:-1] + steep[:, 2:]).astype(np.float32).ravel()
-    magnitude = np.sqrt(horizontal * horizontal + vertical * vertical)
-    return float(magnitude.std(dtype=np.float64)), float(laplacian.var(dtype=np.float64))
+    apart = 2 if height >= 64 else 1
+    total, band = np.zeros(4), BAND_ROWS * apart
+    for top in range(0, height - 2, band):
+        bottom = min(top + band, height - 2)
+        total += _edge_sums(luma[top : bottom + 2], apart)
+    spatial, spatial_square, laplacian, laplacian_square = total / (
+        len(range(0, height - 2, apart)) * (width - 2)
+    )
+    variance = max(0.0, spatial_square - spatial**2)
+    return math.sqrt(variance), max(0.0, float(laplacian_square - laplacian**2))
+
+
+def _edge_sums(luma: Pixels, apart: int) -> tuple[float, float, float, float]:
+    """Sums of the Sobel magnitude, its square, the Laplacian and its square over a few rows."""
+    above, here, below = (luma[i : len(luma) - 2 + i : apart].astype(np.int16) for i in range(3))
+    ends = above + below
+    laplacian = ends[:, 1:-1] + here[:, :-2]
+    laplacian += here[:, 2:]
+    here *= 2
+    laplacian -= 2 * here[:, 1:-1]
+    ends += here
+    below -= above
+    steep = below[:, :-2] + below[:, 2:] + 2 * below[:, 1:-1]
+    square = np.square(np.subtract(ends[:, 2:], ends[:, :-2], dtype=np.float32))
+    square += np.square(steep, dtype=np.float32)
+    flat = laplacian.astype(np.float32).ravel()
+    sums = square.sum(), np.sqrt(square, out=square).sum(), flat.sum(), np.vecdot(flat, flat)
+    return float(sums[1]), float(sums[0]), float(sums[2]), float(sums[3])
 
 
 def _bars(luma: Pixels) -> tuple[int, int, int, int] | None:
