@@ -10,12 +10,11 @@ another clip (pipeline/caption.py checks them).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from infra.errors import UsageError
 from manifests.fingerprint import JsonValue, fingerprint
 
 
@@ -183,26 +182,3 @@ def _after(earlier: CaptionReply, later: CaptionReply) -> CaptionReply:
         return later
     why = f"{earlier.speaker.name} {earlier.outcome}: {earlier.detail}"
     return replace(later, detail="; ".join(filter(None, [why, later.detail])))
-
-
-def load_captioner(spec: str) -> Captioner:
-    """The captioner that `[caption] captioner` names. Raises UsageError."""
-    make = _captioners().get(spec)
-    if make is None:
-        raise UsageError(
-            f"there is no captioner {spec!r}; choose one of {', '.join(sorted(_captioners()))} "
-            "([caption] captioner in telecine.toml)"
-        )
-    return make()
-
-
-def _captioners() -> dict[str, Callable[[], Captioner]]:
-    # Imported here: each of them imports this file, and a model's libraries are slow to import.
-    from encoders.sidecar import SidecarCaptioner
-    from encoders.signal import SignalCaptioner
-
-    return {
-        "auto": lambda: FirstOf("auto", [SidecarCaptioner(), SignalCaptioner()]),
-        "sidecar": SidecarCaptioner,
-        "signal": SignalCaptioner,
-    }

@@ -22,9 +22,9 @@ from encoders.captioner import (
     Outcome,
     Sidecar,
     clean_text,
-    load_captioner,
     reply,
 )
+from encoders.load import load_captioner
 from encoders.sidecar import MAX_BYTES
 from infra.errors import Changed, StorageError, TelecineError
 from infra.storage import Storage

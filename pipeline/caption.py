@@ -29,8 +29,8 @@ from encoders.captioner import (
     CaptionRequest,
     ClipFacts,
     Input,
-    load_captioner,
 )
+from encoders.load import load_captioner
 from infra.ray import Cluster, Lost, Resources
 from manifests.dataset import Dataset
 from manifests.queries import connect

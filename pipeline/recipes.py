@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from encoders.captioner import load_captioner
-from encoders.load import load_encoder
+from encoders.load import load_captioner, load_encoder
 from encoders.video import VideoEncoder
 from infra.ray import Cluster, Resources
 from manifests.dataset import Dataset, write_spec

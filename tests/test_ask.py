@@ -11,7 +11,13 @@ from asking import Looker, make_request, write_sidecar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.captioner import CaptionReply, Outcome, Speaker, load_captioner, reply
+from encoders.captioner import (
+    CaptionReply,
+    Outcome,
+    Speaker,
+    reply,
+)
+from encoders.load import load_captioner
 from encoders.signal import describe
 from infra.storage import Storage
 from pipeline.ask import CaptionTask, CaptionWorker, accept

@@ -17,8 +17,8 @@ from rows import make_clip, make_source
 from encoders.captioner import (
     Captioner,
     FirstOf,
-    load_captioner,
 )
+from encoders.load import load_captioner
 from infra.ray import Cluster, Resources
 from infra.storage import Storage
 from manifests.dataset import Dataset

@@ -13,8 +13,8 @@ from encoders.captioner import (
     Outcome,
     Sidecar,
     clean_text,
-    load_captioner,
 )
+from encoders.load import load_captioner
 from infra.errors import UsageError
 from manifests.fingerprint import fingerprint
 
