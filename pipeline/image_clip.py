@@ -14,7 +14,7 @@ from pipeline.facts import Picture
 from pipeline.geometry import fit_short_side
 from pipeline.grid import Grid, middle, stride
 from pipeline.measure import BLACK_LEVEL, look, measure_frames, summarise_frames, summarise_looks
-from pipeline.pixels import jpeg
+from pipeline.pixels import image_of, jpeg
 
 
 def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Clip, Still]:
@@ -66,8 +66,8 @@ def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Cli
 def _small(picture: Picture, spec: StillSpec) -> Picked:
     size = fit_short_side(picture.facts.width, picture.facts.height, spec.short_side)
     image = Image.fromarray(picture.rgb)
-    rgb = np.asarray(image.resize(size, Image.Resampling.BOX) if size != image.size else image)
-    return pick(rgb, spec.quality)
+    small = image.resize(size, Image.Resampling.BOX) if size != image.size else image
+    return pick(np.asarray(small.convert("RGBX")), spec.quality)
 
 
 def _grid(picture: Picture) -> Grid:
@@ -78,7 +78,8 @@ def _grid(picture: Picture) -> Grid:
     return Grid(planes[..., 0], planes[..., 1], planes[..., 2])
 
 
-def pick(rgb: npt.NDArray[np.uint8], quality: int) -> Picked:
-    """A still of uint8 RGB [h, w, 3], and what it looks like."""
-    luma = np.asarray(Image.fromarray(rgb).convert("L"))
-    return Picked(jpeg(rgb, quality), rgb.shape[1], rgb.shape[0], look(rgb, luma))
+def pick(pixels: npt.NDArray[np.uint8], quality: int) -> Picked:
+    """A still of uint8 RGBX [h, w, 4], and what it looks like."""
+    image = image_of(pixels)
+    seen = look(pixels[..., :3], np.asarray(image.convert("L")))
+    return Picked(jpeg(image, quality), image.width, image.height, seen)

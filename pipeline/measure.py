@@ -46,8 +46,8 @@ PAIR = np.dtype(
         ("left", "f4"),  # what is left of it after the drift is taken out
     ]
 )
-BAND_ROWS = 48  # of a still, at a time: likewise
 CACHED_FRAMES = 8  # measured at a time: their samples as floats stay in the processor's cache
+BAND_ROWS = 48  # of a still, likewise
 BLACK_SHARE = 0.98  # of a frame's samples, at least
 BLACK_LEVEL = 0.06  # of the luma range, at most
 BAR_LEVEL = 40  # brightest luma of a letterbox bar's row or column, 0..255

@@ -7,6 +7,7 @@ by the decoder.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from codecs import getincrementaldecoder
@@ -216,6 +217,7 @@ class Video:
         self.decode_errors = 0
         self._complaint = ""
         self.time_base: Fraction = stream.time_base or Fraction(1, 1)
+        self._most_ticks = math.floor(scan.max_source_seconds / self.time_base)
         context = stream.codec_context
         check_size(context.width, context.height, scan.max_pixels)
         context.thread_count = threads
@@ -341,7 +343,7 @@ class Video:
 
     def _check_time(self, ticks: int, shown: int) -> None:
         limit = self._scan.max_source_seconds
-        if ticks * self.time_base > limit or shown > limit * MAX_RATE:
+        if ticks > self._most_ticks or shown > limit * MAX_RATE:
             raise MediaError(Reason.TOO_LARGE, f"more than {limit} s of footage in one source")
 
     def _raise_no_frames(self) -> None:

@@ -348,20 +348,25 @@ def over_white(rgb: Pixels, opacity: Pixels) -> Pixels:
 
 
 def still(frame: VideoFrame, facts: MediaFacts, short_side: int, scaler: Scaler) -> Pixels:
-    """uint8 RGB [h, w, 3] as displayed, short side at most `short_side`; one swscale call.
+    """uint8 RGBX [h, w, 4] as displayed, short side at most `short_side`; one swscale call.
 
-    Shrinks by averaging areas of the stored values. Pass one `Scaler` for all stills of a source.
+    The fourth byte says nothing: Pillow reads such pixels where they lie (`image_of`). Shrinks by
+    averaging areas of the stored values. Pass one `Scaler` for all stills of a source.
     """
     width, height = fit_short_side(*frame_size(frame, facts), short_side)
     size = (height, width) if facts.rotation_degrees in (90, 270) else (width, height)
     layout = _still_layout(frame.format, facts)
     small = scaler(frame, facts, size, layout, SHRINK)
     planes = read_planes(small, facts, size, Crop(0, 0, *size), scaler)
-    rgb = np.dstack(planes)
     if layout.startswith("yuv") and not converts_light(facts):
         colors = color_map(facts.color_matrix, facts.color_range)
         rgb = FrameBlock((planes[0][None], planes[1][None], planes[2][None]), colors).rgb()[0]
-    return np.ascontiguousarray(turn(rgb, facts.orientation))
+        planes = [rgb[..., channel] for channel in range(3)]
+    turned = [turn(plane, facts.orientation) for plane in planes]
+    pixels = np.zeros((*turned[0].shape, 4), np.uint8)
+    for channel, plane in enumerate(turned):
+        pixels[..., channel] = plane
+    return pixels
 
 
 def _still_layout(layout: VideoFormat, facts: MediaFacts) -> str:
@@ -374,8 +379,14 @@ def _still_layout(layout: VideoFormat, facts: MediaFacts) -> str:
     return "yuv444p" + planar.partition("p")[2]
 
 
-def jpeg(rgb: Pixels, quality: int) -> bytes:
-    """Baseline JFIF of uint8 RGB [h, w, 3]; the same bytes for the same pixels."""
+def image_of(pixels: Pixels) -> Image.Image:
+    """Pillow's view of uint8 RGBX [h, w, 4]."""
+    height, width = pixels.shape[:2]
+    return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+
+
+def jpeg(image: Image.Image, quality: int) -> bytes:
+    """Baseline JFIF; the same bytes for the same pixels."""
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
