@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 QUARTER_TURNS = (0, 90, 180, 270)
+LONGEST = 16  # times the bound of a still's short side
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,17 @@ def crop_to_grid(width: int, height: int, grid: int) -> Crop | None:
 
 
 def fit_short_side(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Size with the same shape whose short side is at most `short_side`; never enlarged."""
-    short = min(width, height)
-    if short <= short_side:
+    """Size with the same shape whose short side is at most `short_side`; never enlarged.
+
+    The long side is at most LONGEST times as long: JPEG ends at 65,500 px.
+    """
+    short, long = min(width, height), max(width, height)
+    top, of = (short_side, short) if long <= LONGEST * short else (LONGEST * short_side, long)
+    if of <= top:
         return width, height
 
     def scaled(side: int) -> int:
-        return max(1, (2 * side * short_side + short) // (2 * short))
+        return max(1, (2 * side * top + of) // (2 * of))
 
     return scaled(width), scaled(height)
 

@@ -349,6 +349,15 @@ def test_layouts_of_the_same_pictures_measure_alike(tmp_path: Path) -> None:
         assert clip.temporal_information == near, layout
 
 
+@pytest.mark.parametrize(("width", "height"), [(70_000, 3), (3, 70_000), (20_000, 400)])
+def test_a_very_long_image_has_a_still(tmp_path: Path, width: int, height: int) -> None:
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(tmp_path / "long.png")
+    scanned = scan(tmp_path / "long.png")
+    check(scanned)
+    (still,) = scanned.stills
+    assert max(still.width, still.height) == 16 * StillSpec().short_side
+
+
 THIN = [(1, 1), (64, 1), (1, 64), (2, 2000), (2000, 2), (3, 101), (33, 5)]
 
 
