@@ -6,9 +6,12 @@ array's own memory, so that 370 MB of latents are never held twice. Reading is w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import shutil
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +19,7 @@ from types import TracebackType
 import numpy as np
 
 from encoders.frames import Latents
+from infra.errors import StorageError
 
 END = 2 * tarfile.BLOCKSIZE
 
@@ -35,10 +39,15 @@ class Sealed:
 
 
 class TarWriter:
-    """`add` members, then `seal`; leaving the context without it leaves a file nobody names."""
+    """`add` members, then `seal`; leaving the context without it leaves a file nobody names.
+
+    Raises StorageError where the disk is full or may not be written: no fault of a member.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+        self._path = path
+        with _explained(path):
+            self._file = path.open("wb")
         self._sha256 = hashlib.sha256()
         self._size = 0
 
@@ -51,7 +60,8 @@ class TarWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written has been said, by `seal` too
+            self._file.close()
 
     def add(self, name: str, *parts: bytes | memoryview) -> Extent:
         info = tarfile.TarInfo(name)
@@ -67,13 +77,31 @@ class TarWriter:
     def seal(self) -> Sealed:
         self._write(bytes(END))
         self._write(bytes(-self._size % tarfile.RECORDSIZE))
-        self._file.flush()
+        with _explained(self._path):
+            self._file.flush()
         return Sealed(self._sha256.hexdigest(), self._size)
 
     def _write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
+        with _explained(self._path):
+            self._file.write(data)
         self._sha256.update(data)
         self._size += len(data)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        try:
+            space = f"{shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB are free"
+        except OSError as again:
+            space = str(again)
+        raise StorageError(
+            f"cannot write the shard {path} before its upload: {error.strerror or error} ({space} "
+            "there). Make room, or set TMPDIR to a folder on a larger disk that may be written, "
+            "and run again"
+        ) from error
 
 
 def npy_parts(latents: Latents) -> tuple[bytes, memoryview]:

@@ -14,12 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from infra.errors import StorageError
 from pipeline.tar import TarWriter, npy_parts
 
 arrays = hnp.arrays(np.float16, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5))
+USUAL = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]  # of float16 values
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=USUAL, max_examples=30)
 @given(st.lists(arrays, min_size=1, max_size=4), st.text(max_size=700))
 def test_members_are_where_the_extents_say(
     tmp_path: Path, latents: list[np.ndarray], text: str
@@ -57,3 +59,20 @@ def test_webdataset_reads_a_sample(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample["latent.npy"], latents)
     assert sample["json"] == {"fps": 25}
     assert sample["txt"] == "ein Öl"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("size", [0, 10 * 2**20])
+def test_a_full_disk_is_no_fault_of_the_member(size: int) -> None:
+    def write() -> None:
+        with TarWriter(Path("/dev/full")) as tar:
+            tar.add("a.latent.npy", bytes(size))
+            tar.seal()
+
+    with pytest.raises(StorageError, match=r"No space left.*MiB are free.*TMPDIR"):
+        write()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="TMPDIR"):
+        TarWriter(tmp_path / "gone" / "shard.tar")
