@@ -18,8 +18,9 @@ from pathlib import Path
 
 import duckdb
 
+from infra.errors import StorageError
 from manifests.schemas import TABLES, Build, from_arrow
-from manifests.tables import Tables
+from manifests.tables import Tables, one_line
 
 # Joins are written as SEMI JOIN and ANTI JOIN, the few rows on the right: measured on ten million
 # samples, IN and NOT IN over pairs of columns took up to a hundred times as long.
@@ -73,7 +74,10 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
 
     It can read nothing else: no file, no URL, no Python variable, whatever a WHERE clause says.
     Ask it with `con.sql(...)`; a result of `con.execute(...)` that is not fetched to its end
-    blocks the connection.
+    blocks the connection. It is a context manager; one that nobody holds is closed by itself.
+
+    Raises StorageError where a table's files cannot be read; a query that finds one unreadable
+    later raises duckdb.Error.
     """
     con = duckdb.connect(":memory:")
     con.execute("SET memory_limit = '2GB'")  # larger joins spill
@@ -85,7 +89,12 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
     for name in TABLES:
-        _add(con, tables, name, (versions or {}).get(name))
+        try:
+            _add(con, tables, name, (versions or {}).get(name))
+        except duckdb.Error as error:
+            raise StorageError(
+                f"table {name} of {tables.uri} cannot be read: {one_line(error)}"
+            ) from error
     con.execute(_VIEWS)
     return con
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
@@ -134,7 +134,8 @@ class Tables:
         """Rows as Arrow, in no particular order; only the columns named are read."""
         schema = arrow_schema(TABLES[name])
         names = list(columns) if columns is not None else schema.names
-        table = self.dataset(name, version).to_table(columns=names, filter=filter)
+        with self.reading(name):
+            table = self.dataset(name, version).to_table(columns=names, filter=filter)
         return table.cast(pa.schema([schema.field(n) for n in names]))
 
     def rows(
@@ -146,6 +147,16 @@ class Tables:
         """Rows as values, in no particular order."""
         name = next(n for n, r in TABLES.items() if r is row)
         return from_arrow(self.arrow(name, filter=filter, version=version), row)
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Turns what Arrow and the disk say of a file that is gone or damaged into StorageError."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(
+                f"table {name} of {self.uri} cannot be read: {one_line(error)}"
+            ) from error
 
     # ── opening ──────────────────────────────────────────────────────────────────────────────────
 
@@ -170,7 +181,9 @@ class Tables:
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
-            raise StorageError(f"cannot open table {name} of {self.uri}: {error}") from error
+            raise StorageError(
+                f"cannot open table {name} of {self.uri}: {one_line(error)}"
+            ) from error
         self._check_columns(name, table)
         return table
 
@@ -275,7 +288,8 @@ class Tables:
         except StorageError as again:
             raise CommitError(
                 f"the store failed during a commit to table {name} of {self.uri} and cannot be "
-                f"asked whether it took it: {error}. Run again: what is there will be found"
+                f"asked whether it took it: {one_line(error)}. Run again: what is there will be "
+                "found"
             ) from again
         if next_one is None:
             raise self._failed(name, error) from error
@@ -291,13 +305,19 @@ class Tables:
 
     def _failed(self, name: str, error: Exception) -> CommitError:
         return CommitError(
-            f"cannot write to table {name} of {self.uri}: {error}. Nothing of this commit is "
-            "visible; correct the cause and run again"
+            f"cannot write to table {name} of {self.uri}: {one_line(error)}. Nothing of this "
+            "commit is visible; correct the cause and run again"
         )
 
 
 def _without_texts(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
+
+
+def one_line(error: Exception) -> str:
+    """What an error of these libraries says, without deltalake's colours and its Rust backtrace."""
+    message, *_ = re.split(r"\n\s+0: ", str(error), maxsplit=1)
+    return " ".join(re.sub(r"\x1b\[\d*m", "", message).split()) or type(error).__name__
 
 
 def _same(found: pa.DataType, expected: pa.DataType) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
+import re
 import subprocess
 import sys
 import threading
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -337,6 +338,26 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
     (tmp_path / "tables").write_text("a file where the folder should be")
     with pytest.raises((StorageError, CommitError), match=r"table sources of .*"):
         Tables(str(tmp_path)).append("sources", [make_source()])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"x" * 500)])
+def test_files_that_are_gone_or_damaged_are_a_clear_error(
+    tables: Tables, damage: Callable[[Path], object]
+) -> None:
+    tables.append("sources", [make_source()])
+    damage(Path(tables.files("sources")[0]))
+    for read in (lambda: tables.rows(Source), lambda: connect(tables)):
+        with pytest.raises(StorageError, match=r"table sources of .* cannot be read: .*part-"):
+            read()
+
+
+def test_a_damaged_log_is_told_in_one_line(tables: Tables) -> None:
+    tables.append("sources", [make_source()])
+    (log,) = Path(tables.uri).glob("tables/sources/_delta_log/*1.json")
+    log.write_text("garbage {")
+    with pytest.raises(StorageError, match=r"cannot open table sources of .*Json error") as refused:
+        Tables(tables.uri).rows(Source)
+    assert not re.search(r"\n|<unknown>", str(refused.value))
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a|b", "a^b", "a\\b", "a\nb", "a%41b"])
