@@ -192,8 +192,8 @@ def _check_answers(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise ClusterError(
             f"nobody answers at the Ray address {address}: {error}. Give host:port of the head "
-            "node (ray://host:port for a Ray client server), start the cluster, or leave out "
-            "--ray-address and RAY_ADDRESS to run on this machine alone."
+            "node, start the cluster, or leave out --ray-address and RAY_ADDRESS to run on this "
+            "machine alone."
         ) from error
 
 
