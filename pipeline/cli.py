@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from infra.errors import TelecineError, UsageError
+from infra.errors import StorageError, TelecineError, UsageError
 from infra.storage import Storage, StoreOptions, absolute
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+INTERRUPTED = 130
 
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")
@@ -183,8 +185,32 @@ def main() -> None:
     try:
         app()
     except TelecineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        _stopped()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's answer to ^C
+            _stopped()
+        raise
+    except Exception as error:
+        if not _is_of_disk(error):
+            raise
+        _fail(f"{type(error).__name__}: {str(error).strip()}", StorageError.exit_code)
+
+
+def _stopped() -> NoReturn:
+    print("stopped; run the same command again to go on", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """What the disk or the libraries that read tables from it say, in words for a user."""
+    import duckdb
+    import pyarrow as pa
+
+    return isinstance(error, (OSError, duckdb.Error, pa.ArrowException))
