@@ -162,7 +162,7 @@ def read_planes(
         frame = scaler(frame, facts, size, layout, CONVERT if alpha else RESAMPLE)
     # What the values are now: swscale turns everything with alpha into RGB.
     stored = ("rgb", "full") if frame.format.is_rgb else (facts.color_matrix, facts.color_range)
-    planes = [_view(frame, index) for index in range(len(frame.format.components))]
+    planes = [plane_view(frame, index) for index in range(len(frame.format.components))]
     if frame.format.is_rgb:
         planes = [planes[2], planes[0], planes[1], *planes[3:]]  # they lie as G, B, R, A
     depth = frame.format.components[0].bits
@@ -228,7 +228,7 @@ def _planar_layout(layout: VideoFormat) -> str:
     return _planar_name(layout.name)
 
 
-def _view(frame: VideoFrame, index: int) -> Plane:
+def plane_view(frame: VideoFrame, index: int) -> Plane:
     """A plane of the decoder's memory, [rows, columns], copied nowhere."""
     plane = frame.planes[index]
     wide = frame.format.components[0].bits > 8
@@ -338,7 +338,7 @@ def frame_rgb(frame: VideoFrame, facts: MediaFacts) -> Pixels:
 def opacity_of(frame: VideoFrame, facts: MediaFacts) -> Pixels:
     """uint8 [H, W] as displayed: the luma of an auxiliary frame, in its own range."""
     depth, full = frame.format.components[0].bits, frame.color_range != ColorRange.MPEG
-    opacity = _to_eight_bits(_view(frame, 0), depth, full)
+    opacity = _to_eight_bits(plane_view(frame, 0), depth, full)
     return np.ascontiguousarray(turn(opacity, facts.orientation))
 
 

@@ -46,7 +46,7 @@ from pipeline.grid import LONG_SIDE, Grid, middle, stride
 from pipeline.image_clip import image_clip, pick
 from pipeline.measure import FRAME, PAIR, Meter, Rows
 from pipeline.media import Video, check_size, open_media
-from pipeline.pixels import PICK, Scaler, frame_size, still
+from pipeline.pixels import PICK, Scaler, frame_size, plane_view, still
 from pipeline.segment import CutDetector
 from pipeline.stills import StillPicker
 
@@ -346,7 +346,6 @@ class Sampler:
             )
             frame = self._shrink(frame)
         depth = frame.format.components[0].bits
-        self._dtype = np.dtype(np.uint16 if depth > 8 else np.uint8)
         self._shift = max(0, depth - 8)
         step = stride(frame.width, frame.height)
         self._sizes: list[tuple[int, int]] = []
@@ -366,11 +365,9 @@ class Sampler:
     def sample(self, frame: VideoFrame, grid: Grid, place: int) -> None:
         if self._scaler is not None:
             frame = self._shrink(frame)
-        dtype, shift = self._dtype, self._shift
-        targets = (grid.luma, grid.cb, grid.cr)
-        for plane, target, part in zip(frame.planes, targets, self._places, strict=False):
-            line = plane.line_size // dtype.itemsize
-            few = np.frombuffer(cast(memoryview, plane), dtype).reshape(-1, line)[part]
+        shift, targets = self._shift, (grid.luma, grid.cb, grid.cr)
+        for index, (part, target) in enumerate(zip(self._places, targets, strict=False)):
+            few = plane_view(frame, index)[part]
             target[place] = few >> shift if shift else few
 
     def _shrink(self, frame: VideoFrame) -> VideoFrame:

@@ -13,9 +13,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.filter import Graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from movies import Movie, random_planes, write_movie
+from movies import Movie, frame_of, random_planes, write_movie
 from PIL import Image
 
 from infra.errors import Reason
@@ -25,8 +26,9 @@ from manifests.specs import DatasetSpec, ScanSpec, StillSpec
 from pipeline.clips import Picked, Run, Seen, account, stamp, stills_digest
 from pipeline.discover import Found, ScanTask
 from pipeline.facts import MediaFacts
+from pipeline.grid import middle, stride
 from pipeline.measure import FRAME, PAIR, look
-from pipeline.scan import Scanned, scan_source
+from pipeline.scan import Sampler, Scanned, scan_source
 from pipeline.stills import StillPicker, choose, wanted
 
 WIDTH, HEIGHT, FPS = 160, 96, 24
@@ -356,6 +358,26 @@ def test_a_very_long_image_has_a_still(tmp_path: Path, width: int, height: int) 
     check(scanned)
     (still,) = scanned.stills
     assert max(still.width, still.height) == 16 * StillSpec().short_side
+
+
+def test_the_grid_of_a_picture_that_lies_bottom_up() -> None:
+    rng = np.random.default_rng(2)
+    upright = frame_of(tuple(rng.integers(0, 256, (3, 96, 160), np.uint8)), "yuv444p")
+    graph = Graph()
+    source = graph.add_buffer(width=160, height=96, format="yuv444p", time_base=Fraction(1, 25))
+    graph.link_nodes(source, graph.add("vflip"), graph.add("buffersink")).configure()
+    graph.vpush(upright)
+    flipped = graph.vpull()
+    assert flipped.planes[0].line_size < 0
+    facts = MediaFacts(
+        container="x", codec="x", pixel_format="yuv444p", bit_depth=8, coded_width=160,
+        coded_height=96, width=160, height=96,
+    )  # fmt: skip
+    sampler = Sampler(flipped, facts)
+    grid = sampler.empty(1)
+    sampler.sample(flipped, grid, 0)
+    rows, columns = middle(96, stride(160, 96)), middle(160, stride(160, 96))
+    assert np.array_equal(grid.luma[0], flipped.to_ndarray()[0][rows, columns])
 
 
 THIN = [(1, 1), (64, 1), (1, 64), (2, 2000), (2000, 2), (3, 101), (33, 5)]
