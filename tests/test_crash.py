@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from snapshot import assert_same
 from test_ingest import INGEST
 
 ROUNDS = 3
+# By a part of the command line; Ray gives its workers the name of the class that they host.
 VICTIMS = {"driver": "", "worker": "ray::_Host", "raylet": "raylet/raylet"}
 
 
@@ -40,15 +42,19 @@ def descendants(root: int) -> dict[int, str]:
     return found
 
 
-def kill(victim: str, driver: subprocess.Popen[bytes]) -> bool:
-    if victim == "driver":
-        driver.kill()
-        return True
-    name = VICTIMS[victim]
-    pids = [pid for pid, command in descendants(driver.pid).items() if name in command]
-    if pids:
-        os.kill(random.choice(pids), signal.SIGKILL)
-    return bool(pids)
+def kill(victim: str, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    """Waits for a victim where there is none: workers come and go. False if the run ended."""
+    while driver.poll() is None:
+        found = [
+            pid for pid, command in descendants(driver.pid).items() if VICTIMS[victim] in command
+        ]
+        targets = [driver.pid] if victim == "driver" else sorted(found)
+        with contextlib.suppress(ProcessLookupError):  # it ended in this very moment
+            if targets:
+                os.kill(rng.choice(targets), signal.SIGKILL)
+                return True
+        time.sleep(0.02)
+    return False
 
 
 @pytest.mark.slow
@@ -69,8 +75,7 @@ def test_killed_at_random_times_and_run_again(
         disturbed = tmp_path / f"disturbed-{number}"
         driver = subprocess.Popen([*INGEST, footage, disturbed, "2"])
         time.sleep(length * rng.uniform(0.3, 0.9))
-        if driver.poll() is None:
-            killed += kill(victim, driver)
+        killed += kill(victim, driver, rng)
         # A run whose worker died goes on; one whose raylet died must end by itself.
         driver.wait(timeout=300)
         subprocess.run([*INGEST, footage, disturbed, "2"], check=True, timeout=300)
