@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from infra.errors import AccessDenied, Changed, NotFound, StorageError
+from infra.errors import AccessDenied, Changed, NotFound, StorageError, Unreadable
 
 PART_PREFIX = ".telecine-part-"  # a file being written; one left by a killed process is garbage
 
@@ -161,4 +161,4 @@ def explained(uri: str) -> Iterator[None]:
                 f"{uri!r}: the disk is full; make room and run the same command again, "
                 "which goes on where this one stopped"
             ) from error
-        raise StorageError(f"{uri!r}: {error.strerror or error}") from error
+        raise Unreadable(f"{uri!r}: {error.strerror or error}") from error

@@ -6,7 +6,8 @@ TelecineError           print the message, no traceback, leave with `exit_code`
 │   ├── NotFound        there is no such object, bucket or folder
 │   ├── AccessDenied    the credentials in force may not do this
 │   │   └── BadCredentials   they are missing, wrong or expired: nothing else would go better
-│   └── Changed         the object is no longer the version that was scanned
+│   ├── Changed         the object is no longer the version that was scanned
+│   └── Unreadable      the store will not or cannot give this object, others it may
 ├── CommitError         a table commit failed; nothing of it is visible: run again         (4)
 └── ClusterError        Ray could not start, join or keep going                            (5)
 
@@ -44,8 +45,18 @@ class BadCredentials(AccessDenied):
     pass
 
 
+class Unreadable(StorageError):
+    pass
+
+
 class Changed(StorageError):
     pass
+
+
+def concerns_one_object(error: StorageError) -> bool:
+    """Whether the error costs one source, or the store as a whole is out of reach."""
+    one = isinstance(error, (NotFound, AccessDenied, Changed, Unreadable))
+    return one and not isinstance(error, BadCredentials)
 
 
 class CommitError(TelecineError):

@@ -32,6 +32,7 @@ from infra.errors import (
     Changed,
     NotFound,
     StorageError,
+    Unreadable,
     UsageError,
 )
 from infra.reader import ObjectReader
@@ -364,7 +365,10 @@ def _refusal(uri: str, error: aws.ClientError) -> StorageError:
     if status == 403:
         return AccessDenied(f"{uri!r}: {code}: {_NO_RIGHT}")
     words = error.response.get("Error", {}).get("Message", "")
-    return StorageError(f"{uri!r}: the store answered {status} {code}: {words}")
+    # Encrypted with a key that is not ours to use: so is this object, not the store.
+    sealed = code == "InvalidRequest" or code.startswith("KMS.")
+    kind = Unreadable if sealed else StorageError
+    return kind(f"{uri!r}: the store answered {status} {code}: {words}")
 
 
 class _S3Ranges:

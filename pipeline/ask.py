@@ -26,7 +26,7 @@ from encoders.captioner import (
 )
 from encoders.load import load_captioner
 from encoders.sidecar import MAX_BYTES
-from infra.errors import Changed, StorageError, TelecineError
+from infra.errors import Changed, StorageError, TelecineError, concerns_one_object
 from infra.storage import Storage
 from manifests.schemas import Caption
 from manifests.specs import CaptionSpec
@@ -75,6 +75,8 @@ class CaptionWorker:
                 # One byte more than a sidecar may have shows that it has too many.
                 return Sidecar(uri.rpartition("/")[2], file.read(MAX_BYTES + 1) or b"")
         except StorageError as error:
+            if not concerns_one_object(error):
+                raise
             return error
 
     def _problem(self, task: CaptionTask) -> str:

@@ -203,7 +203,7 @@ class DigestWorker:
             with self.storage.open(found.info) as reader:
                 return reader.content_digest()
         except StorageError:
-            return ""  # the scan meets the same error and keeps it as a row
+            return ""  # the scan meets the same error, and says or keeps it
 
 
 def find_duplicates(

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from infra.disk import PART_PREFIX
-from infra.errors import AccessDenied, UsageError
+from infra.errors import AccessDenied, BadCredentials, UsageError
 from infra.storage import ObjectInfo, Storage, absolute, is_s3, join
 from manifests.fingerprint import short_id
 
@@ -174,6 +174,8 @@ def _beside(storage: Storage, uri: str) -> Iterator[ObjectInfo]:
     for base, kind in itertools.product({name, stem if dot else name}, SIDECARS):
         try:
             found = storage.find(f"{folder}/{base}.{kind}")
+        except BadCredentials:
+            raise
         except AccessDenied:  # what a store says of what is not there, where listing is forbidden
             found = None
         if found:

@@ -16,15 +16,7 @@ import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
-from infra.errors import (
-    AccessDenied,
-    BadCredentials,
-    Changed,
-    MediaError,
-    NotFound,
-    Reason,
-    StorageError,
-)
+from infra.errors import MediaError, Reason, StorageError, concerns_one_object
 from infra.faults import kill_point
 from infra.storage import Storage
 from manifests.schemas import Clip, Source, Still
@@ -93,9 +85,9 @@ def scan_source(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
             scanned = _examine(cast(BinaryIO, reader), task, spec)
             source = dataclasses.replace(scanned.source, content_digest=reader.content_digest())
             return dataclasses.replace(scanned, source=source, bytes_read=reader.bytes_read)
-    except BadCredentials:
-        raise
-    except (NotFound, Changed, AccessDenied) as error:
+    except StorageError as error:
+        if not concerns_one_object(error):
+            raise
         return rejected(task, spec, Reason.UNREADABLE, str(error))
 
 

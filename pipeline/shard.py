@@ -14,7 +14,14 @@ import numpy as np
 
 from encoders.frames import Latents
 from encoders.load import load_encoder
-from infra.errors import AccessDenied, BadCredentials, Changed, MediaError, NotFound, Reason
+from infra.errors import (
+    Changed,
+    MediaError,
+    NotFound,
+    Reason,
+    StorageError,
+    concerns_one_object,
+)
 from infra.faults import kill_point
 from infra.storage import Storage, join
 from manifests.fingerprint import canonical_json
@@ -28,7 +35,6 @@ from pipeline.tar import Extent, TarWriter, npy_parts
 _WHY: dict[type[Exception], Reason] = {
     NotFound: Reason.SOURCE_MISSING,
     Changed: Reason.SOURCE_CHANGED,
-    AccessDenied: Reason.UNREADABLE,
 }
 
 
@@ -144,10 +150,10 @@ class ShardWorker:
             parts, facts = self._latents(member, encoding)
         except MediaError as error:
             return job.drop(member, error.reason, error.detail)
-        except BadCredentials:
-            raise  # no other source would fare better
-        except (NotFound, Changed, AccessDenied) as error:
-            return job.drop(member, _WHY[type(error)], str(error))
+        except StorageError as error:
+            if not concerns_one_object(error):
+                raise
+            return job.drop(member, _WHY.get(type(error), Reason.UNREADABLE), str(error))
         key = member.clip.clip_id
         extent = tar.add(f"{key}.latent.npy", *parts)
         row = job.row(member, outcome="kept", **facts, **_placed(encoding, extent))
