@@ -4,6 +4,7 @@ TelecineError           print the message, no traceback, leave with `exit_code`
 ├── UsageError          the command, a spec or a dataset named is wrong: correct it        (2)
 ├── StorageError        the object store or disk said no: credentials, bucket, space       (3)
 │   ├── NotFound        there is no such object, bucket or folder
+│   │   └── NoBucket         there is no such bucket, so nothing in it
 │   ├── AccessDenied    the credentials in force may not do this
 │   │   └── BadCredentials   they are missing, wrong or expired: nothing else would go better
 │   ├── Changed         the object is no longer the version that was scanned
@@ -34,6 +35,10 @@ class StorageError(TelecineError):
 
 
 class NotFound(StorageError):
+    pass
+
+
+class NoBucket(NotFound):
     pass
 
 

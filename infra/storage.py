@@ -30,6 +30,7 @@ from infra.errors import (
     AccessDenied,
     BadCredentials,
     Changed,
+    NoBucket,
     NotFound,
     StorageError,
     Unreadable,
@@ -120,6 +121,8 @@ def absolute(uri: str) -> str:
     if is_s3(uri):
         _split(uri)
         return uri
+    if re.match(r"s3:/*", uri):
+        raise UsageError(f"{uri!r}: an object store is s3://bucket/prefix, with two slashes")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", uri):
         raise UsageError(
             f"{uri!r}: only local paths and s3://bucket/prefix can be used; "
@@ -355,7 +358,7 @@ def _refusal(uri: str, error: aws.ClientError) -> StorageError:
     code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     bucket, _ = _split(uri)
     if code == "NoSuchBucket":
-        return NotFound(f"{uri!r}: there is no bucket {bucket!r}; check its name and the endpoint")
+        return NoBucket(f"{uri!r}: there is no bucket {bucket!r}; check its name and the endpoint")
     if code in _MISSING:
         return NotFound(f"{uri!r}: there is no such object; check the key, letter by letter")
     if code in _CHANGED:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 from pydantic import ValidationError
 
-from infra.errors import NotFound, UsageError
-from infra.storage import Storage, join
+from infra.errors import NoBucket, NotFound, UsageError
+from infra.storage import Storage, is_s3, join
 from manifests.specs import DatasetSpec
 from manifests.tables import Tables
 
@@ -45,6 +46,8 @@ def resolve_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Da
     Writes nothing. Raises UsageError where a key that was given differs from the stored one; keys
     that were not given are the stored ones.
     """
+    if not is_s3(uri) and Path(uri).is_file():
+        raise UsageError(f"cannot make a dataset at {uri}: it is a file; name a folder")
     stored = _stored_spec(uri, storage)
     if stored is not None and given is not None and (differences := _differences(stored, given)):
         raise UsageError(
@@ -93,6 +96,8 @@ def _stored_spec(uri: str, storage: Storage) -> DatasetSpec | None:
     where = join(uri, SPEC_FILE)
     try:
         return parse_spec(storage.read_bytes(where).decode(), where)
+    except NoBucket:
+        raise
     except NotFound:
         return None
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -23,6 +24,13 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"telecine {importlib.metadata.version('telecine')}")
+        raise typer.Exit
+
+
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")
 ]
@@ -42,6 +50,16 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes at most (default: one per core)."),
 ]
+
+
+@app.callback()
+def telecine(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say which version this is.", callback=_version),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -100,7 +118,7 @@ def ingest(
         print_preview(find_news(roots, opened, options, progress), as_json, _out())
         return
     ingested = run_ingest(roots, opened, options, progress)
-    print_outcome(ingested, as_json, _out())
+    print_outcome(ingested, opened.uri, as_json, _out())
 
 
 @app.command()
@@ -120,7 +138,10 @@ def inspect(
     columns: Annotated[
         str | None, typer.Option(help="Columns to list, separated by commas; * for all.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Rows at most; 0 for all.")] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rows at most, 0 for all (default: 20; with --json all)."),
+    ] = None,
     endpoint_url: EndpointUrl = None,
     profile: Profile = None,
     as_json: AsJson = False,
@@ -139,7 +160,8 @@ def inspect(
             )
         report.inspect_summary(opened.tables, as_json, _out())
     else:
-        report.inspect_table(opened.tables, table, where, columns, limit, as_json, _out())
+        most = limit if limit is not None else 0 if as_json else 20
+        report.inspect_table(opened.tables, table, where, columns, most, as_json, _out())
 
 
 @app.command()
@@ -164,9 +186,8 @@ def demo(
     opened = create_dataset(str(folder.resolve() / "dataset"), Storage(), None)
     options = RunOptions(workers=workers)
     ingested = run_ingest([str(footage)], opened, options, Console(stderr=True))
-    print_outcome(ingested, False, out)
+    print_outcome(ingested, opened.uri, False, out)
     report.inspect_summary(opened.tables, False, out)
-    out.print(f"dataset: {opened.uri}", markup=False, highlight=False)
 
 
 def _read(path: Path) -> str:

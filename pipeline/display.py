@@ -115,7 +115,7 @@ def _with_all_columns(rows: pa.Table) -> list[dict[str, Any]]:
     return found
 
 
-_MEASURES = frozenset({"size", "hours", "latents"})
+_MEASURES = frozenset({"size", "footage", "latents"})
 
 
 def _print_table(names: Sequence[str], rows: Iterable[Iterable[Any]], console: Console) -> None:
@@ -150,16 +150,16 @@ def print_summary(found: Summary, console: Console) -> None:
 def _print_sources(found: Summary, console: Console) -> None:
     _heading(console, "sources")
     rows = [
-        (s.status, s.kind, s.sources, _size(s.size_bytes), _hours(s.hours), s.clips)
+        (s.status, s.kind, s.sources, _size(s.size_bytes), length(3600 * s.hours), s.clips)
         for s in found.sources
     ]
-    _print_table(("status", "kind", "sources", "size", "hours", "clips"), rows, console)
+    _print_table(("status", "kind", "sources", "size", "footage", "clips"), rows, console)
     if found.rejected:
         _heading(console, "rejected")
         _print_table(("reason", "sources"), found.rejected.items(), console)
     _heading(console, "clips")
-    clips = [(c.kind, c.clips, c.frames, _hours(c.hours)) for c in found.clips]
-    _print_table(("kind", "clips", "frames", "hours"), clips, console)
+    clips = [(c.kind, c.clips, c.frames, length(3600 * c.hours)) for c in found.clips]
+    _print_table(("kind", "clips", "frames", "footage"), clips, console)
     lost = sum(found.frames_dropped.values())
     _line(
         console,
@@ -179,10 +179,10 @@ def _print_build(build: BuildReport, console: Console) -> None:
             "run again to finish",
         )
     if build.buckets:
-        names = ("resolution", "aspect", "duration", "clips", "hours", "latents", "shards")
+        names = ("resolution", "aspect", "duration", "clips", "footage", "latents", "shards")
         rows: list[tuple[Any, ...]] = [
-            (b.resolution, b.aspect, b.duration, b.clips, _hours(b.hours), _size(b.latent_bytes),
-             b.shards)
+            (b.resolution, b.aspect, b.duration, b.clips, length(3600 * b.hours),
+             _size(b.latent_bytes), b.shards)
             for b in build.buckets
         ]  # fmt: skip
         _print_table(names, rows, console)
@@ -218,5 +218,10 @@ def _size(size_bytes: float) -> str:
     return f"{size_bytes:,.3g} PB"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.2f}"
+def length(seconds: float) -> str:
+    """As in 7.3 s, 4:12 min, 3.10 h."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    if seconds < 3599.5:
+        return f"{round(seconds) // 60}:{round(seconds) % 60:02d} min"
+    return f"{seconds / 3600:,.2f} h"

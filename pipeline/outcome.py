@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -65,7 +66,7 @@ class Outcome:
     build: BuildOutcome = field(default_factory=BuildOutcome)
 
 
-def print_outcome(outcome: Outcome, as_json: bool, console: Console) -> None:
+def print_outcome(outcome: Outcome, dataset: str, as_json: bool, console: Console) -> None:
     if as_json:
         console.print_json(json.dumps(dataclasses.asdict(outcome)))
         return
@@ -80,16 +81,17 @@ def print_outcome(outcome: Outcome, as_json: bool, console: Console) -> None:
     ]
     if build.uncaptioned:
         lines.append(f"         {_count(build.uncaptioned, 'clip')} without a caption left out")
+    inspect = f"telecine inspect {shlex.quote(dataset)}"
     if scan.rejected:
-        lines.append("         reasons: telecine inspect DATASET sources --where \"reason <> ''\"")
+        lines.append(f"rejected {inspect} sources --where \"status = 'rejected'\"")
+    if build.dropped:
+        lines.append(f"dropped  {inspect} samples --where \"outcome = 'dropped'\"")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_left_out(listing: Listing, console: Console) -> None:
     """Names under the roots that are not taken for footage, where a user might wonder."""
-    if not len(listing):
-        console.print("nothing found under the sources given", markup=False, highlight=False)
     for folder in listing.datasets:
         console.print(f"left out {folder!r}: a dataset", markup=False, highlight=False)
     for uri in listing.unnamable:

@@ -12,6 +12,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from pipeline.display import length
+
 LINE_SECONDS = 10.0
 
 
@@ -33,10 +35,11 @@ class Tally:
         elapsed = max(time.monotonic() - self.began, 1e-6)
         parts = [f"{self.done}/{self.total} {self.unit}"]
         if self.seconds:
-            parts.append(f"{self.seconds / 3600:.2f} h of footage")
+            parts.append(f"{length(self.seconds)} of footage")
         if self.frames:
             parts.append(f"{self.frames / elapsed:,.0f} frames/s")
-        if 0 < self.weight < self.total_weight:
+        # Early on, starting Ray and loading models would be taken for the pace of the work.
+        if self.total_weight / 20 < self.weight < self.total_weight:
             left = elapsed * (self.total_weight - self.weight) / self.weight
             parts.append(f"{_clock(left)} left")
         return " · ".join(parts)

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from encoders.load import load_captioner, load_encoder
 from encoders.video import VideoEncoder
+from infra.errors import UsageError
 from infra.ray import Cluster, Resources
 from manifests.dataset import Dataset, write_spec
 from pipeline.build import Generation, complete, plan_build, promote, write_index
@@ -49,6 +50,8 @@ def find(
     refuse_within(roots, dataset.uri)
     listing = discover(dataset.storage, roots, exclude=[dataset.uri])
     print_left_out(listing, console)
+    if not len(listing):
+        raise UsageError(f"nothing found under {', '.join(roots)}: check the names")
     return compare(
         listing,
         dataset.tables.dataset("sources"),

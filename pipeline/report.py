@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import duckdb
@@ -121,6 +122,9 @@ def inspect_table(
         if as_json:
             display.print_json_rows(rows.to_arrow_reader(10_000), console)
         else:
-            display.print_rows(rows.to_arrow_table(), console)
+            shown = rows.to_arrow_table()
+            display.print_rows(shown, console)
+            if limit and shown.num_rows == limit:
+                print(f"{limit} rows at most are shown; --limit 0 shows all", file=sys.stderr)
     except duckdb.Error as error:  # a condition may fail on a value: a cast, a division
         raise UsageError(f"cannot list {name}: {error}") from error

@@ -145,7 +145,7 @@ SELECT captioner, outcome, count(*) FROM captions GROUP BY ALL ORDER BY ALL
 
 _BUCKETS = """
 SELECT build_id, resolution, aspect, duration, count(*),
-    round(sum(if(fps_num > 0, encoded_frames * fps_den / fps_num, 0)) / 3600, 6),
+    round(sum(if(duration <> 'image', encoded_frames * fps_den / fps_num, 0)) / 3600, 6),
     sum(latent_bytes), count(DISTINCT shard_id)
 FROM live_samples WHERE outcome = 'kept' GROUP BY ALL
 """
