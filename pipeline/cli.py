@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -203,18 +205,22 @@ def _out() -> Console:
 
 def main() -> None:
     """Run the command. Exit codes: see infra/errors.py; 2 also for a wrong option, 130 for ^C."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _: FrameType | None) -> NoReturn:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         app()
-    except TelecineError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stopped()
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer's answer to ^C
+    except BaseException as error:
+        # A library may turn the interrupt into an error of its own.
+        if interrupts:
             _stopped()
-        raise
-    except Exception as error:
-        if not _is_of_disk(error):
+        if isinstance(error, TelecineError):
+            _fail(str(error), error.exit_code)
+        if not isinstance(error, Exception) or not _is_of_disk(error):
             raise
         _fail(f"{type(error).__name__}: {str(error).strip()}", StorageError.exit_code)
 
