@@ -19,7 +19,7 @@ from infra.faults import kill_point
 from infra.storage import join
 from manifests.dataset import Dataset
 from manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
-from manifests.queries import connect, last_plan, next_sequence
+from manifests.queries import connect, current_build, last_plan, next_sequence
 from manifests.schemas import Build
 from pipeline.jobs import shard_jobs
 from pipeline.plan import Plan, ShardPlan
@@ -187,8 +187,8 @@ def promote(dataset: Dataset, generation: Generation) -> None:
     """Make the build current, if it is not."""
     con = connect(dataset.tables)
     last = last_plan(con, generation.build_id)
-    current = con.sql("FROM current_build").fetchall()
-    if last is None or current == [(generation.build_id,)]:
+    current = current_build(con)
+    if last is None or (current is not None and current.build_id == generation.build_id):
         return
     event = dataclasses.replace(last, event="promoted", sequence=next_sequence(con))
     dataset.tables.append("builds", [event])
