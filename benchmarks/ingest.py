@@ -100,7 +100,7 @@ def memory(files: list[Path]) -> None:
         (clip,) = scanned.clips
         member = MemberJob(clip, scanned.source, ChosenCaption("none", "", "", ""), None)
         bucket = Bucket(1080, "16x9", "60s")
-        load_encoder(dataset.spec.vae.encoder)
+        load_encoder(dataset.spec.vae)
         worker = ShardWorker(folder, dataset.spec, storage, ahead=2)
         receipt = worker(ShardJob("b", "b", 0, "s", bucket, (member,)))
         print(

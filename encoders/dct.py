@@ -70,6 +70,9 @@ class DctEncoder:
     latents_std: tuple[float, ...] = STD
     groups_per_block: int = 1  # how many frames arrive at a time; changes no byte
 
+    normalised = True
+    posterior = "mean"  # there is no other
+    seconds_per_pixel = 1e-6
     temporal_stride = GROUP
     spatial_stride = SIDE
     channels = CHANNELS
@@ -110,7 +113,7 @@ class DctEncoder:
         sizes = [min(step, frames - done) for done in range(1, frames, step)]
         return iter([1, *sizes])
 
-    def encode(self, blocks: Iterable[FrameBlock], frames: int) -> Latents:
+    def encode(self, blocks: Iterable[FrameBlock], frames: int, seed: int = 0) -> Latents:
         checked = _checked(blocks, self.block_sizes(frames))
         first = next(checked)
         latents = np.empty(self.latent_shape(frames, *first.shape[1:]), np.float16)

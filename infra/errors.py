@@ -10,7 +10,8 @@ TelecineError           print the message, no traceback, leave with `exit_code`
 │   ├── Changed         the object is no longer the version that was scanned
 │   └── Unreadable      the store will not or cannot give this object, others it may
 ├── CommitError         a table commit failed; nothing of it is visible: run again         (4)
-└── ClusterError        Ray could not start, join or keep going                            (5)
+├── ClusterError        Ray could not start, join or keep going                            (5)
+└── CheckFailed         what was made is not good: a build's gate, a damaged shard         (6)
 
 MediaError              one source or clip is bad: becomes a row, never ends the run
 """
@@ -70,6 +71,10 @@ class CommitError(TelecineError):
 
 class ClusterError(TelecineError):
     exit_code = 5
+
+
+class CheckFailed(TelecineError):
+    exit_code = 6
 
 
 class Reason(StrEnum):

@@ -34,8 +34,16 @@ CREATE VIEW current_clips AS
 SELECT clips.* FROM clips
 SEMI JOIN (FROM current_sources WHERE status = 'scanned') USING (source_id, scan_fingerprint);
 
+-- A build that was deleted may be made again: what was planned before is gone.
+CREATE VIEW deletions AS
+SELECT build_id, max(sequence) AS deleted FROM builds WHERE event = 'deleted' GROUP BY build_id;
+
+CREATE VIEW known_events AS
+SELECT builds.* FROM builds LEFT JOIN deletions USING (build_id)
+WHERE deleted IS NULL OR sequence > deleted;
+
 CREATE VIEW completed_plans AS
-SELECT * FROM builds WHERE event = 'completed';
+SELECT * FROM known_events WHERE event = 'completed';
 
 CREATE VIEW replaced_shards AS
 SELECT DISTINCT build_id, unnest(replaces) AS shard_id FROM completed_plans;
@@ -60,7 +68,8 @@ SELECT dropped.* FROM dropped_samples AS dropped
 SEMI JOIN last_plans USING (build_id, clip_id, plan);
 
 CREATE VIEW current_build AS
-SELECT build_id FROM builds WHERE event = 'promoted' ORDER BY sequence DESC LIMIT 1;
+SELECT build_id FROM builds WHERE event IN ('promoted', 'rolled_back')
+ORDER BY sequence DESC LIMIT 1;
 
 CREATE VIEW current_samples AS
 SELECT * FROM live_samples WHERE build_id = (FROM current_build);
@@ -138,7 +147,10 @@ def last_plan(con: duckdb.DuckDBPyConnection, build_id: str) -> Build | None:
 
 def current_build(con: duckdb.DuckDBPyConnection) -> Build | None:
     """The event that made the current build current."""
-    found = con.sql("SELECT * FROM builds WHERE event = 'promoted' ORDER BY sequence DESC LIMIT 1")
+    found = con.sql(
+        "SELECT * FROM builds WHERE event IN ('promoted', 'rolled_back') "
+        "ORDER BY sequence DESC LIMIT 1"
+    )
     return next(iter(from_arrow(found.to_arrow_table(), Build)), None)
 
 

@@ -77,11 +77,20 @@ class CaptionSpec(Spec):
 
 
 class VaeSpec(Spec):
-    """The video encoder. `fps` asks for one frame rate; by default a clip keeps its own."""
+    """The video encoder. `fps` asks for one frame rate; by default a clip keeps its own.
 
-    encoder: str = "dct"
+    Those from `dtype` on are for learned encoders.
+    """
+
+    encoder: str = "dct"  # or diffusers:FOLDER, diffusers:HUB_ID[@revision]
     patch: Positive = 2  # trainer's spatial patch; the crop grid is spatial stride × patch
     fps: str | None = None  # e.g. "24" or "30000/1001"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # computed in; stored: float16
+    posterior: Literal["mean", "moments", "sample"] = "mean"  # a sample is seeded by the clip_id
+    normalise: bool = True  # with the model's own constants, as its diffusion transformer reads it
+    window: Positive | None = None  # frames encoded at once, where a model cannot stream exactly
+    tile: Positive | None = None  # px: encode in overlapping squares, where memory asks for it
+    tile_overlap: Positive = 256  # px
 
     @field_validator("fps")
     @classmethod
@@ -125,17 +134,28 @@ class BucketSpec(Spec):
         return value
 
 
+class SelectSpec(Spec):
+    """Which clips a build takes: an SQL condition over the columns of `clips`."""
+
+    where: str | None = None
+
+
 class ShardSpec(Spec):
     target_bytes: Annotated[int, Field(ge=1_000_000)] = 512_000_000
 
 
 class DatasetSpec(Spec):
-    """`telecine.toml`: one table per step, defaults in code, unknown keys refused."""
+    """`telecine.toml`: what a dataset is to be; one table per step, unknown keys refused.
+
+    Scan and pixels are fixed when a dataset is made. The rest is the spec of the build that is
+    current, or about to be: promotion writes it.
+    """
 
     scan: ScanSpec = ScanSpec()
     pixels: PixelSpec = PixelSpec()
     caption: CaptionSpec = CaptionSpec()
     vae: VaeSpec = VaeSpec()
+    select: SelectSpec = SelectSpec()
     buckets: BucketSpec = BucketSpec()
     shards: ShardSpec = ShardSpec()
 

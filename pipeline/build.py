@@ -36,16 +36,24 @@ class Generation:
     build_id: str
     name: str  # folder under shards/
     encoder: VideoEncoder
-    spec: str  # canonical JSON
+    spec: str  # canonical JSON of a DatasetSpec, but for its scan
+    latents_fingerprint: str  # of all that latents depend on
 
     @classmethod
     def of(cls, dataset: Dataset, encoder: VideoEncoder) -> Generation:
-        wanted = ("pixels", "caption", "vae", "buckets", "shards")
-        spec: dict[str, JsonValue] = {k: dataset.spec.canonical()[k] for k in wanted}
-        spec["encoder"] = encoder.identity()
-        build_id = short_id("build", spec)
-        prefix = dataset.spec.vae.encoder.partition(":")[0]
-        return cls(build_id, f"{prefix}-{build_id[:8]}", encoder, canonical_json(spec))
+        """The build that the dataset's spec asks for."""
+        spec = dataset.spec.canonical()
+        del spec["scan"]
+        # Not where the weights lie, but what they are.
+        vae: dict[str, JsonValue] = {
+            "encoder": encoder.identity(),
+            "patch": dataset.spec.vae.patch,
+            "fps": dataset.spec.vae.fps,
+        }
+        build_id = short_id("build", {**spec, "vae": vae})
+        name = f"{encoder.identity()['name']}-{build_id[:8]}"
+        latents = fingerprint({"vae": vae, "pixels": spec["pixels"]})
+        return cls(build_id, name, encoder, canonical_json(spec), latents)
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,7 @@ def _event(
         num_shards=len(plan.shards),
         num_samples=plan.num_samples,
         retry=retry,
+        follows="",
         replaces=plan.replaces,
         sources_version=versions["sources"],
         clips_version=versions["clips"],
@@ -140,6 +149,7 @@ def _event(
         vae=canonical_json(generation.encoder.identity()),
         vae_fingerprint=generation.encoder.fingerprint,
         pixel_fingerprint=dataset.spec.pixels.fingerprint,
+        latents_fingerprint=generation.latents_fingerprint,
         spec=generation.spec,
     )
 

@@ -66,7 +66,7 @@ def ingest(
 ) -> Outcome:
     """The main job: what is new under the roots becomes samples of the dataset's build."""
     load_captioner(dataset.spec.caption.captioner)  # a wrong name is said before hours of scanning
-    encoder = load_encoder(dataset.spec.vae.encoder)
+    encoder = load_encoder(dataset.spec.vae)
     found = find(roots, dataset, options, console)
     write_spec(dataset)
     with Cluster(options.ray_address, options.workers) as cluster:

@@ -105,7 +105,7 @@ class ShardWorker:
         self._spec = spec
         self._storage = storage
         self._ahead = ahead
-        self._encoder = load_encoder(spec.vae.encoder)
+        self._encoder = load_encoder(spec.vae)
         self._frames_encoded = self._bytes_read = self._bytes_of_footage = 0
 
     def __call__(self, job: ShardJob) -> Receipt:
@@ -196,7 +196,7 @@ class ShardWorker:
         data = self._storage.read_range(uri, sample.latent_offset, sample.latent_bytes)
         self._bytes_read += len(data)
         facts = {
-            "copied_from": sample.shard_id,
+            "copied_from": sample.shard_path,
             "latent_mean": sample.latent_mean,
             "latent_std": sample.latent_std,
             "latent_absmax": sample.latent_absmax,

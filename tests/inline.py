@@ -35,7 +35,7 @@ def ingest(source: str, folder: str, **options: Any) -> Outcome:
     with Inline() as cluster:
         scanned = scan(find([source], dataset, chosen, console), dataset, cluster, chosen, console)
         caption(dataset, cluster, chosen, console)
-        encoder = load_encoder(dataset.spec.vae.encoder)
+        encoder = load_encoder(dataset.spec.vae)
         return Outcome(scanned, build(dataset, encoder, cluster, chosen, console))
 
 

@@ -71,6 +71,6 @@ def make_build(**changes: Any) -> Build:
         "plan_digest": "d", "num_shards": 1, "num_samples": 1, "retry": False,
         "sources_version": 0, "clips_version": 0, "captions_version": 0, "samples_version": -1,
         "builds_version": -1, "vae": '{"name":"dct"}', "vae_fingerprint": "v",
-        "pixel_fingerprint": "p", "spec": "{}",
+        "pixel_fingerprint": "p", "latents_fingerprint": "l", "follows": "", "spec": "{}",
     }  # fmt: skip
     return Build(**{**facts, **changes})

@@ -36,7 +36,7 @@ ONLY_IN = {
 MAY_IMPORT = {
     "infra": (),
     "manifests": ("infra",),
-    "encoders": ("manifests.fingerprint", "infra.errors"),
+    "encoders": ("manifests.fingerprint", "manifests.specs", "infra.errors"),
     "pipeline": ("infra", "manifests", "encoders"),
 }
 

@@ -14,6 +14,7 @@ from encoders.frames import ColorMap, FrameBlock, Latents, Pixels
 from encoders.load import load_encoder
 from encoders.video import VideoEncoder
 from infra.errors import UsageError
+from manifests.specs import VaeSpec
 
 # Handheld, panning, static, time lapse; 8-bit 4:2:0; with the matrix each is tagged with.
 REAL = {
@@ -28,7 +29,7 @@ REAL = {
 
 @pytest.fixture(params=["dct"])
 def encoder(request: pytest.FixtureRequest) -> VideoEncoder:
-    return load_encoder(request.param)
+    return load_encoder(VaeSpec(encoder=request.param))
 
 
 def encode(encoder: VideoEncoder, clip: FrameBlock) -> Latents:
@@ -211,4 +212,4 @@ def test_the_fingerprint_is_the_encoders_own(encoder: VideoEncoder) -> None:
 
 def test_an_unknown_encoder_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(UsageError, match=r"'wan'.*dct"):
-        load_encoder("wan")
+        load_encoder(VaeSpec(encoder="wan"))
