@@ -6,8 +6,9 @@ A dataset's `telecine.toml` is one `DatasetSpec`. Options that only change speed
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -158,6 +159,21 @@ class DatasetSpec(Spec):
     select: SelectSpec = SelectSpec()
     buckets: BucketSpec = BucketSpec()
     shards: ShardSpec = ShardSpec()
+
+    def overlaid(self, given: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
+        """This spec with the given keys of the given tables in place of its own.
+
+        Another encoder has options of its own: those not given are the defaults, not the old ones.
+        Raises pydantic's ValidationError where a value is not allowed.
+        """
+        tables = self.model_dump()
+        encoder = given.get("vae", {}).get("encoder", self.vae.encoder)
+        if encoder != self.vae.encoder:
+            kept = VaeSpec(encoder=encoder, patch=self.vae.patch, fps=self.vae.fps)
+            tables["vae"] = kept.model_dump()
+        for name, table in given.items():
+            tables[name] = tables[name] | dict(table)
+        return DatasetSpec.model_validate(tables)
 
     @property
     def scan_fingerprint(self) -> str:
