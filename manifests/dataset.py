@@ -85,6 +85,39 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
         raise UsageError(f"{where}:\n" + "\n".join(map(_explain, error.errors()))) from error
 
 
+def asked_spec(
+    stored: DatasetSpec,
+    config: DatasetSpec | None = None,
+    *,
+    vae: str | None = None,
+    where: str | None = None,
+    target_bytes: int | None = None,
+) -> DatasetSpec:
+    """What a rebuild is to make: the stored spec with the keys of a file, then those of the line.
+
+    An empty `where` takes every clip. Raises UsageError where scan or pixels would change: clips
+    and stills are made with them, so only a new dataset can have others.
+    """
+    given = {} if config is None else config.model_dump(exclude_unset=True)
+    for name in ("scan", "pixels"):
+        differences = _differences(stored, DatasetSpec.model_validate({name: given.pop(name, {})}))
+        if differences:
+            raise UsageError(
+                "a rebuild cannot change how footage was scanned:\n"
+                + "\n".join(differences)
+                + "\nIngest into a new dataset instead."
+            )
+    line = {
+        "vae": {} if vae is None else {"encoder": vae},
+        "select": {} if where is None else {"where": where or None},
+        "shards": {} if target_bytes is None else {"target_bytes": target_bytes},
+    }
+    try:
+        return stored.overlaid(given).overlaid(line)
+    except ValidationError as error:
+        raise UsageError("\n".join(map(_explain, error.errors()))) from error
+
+
 def _explain(error: Any) -> str:
     key = ".".join(map(str, error["loc"])) or "(file)"
     if error["type"] == "extra_forbidden":

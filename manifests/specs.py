@@ -161,7 +161,7 @@ class DatasetSpec(Spec):
     shards: ShardSpec = ShardSpec()
 
     def overlaid(self, given: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
-        """This spec with the given keys of the given tables in place of its own.
+        """The spec with the given keys of the given tables in place of its own.
 
         Another encoder has options of its own: those not given are the defaults, not the old ones.
         Raises pydantic's ValidationError where a value is not allowed.
