@@ -98,7 +98,7 @@ def asked_spec(
     An empty `where` takes every clip. Raises UsageError where scan or pixels would change: clips
     and stills are made with them, so only a new dataset can have others.
     """
-    given = {} if config is None else config.model_dump(exclude_unset=True)
+    given: dict[str, dict[str, Any]] = config.model_dump(exclude_unset=True) if config else {}
     for name in ("scan", "pixels"):
         differences = _differences(stored, DatasetSpec.model_validate({name: given.pop(name, {})}))
         if differences:
@@ -107,7 +107,7 @@ def asked_spec(
                 + "\n".join(differences)
                 + "\nIngest into a new dataset instead."
             )
-    line = {
+    line: dict[str, dict[str, Any]] = {
         "vae": {} if vae is None else {"encoder": vae},
         "select": {} if where is None else {"where": where or None},
         "shards": {} if target_bytes is None else {"target_bytes": target_bytes},
