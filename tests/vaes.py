@@ -6,6 +6,7 @@ Weights are seeded, and the latents' constants are none of them trivial.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def mochi() -> Any:
     )  # fmt: skip
 
 
-TINY: dict[str, Callable[[], Any]] = {
+_MODELS: dict[str, Callable[[], Any]] = {
     make.__name__: make
     for make in (
         wan21, wan22, qwen, hunyuan, hunyuan15, ltx090, ltx095, ltx2, cogvideox, cosmos, mochi,
@@ -136,9 +137,17 @@ TINY: dict[str, Callable[[], Any]] = {
 
 def tiny(name: str) -> Any:
     """The model of that name, always with the same weights; leaves torch's own seed alone."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(SEED)
-        return TINY[name]().eval().requires_grad_(False)
+        vae = _MODELS[name]().eval().requires_grad_(False)
+        for module in vae.encoder.modules():
+            # As torch starts them, the biases drown the picture on its way through the layers.
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
+                module.weight.mul_(2)
+        return vae
+
+
+TINY: dict[str, Callable[[], Any]] = {name: partial(tiny, name) for name in _MODELS}
 
 
 def save(name: str, folder: Path) -> Path:
