@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,10 @@ def resolve_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Da
     stored = _stored_spec(uri, storage)
     if stored is not None and given is not None and (differences := _differences(stored, given)):
         raise UsageError(
-            f"the spec given contradicts the one that {uri} was made with:\n"
+            f"the spec given contradicts the one in force for {uri}:\n"
             + "\n".join(differences)
-            + f"\nLeave these keys as {join(uri, SPEC_FILE)} has them, "
-            "or ingest into a new dataset."
+            + f"\nLeave these keys as {join(uri, SPEC_FILE)} has them, or ingest into a new "
+            "dataset; all but scan and pixels can be changed by telecine rebuild."
         )
     spec = stored or given or DatasetSpec()
     return Dataset(uri, storage, spec, Tables(uri, lambda: storage.delta_options(uri)))
@@ -62,10 +63,33 @@ def resolve_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Da
 
 def write_spec(dataset: Dataset) -> None:
     """From here on the dataset is there. Leaves a spec that is stored as it is."""
-    where = dataset.path(SPEC_FILE)
-    if not dataset.storage.exists(where):
-        text = tomli_w.dumps(_without_none(dataset.spec.model_dump(mode="json")))
-        dataset.storage.write_bytes(where, text.encode())
+    if not dataset.storage.exists(dataset.path(SPEC_FILE)):
+        _write(dataset, dataset.spec)
+
+
+def replace_spec(dataset: Dataset, spec: DatasetSpec) -> Dataset:
+    """The dataset with another spec in force; writes only what is not there already.
+
+    Atomic: a reader sees the old spec or the new one, whole. Raises UsageError where scan or
+    pixels would change, which clips and stills were made with.
+    """
+    stored = _stored_spec(dataset.uri, dataset.storage) or dataset.spec
+    fixed = {"scan": spec.scan.canonical(), "pixels": spec.pixels.canonical()}
+    if differences := _differences(stored, DatasetSpec.model_validate(fixed)):
+        raise UsageError(
+            f"{dataset.uri} was scanned with another spec:\n"
+            + "\n".join(differences)
+            + f"\nLeave these keys as {dataset.path(SPEC_FILE)} has them, "
+            "or ingest into a new dataset."
+        )
+    if stored != spec:
+        _write(dataset, spec)
+    return dataclasses.replace(dataset, spec=spec)
+
+
+def _write(dataset: Dataset, spec: DatasetSpec) -> None:
+    text = tomli_w.dumps(_without_none(spec.model_dump(mode="json")))
+    dataset.storage.write_bytes(dataset.path(SPEC_FILE), text.encode())
 
 
 def create_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Dataset:

@@ -9,7 +9,7 @@ import pytest
 
 from infra.errors import UsageError
 from infra.storage import Storage
-from manifests.dataset import create_dataset, open_dataset, parse_spec
+from manifests.dataset import create_dataset, open_dataset, parse_spec, replace_spec
 from manifests.specs import DatasetSpec
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "specs.md"
@@ -67,3 +67,22 @@ def test_the_fingerprint_of_the_default_spec() -> None:
     assert DatasetSpec().scan_fingerprint == (
         "b35f2502dfc2f286aa4d0fc766bdefe60fe84d6a2077f356f55ca9509d52993b"
     )
+
+
+def test_another_spec_in_force_is_written_once(tmp_path: Path) -> None:
+    dataset = create_dataset(str(tmp_path), Storage(), None)
+    file = tmp_path / "telecine.toml"
+    other = dataset.spec.overlaid({"vae": {"fps": "24"}})
+    assert replace_spec(dataset, other).spec == other
+    assert open_dataset(str(tmp_path), Storage()).spec == other
+    file.write_text("# mine\n" + file.read_text())
+    replace_spec(dataset, other)
+    assert file.read_text().startswith("# mine")
+
+
+def test_a_dataset_keeps_its_scan_and_pixels(tmp_path: Path) -> None:
+    dataset = create_dataset(str(tmp_path), Storage(), parse_spec("[scan]\nmin_seconds = 2", "x"))
+    for other in (DatasetSpec(), dataset.spec.overlaid({"pixels": {"hdr": "reject"}})):
+        with pytest.raises(UsageError, match=r"scan\.min_seconds|pixels\.hdr"):
+            replace_spec(dataset, other)
+    assert open_dataset(str(tmp_path), Storage()).spec == dataset.spec
