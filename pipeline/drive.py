@@ -173,7 +173,8 @@ def write_shards(
     # A decode thread helps where the encoder computes elsewhere, or has a core to spare.
     ahead = 2 if resources.gpus or resources.cpus > 1 else 0
     drop_without_bucket(dataset, work)
-    outcome = BuildOutcome(dropped=len(work.wishes.dropped), uncaptioned=work.wishes.uncaptioned)
+    outcome = BuildOutcome(uncaptioned=work.wishes.uncaptioned)
+    outcome.add(work.wishes.dropped)
     make_worker = partial(ShardWorker, dataset.uri, dataset.spec, dataset.storage, ahead)
 
     def run(todo: Iterable[ShardJob], attempts: int = 2) -> Iterator[ShardEnd]:

@@ -6,12 +6,17 @@ import dataclasses
 import json
 import shlex
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from manifests.schemas import Sample, Source
 from pipeline.compare import TO_SCAN, Discovery, State
 from pipeline.discover import Listing
+
+if TYPE_CHECKING:
+    from pipeline.caption import CaptionOutcome
+    from pipeline.gates import Failure
 
 
 @dataclass
@@ -45,10 +50,20 @@ class BuildOutcome:
     bytes_of_footage: int = 0  # of the spans encoded, each its share of its source's bytes
     bytes_written: int = 0
     uncaptioned: int = 0  # clips that wait for a caption, so for a shard
+    dropped_by_reason: dict[str, int] = field(default_factory=dict)
+
+    # Of the build when the run ends, whatever the run itself did
+    build: str = field(default="", compare=False)  # its name
+    current: bool = field(default=False, compare=False)
+    failures: tuple[Failure, ...] = field(default=(), compare=False)
 
     def __iadd__(self, other: BuildOutcome) -> BuildOutcome:
         for part in dataclasses.fields(self):
-            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+            value = getattr(self, part.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(self, part.name, value + getattr(other, part.name))
+        for reason, count in other.dropped_by_reason.items():
+            self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count
         self.uncaptioned = other.uncaptioned  # as the last plan saw it
         return self
 
@@ -56,7 +71,11 @@ class BuildOutcome:
         kept = [s for s in samples if s.outcome == "kept"]
         self.shards += bool(kept)
         self.samples += len(kept)
-        self.dropped += len(samples) - len(kept)
+        for sample in samples:
+            if sample.outcome == "dropped":
+                self.dropped += 1
+                reasons = self.dropped_by_reason
+                reasons[sample.reason] = reasons.get(sample.reason, 0) + 1
         self.samples_copied += sum(bool(s.copied_from) for s in kept)
 
 
@@ -67,25 +86,69 @@ class Outcome:
 
 
 def print_outcome(outcome: Outcome, dataset: str, as_json: bool, console: Console) -> None:
+    """For ingest."""
     if as_json:
         console.print_json(json.dumps(dataclasses.asdict(outcome)))
         return
-    scan, build = outcome.scan, outcome.build
+    scan = outcome.scan
     lines = [
         f"scanned  {_count(scan.scanned, 'source')} → {_count(scan.clips, 'clip')}, "
         f"{scan.rejected} rejected, {_count(scan.duplicates, 'duplicate')}"
         + _ratio(scan.bytes_read, scan.bytes_of_footage),
-        f"built    {_count(build.samples, 'sample')} in {_count(build.shards, 'shard')} "
-        f"({build.frames_encoded} frames encoded, {_count(build.samples_copied, 'sample')} "
-        f"copied), {build.dropped} dropped" + _ratio(build.bytes_read, build.bytes_of_footage),
+        *_built(outcome.build, dataset),
+    ]
+    if scan.rejected:
+        inspect = f"telecine inspect {shlex.quote(dataset)}"
+        lines.append(f"rejected {inspect} sources --where \"status = 'rejected'\"")
+    _print(lines, console)
+
+
+def print_built(built: BuildOutcome, dataset: str, as_json: bool, console: Console) -> None:
+    """For rebuild."""
+    if as_json:
+        console.print_json(json.dumps(dataclasses.asdict(built)))
+    else:
+        _print(_built(built, dataset), console)
+
+
+def _built(build: BuildOutcome, dataset: str) -> list[str]:
+    lines = [
+        f"built    {build.build}: {_count(build.samples, 'sample')} in "
+        f"{_count(build.shards, 'shard')} ({build.frames_encoded} frames encoded, "
+        f"{_count(build.samples_copied, 'sample')} copied), {build.dropped} dropped"
+        + _ratio(build.bytes_read, build.bytes_of_footage)
     ]
     if build.uncaptioned:
         lines.append(f"         {_count(build.uncaptioned, 'clip')} without a caption left out")
-    inspect = f"telecine inspect {shlex.quote(dataset)}"
-    if scan.rejected:
-        lines.append(f"rejected {inspect} sources --where \"status = 'rejected'\"")
     if build.dropped:
-        lines.append(f"dropped  {inspect} samples --where \"outcome = 'dropped'\"")
+        reasons = ", ".join(f"{n} {reason}" for reason, n in build.dropped_by_reason.items())
+        inspect = f"telecine inspect {shlex.quote(dataset)}"
+        lines.append(f"dropped  {reasons}: {inspect} samples --where \"outcome = 'dropped'\"")
+    lines += [f"gate     {failure.text}" for failure in build.failures]
+    if not build.current:
+        lines.append(
+            f"current  not {build.build}; make it so with: "
+            f"telecine promote {shlex.quote(dataset)} {build.build}"
+            + (" --force" if build.failures else "")
+        )
+    return lines
+
+
+def print_captioned(
+    captioned: CaptionOutcome, dataset: str, as_json: bool, console: Console
+) -> None:
+    """For caption."""
+    if as_json:
+        console.print_json(json.dumps(dataclasses.asdict(captioned)))
+        return
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in captioned.outcomes.items()) or "no clip"
+    lines = [f"captioned {counts}; {captioned.captioner} is the captioner in force"]
+    if captioned.outcomes:
+        lines.append(f"next      telecine rebuild {shlex.quote(dataset)}")
+    _print(lines, console)
+
+
+def _print(lines: list[str], console: Console) -> None:
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
