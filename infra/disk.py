@@ -135,6 +135,36 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     _sync_folder(path.parent)
 
 
+def delete(uri: str, within: str) -> None:
+    """Remove a file, and the folders that this empties up to `within`, which stays."""
+    path, top = Path(uri), Path(within)
+    with explained(uri):
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if top not in folder.parents or not _emptied(folder):
+                return
+
+
+def _emptied(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:  # by a run that was killed here
+        return True
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def unfinished(uri: str, before: float) -> Iterator[ObjectInfo]:
+    """Files in a folder that a process which was killed left half written before that time."""
+    for found in list_objects(uri):
+        written_ns = int(found.version.rpartition("-")[2])
+        if Path(found.uri).name.startswith(PART_PREFIX) and written_ns < before * 1e9:
+            yield found
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -13,8 +13,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -56,6 +57,10 @@ _CONFIG = Config(
 _TRANSFER = TransferConfig(
     multipart_threshold=64 * 2**20, multipart_chunksize=16 * 2**20, max_concurrency=4
 )
+
+_BATCH = 1000  # keys of one request to delete
+# What stores answer that cannot delete many at once, or only with a checksum of their own choice.
+_ONE_BY_ONE = {"NotImplemented", "MethodNotAllowed", "InvalidRequest", "MissingContentMD5", "501"}
 
 _MISSING = {"404", "NotFound", "NoSuchKey", "NoSuchBucket"}
 _CHANGED = {"412", "PreconditionFailed"}
@@ -231,6 +236,54 @@ class Storage:
                 with disk.explained(uri), disk.replacing(Path(uri)) as target:
                     shutil.copyfileobj(source, target, 2**20)
 
+    def delete(self, uris: Iterable[str], within: str) -> None:
+        """Remove these objects, all in the folder `within`; one that is gone already is no error.
+
+        On disk the folders that this empties go too.
+        """
+        if not is_s3(within):
+            for uri in uris:
+                disk.delete(uri, within)
+            return
+        for bucket, names in groupby(map(_split, uris), key=lambda name: name[0]):
+            keys = (key for _, key in names)
+            while batch := tuple(islice(keys, _BATCH)):
+                self._delete_s3(bucket, batch)
+
+    def unfinished(self, uri: str, before: float) -> Iterator[ObjectInfo]:
+        """Uploads into a folder that began before that time (Unix) and were never ended.
+
+        On disk their part files; on S3 parts that no listing shows: `version` is the upload's id
+        and the size that of the parts. To be ended with `abort`.
+        """
+        if not is_s3(uri):
+            yield from disk.unfinished(uri, before)
+            return
+        bucket, key = _split(join(uri, ""))
+        with self._explained(uri):
+            client = self._s3()
+            pages = client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=bucket, Prefix=key):
+                for found in page.get("Uploads", ()):
+                    if found["Initiated"].timestamp() < before:
+                        name, upload = found["Key"], found["UploadId"]
+                        parts = client.get_paginator("list_parts")
+                        size = sum(
+                            part["Size"]
+                            for each in parts.paginate(Bucket=bucket, Key=name, UploadId=upload)
+                            for part in each.get("Parts", ())
+                        )
+                        yield ObjectInfo(f"s3://{bucket}/{name}", size, upload)
+
+    def abort(self, upload: ObjectInfo) -> None:
+        """End an upload that `unfinished` found; one that is gone already is no error."""
+        if not is_s3(upload.uri):
+            disk.delete(upload.uri, os.path.dirname(upload.uri))  # noqa: PTH120  (a URI)
+            return
+        bucket, key = _split(upload.uri)
+        with self._explained(upload.uri), contextlib.suppress(self._s3().exceptions.NoSuchUpload):
+            self._s3().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload.version)
+
     def delta_options(self, uri: str) -> dict[str, str]:
         """Storage options for `deltalake`, from the same chain as everything else; {} on disk.
 
@@ -295,6 +348,26 @@ class Storage:
                     yield ObjectInfo(name, item["Size"], item["ETag"].strip('"'))
         if empty and key:
             raise self._not_found(uri)
+
+    def _delete_s3(self, bucket: str, keys: tuple[str, ...]) -> None:
+        """At most 1000 keys."""
+        failed: Any = ()
+        with self._explained(f"s3://{bucket}/{keys[0]}"):
+            client = self._s3()
+            try:
+                answer = client.delete_objects(
+                    Bucket=bucket, Delete={"Objects": [{"Key": k} for k in keys], "Quiet": True}
+                )
+                failed = answer.get("Errors", ())
+            except aws.ClientError as error:
+                if _code(error) not in _ONE_BY_ONE:
+                    raise
+                for key in keys:
+                    client.delete_object(Bucket=bucket, Key=key)
+        for each in failed:
+            refused = aws.ClientError({"Error": each}, "DeleteObjects")
+            if _code(refused) not in _MISSING:
+                raise _refusal(f"s3://{bucket}/{each['Key']}", refused)
 
     def _get(self, uri: str, request: dict[str, Any]) -> bytes:
         bucket, key = _split(uri)
@@ -365,7 +438,7 @@ def _refusal(uri: str, error: aws.ClientError) -> StorageError:
         return Changed(f"{uri!r} was replaced since it was listed; run ingest again")
     if code in _BAD_CREDENTIALS or status == 401:
         return BadCredentials(f"{uri!r}: {code}: {_BAD_CREDENTIALS.get(code, _NO_CREDENTIALS)}")
-    if status == 403:
+    if status == 403 or code == "AccessDenied":
         return AccessDenied(f"{uri!r}: {code}: {_NO_RIGHT}")
     words = error.response.get("Error", {}).get("Message", "")
     # Encrypted with a key that is not ours to use: so is this object, not the store.

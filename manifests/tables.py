@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
@@ -36,6 +36,8 @@ NO_TABLE = -1  # the version of a table that does not exist
 
 COMPACT_EVERY = 256  # commits
 COMPACT_BYTES = 32 * 2**20  # larger files are left as they are
+
+RETENTION_HOURS = 7 * 24  # of files that the version in view no longer names
 
 _WRITER = WriterProperties(compression="ZSTD")
 _MARK = "telecine"  # the log's name for the random number by which a writer knows its commit
@@ -119,6 +121,32 @@ class Tables:
             return []
         paths = pa.table(table.get_add_actions()).column("path").to_pylist()
         return [f"{self.uri}/tables/{name}/{path}" for path in paths]
+
+    def unreferenced(
+        self, name: str, keep: Iterable[int] = (), older_than_hours: int = RETENTION_HOURS
+    ) -> list[str]:
+        """Files of a table that neither the version in view nor those to keep name.
+
+        Relative to the dataset; some may be gone already. Without them no other version can be
+        read. A younger file may be that of a commit under way, or be open in a reader.
+        """
+        table = self._table(name)
+        if table is None:
+            return []
+        versions = sorted({v for v in keep if v >= 0} | {table.version()})
+        try:
+            paths = table.vacuum(
+                older_than_hours,
+                dry_run=True,
+                enforce_retention_duration=False,
+                full=True,
+                keep_versions=versions,
+            )
+        except (DeltaError, OSError) as error:
+            raise StorageError(
+                f"cannot list old files of table {name} of {self.uri}: {one_line(error)}"
+            ) from error
+        return sorted(f"tables/{name}/{path}" for path in paths)
 
     @property
     def on_disk(self) -> bool:

@@ -390,6 +390,29 @@ def test_many_commits_leave_a_short_log_and_few_files(tables: Tables) -> None:
     assert {r.position for r in reader.rows(Still, version=9)} == set(range(9))
 
 
+def test_files_that_no_version_to_keep_names(
+    place: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compaction leaves the files it merged, for readers of the versions before."""
+    monkeypatch.setattr("manifests.tables.COMPACT_EVERY", 4)
+    tables, storage = Tables(*place), Storage()
+    for number in range(5):
+        tables.append("stills", [make_still(position=number)])
+    assert tables.version("stills") == 6  # compacted by the fifth commit
+    assert tables.unreferenced("stills") == []  # younger than a week
+    assert tables.unreferenced("clips", older_than_hours=0) == []  # no such table
+    assert len(tables.unreferenced("stills", [NO_TABLE, 3], older_than_hours=0)) == 1
+    old = tables.unreferenced("stills", [2], older_than_hours=0)
+    assert len(old) == 2
+    storage.delete([f"{tables.uri}/{path}" for path in old], tables.uri)
+    assert tables.unreferenced("stills", [2], older_than_hours=0) == old  # the log remembers
+    reader = Tables(*place)
+    assert {r.position for r in reader.rows(Still)} == set(range(5))
+    assert {r.position for r in reader.rows(Still, version=2)} == {0, 1}
+    with pytest.raises(StorageError, match="cannot be read"):
+        reader.rows(Still, version=3)
+
+
 # ── leaving ──────────────────────────────────────────────────────────────────────────────────────
 
 _READER = """
