@@ -37,7 +37,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoders.dct_bands import SIDE, Basis, Coefficient, Forward, Inverse
-from encoders.frames import FrameBlock, Latents, Pixels
+from encoders.frames import FrameBlock, Latents, Pixels, checked
 from manifests.fingerprint import JsonValue, fingerprint
 
 GROUP = 4  # frames of a block, but for the first
@@ -114,12 +114,12 @@ class DctEncoder:
         return iter([1, *sizes])
 
     def encode(self, blocks: Iterable[FrameBlock], frames: int, seed: int = 0) -> Latents:
-        checked = _checked(blocks, self.block_sizes(frames))
-        first = next(checked)
+        arriving = checked(blocks, self.block_sizes(frames))
+        first = next(arriving)
         latents = np.empty(self.latent_shape(frames, *first.shape[1:]), np.float16)
         Forward(self._first, first)(first.planes, latents[:, 0])
         later, done = Forward(self._later, first), 1
-        for block in checked:
+        for block in arriving:
             y, cb, cr = block.planes
             for group in range(0, len(y), GROUP):
                 span = slice(group, group + GROUP)
@@ -151,24 +151,3 @@ class DctEncoder:
     def _check_frames(self, frames: int) -> None:
         if frames < 1 or self.valid_frames(frames) != frames:
             raise ValueError(f"{frames} frames: the dct encoder takes 1 + {GROUP}k, as 1, 5, 9")
-
-
-def _checked(blocks: Iterable[FrameBlock], sizes: Iterable[int]) -> Iterator[FrameBlock]:
-    """The blocks, if they have these sizes and one geometry; else ValueError."""
-    arriving, first = iter(blocks), None
-    for index, size in enumerate(sizes):
-        block = next(arriving, None)
-        if block is None:
-            raise ValueError(f"the clip ended before block {index}, of {size} frames")
-        if block.shape[0] != size:
-            raise ValueError(f"block {index} has {block.shape[0]} frames: {size} were announced")
-        first = first or block
-        if _geometry(block) != _geometry(first):
-            raise ValueError(f"block {index} is {_geometry(block)}, block 0 {_geometry(first)}")
-        yield block
-    if next(arriving, None) is not None:
-        raise ValueError("more blocks arrived than were announced")
-
-
-def _geometry(block: FrameBlock) -> tuple[object, ...]:
-    return *(plane.shape[1:] for plane in block.planes), block.colors

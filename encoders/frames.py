@@ -7,6 +7,7 @@ and nowhere else, so every encoder sees the same colours.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -60,8 +61,32 @@ class FrameBlock:
         """uint8 [T, H, W, 3]: the reference conversion, that every encoder must agree with."""
         sx, sy = self.subsampling
         full = [self.planes[0]] + [p.repeat(sy, axis=1).repeat(sx, axis=2) for p in self.planes[1:]]
-        stacked = np.stack(full, axis=-1).astype(np.float32)
+        y, cb, cr = (plane.astype(np.float32) for plane in full)
         matrix = np.array(self.colors.matrix, np.float32).reshape(3, 3)
-        mapped = stacked @ matrix.T + np.array(self.colors.offset, np.float32)
-        rgb: Pixels = np.clip(np.rint(mapped), 0, 255).astype(np.uint8)
+        rgb = np.empty((*y.shape, 3), np.uint8)
+        # One product and one sum at a time, so that the rounding is the same on every machine.
+        for channel, ((a, b, c), d) in enumerate(zip(matrix, self.colors.offset, strict=True)):
+            mapped = ((y * a + cb * b) + cr * c) + np.float32(d)
+            rgb[..., channel] = np.clip(np.rint(mapped), 0, 255)
         return rgb
+
+
+def checked(blocks: Iterable[FrameBlock], sizes: Iterable[int]) -> Iterator[FrameBlock]:
+    """The blocks, if they have these sizes and one geometry; else ValueError."""
+    arriving, first = iter(blocks), None
+    for index, size in enumerate(sizes):
+        block = next(arriving, None)
+        if block is None:
+            raise ValueError(f"the clip ended before block {index}, of {size} frames")
+        if block.shape[0] != size:
+            raise ValueError(f"block {index} has {block.shape[0]} frames: {size} were announced")
+        first = first or block
+        if _geometry(block) != _geometry(first):
+            raise ValueError(f"block {index} is {_geometry(block)}, block 0 {_geometry(first)}")
+        yield block
+    if next(arriving, None) is not None:
+        raise ValueError("more blocks arrived than were announced")
+
+
+def _geometry(block: FrameBlock) -> tuple[object, ...]:
+    return *(plane.shape[1:] for plane in block.planes), block.colors

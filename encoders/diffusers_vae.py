@@ -1,0 +1,191 @@
+"""A video VAE of the diffusers library as a `VideoEncoder`.
+
+vae_weights   where it lies, and the digest of its weights     made at once: the identity
+vae_config    strides, channels, constants                     made at once
+vae_model     the loaded model, probed                         at the first clip
+device        planes → pixels on the device, latents back
+streams       pixels → the posterior's parameters, in bounded memory
+posterior     parameters → what is stored
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from encoders.device import Device, Landing, picture
+from encoders.frames import FrameBlock, Latents, Pixels, checked
+from encoders.posterior import Constants, Posterior
+from encoders.stream_classes import streaming_for
+from encoders.vae_config import KINDS, library_class, read_config
+from encoders.vae_decode import decode_pieces
+from encoders.vae_model import load
+from encoders.vae_weights import CONFIG, locate, read_buffers, read_json, weights_digest
+from infra.errors import UsageError
+from manifests.fingerprint import JsonValue, fingerprint
+from manifests.specs import VaeSpec
+
+VERSION = 1  # rises when this code would make other latents of the same model and frames
+CONSTANTS = ("latents_mean", "latents_std")
+
+
+class DiffusersEncoder:
+    """`VideoEncoder` over a folder or hub id. One clip at a time: not to be shared by threads."""
+
+    def __init__(self, spec: VaeSpec, device: str = "cpu") -> None:
+        """Reads the config and hashes the weights; loads no model.
+
+        Raises UsageError where there is no such VAE, it is not supported, the spec asks of it what
+        it cannot do, or there is no such device.
+        """
+        library_class("ModelMixin")  # said before a download that would be for nothing
+        self._spec = spec
+        self._folder = locate(spec.encoder.partition(":")[2])
+        config = read_json(self._folder / CONFIG)
+        kind = KINDS.get(str(config.get("_class_name")))
+        buffers = read_buffers(self._folder, CONSTANTS) if kind and kind.buffers else None
+        self._config = read_config(config, buffers)
+        if spec.posterior != "mean" and not self._config.kind.gaussian:
+            raise UsageError(
+                f"[vae] posterior = {spec.posterior!r}: {self._config.class_name} has no log "
+                "variance, only a mean; set posterior = 'mean'"
+            )
+        self._streaming = streaming_for(self._config.class_name, self._config.full, spec)
+        self._device = Device(device, getattr(torch, spec.dtype))
+        self._weights = weights_digest(self._folder)
+
+    @property
+    def temporal_stride(self) -> int:
+        return self._config.temporal_stride
+
+    @property
+    def spatial_stride(self) -> int:
+        return self._config.spatial_stride
+
+    @property
+    def channels(self) -> int:
+        return self._config.channels
+
+    @property
+    def causal(self) -> bool:
+        return self._config.causal
+
+    @property
+    def latents_mean(self) -> tuple[float, ...]:
+        return self._config.latents_mean
+
+    @property
+    def latents_std(self) -> tuple[float, ...]:
+        return self._config.latents_std
+
+    @property
+    def normalised(self) -> bool:
+        return self._spec.normalise
+
+    @property
+    def posterior(self) -> str:
+        return self._spec.posterior
+
+    @property
+    def seconds_per_pixel(self) -> float:
+        return 1e-5 if self._device.cuda else 1e-3
+
+    def identity(self) -> dict[str, JsonValue]:
+        spec, config = self._spec, self._config
+        return {
+            "name": config.kind.name,
+            "version": VERSION,
+            "class": config.class_name,
+            "weights": self._weights,
+            "config": dict(config.given),
+            "dtype": spec.dtype,
+            "posterior": spec.posterior,
+            "normalise": spec.normalise,
+            "latents_mean": list(config.latents_mean),
+            "latents_std": list(config.latents_std),
+            "constants": "one per channel, or per channel and latent frame, where the last stays",
+            "streaming": self._streaming.identity(),
+            "tile": [spec.tile, spec.tile_overlap] if spec.tile else None,
+            "pixels": "BT.709 RGB of 8 bits in [-1, 1]",
+            "stored": "float16",
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity())
+
+    def valid_frames(self, available: int) -> int:
+        chunk = self._config.chunk
+        return 1 + (available - 1) // chunk * chunk if available > 0 else 0
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        self._check_frames(frames)
+        side = self.spatial_stride
+        if height < side or width < side or height % side or width % side:
+            raise ValueError(f"a {width}×{height} picture: both must be multiples of {side}")
+        channels = self.channels * (2 if self.posterior == "moments" else 1)
+        return channels, 1 + (frames - 1) // self.temporal_stride, height // side, width // side
+
+    def block_sizes(self, frames: int) -> Iterator[int]:
+        self._check_frames(frames)
+        return self._streaming.chunks(frames)
+
+    def encode(self, blocks: Iterable[FrameBlock], frames: int, seed: int = 0) -> Latents:
+        arriving = checked(blocks, self.block_sizes(frames))
+        first = next(arriving)
+        latents = np.empty(self.latent_shape(frames, *first.shape[1:]), np.float16)
+        vae = self._vae
+        with self._device.computing():
+            stream = self._streaming.open(vae, frames)
+            posterior = Posterior(self.posterior, self._constants, self.channels, seed)
+            landing = Landing(self._device, latents)
+            landing.land(posterior(stream.push(self._device.pixels(first))))
+            for block in arriving:
+                landing.land(posterior(stream.push(self._device.pixels(block))))
+            landing.finish()
+        return latents
+
+    def decode(self, latents: Latents) -> Iterator[Pixels]:
+        """Of moments, the means. Raises ValueError unless `latents` has the shape of stored ones.
+
+        Classes that do not decode in pieces hold the clip in the device's memory.
+        """
+        expected = self.channels * (2 if self.posterior == "moments" else 1)
+        if latents.ndim != 4 or latents.shape[0] != expected or 0 in latents.shape:
+            raise ValueError(f"latents {latents.shape}: expected ({expected}, T', H', W')")
+        return self._decoded(latents[: self.channels])
+
+    def _decoded(self, latents: Latents) -> Iterator[Pixels]:
+        vae = self._vae
+        with self._device.computing():
+            stored = torch.from_numpy(latents.astype(np.float32)).to(self._device.torch)
+            raw = self._constants.raw(stored)[None].to(self._device.dtype)
+            pieces = decode_pieces(vae, raw)
+        while True:
+            # Entered for each piece: between them the reader computes in its own way.
+            with self._device.computing():
+                piece = next(pieces, None)
+                if piece is None:
+                    return
+                block = picture(piece)
+            yield block
+
+    @functools.cached_property
+    def _vae(self) -> Any:
+        return load(self._folder, self._config, self._device, self._streaming)
+
+    @functools.cached_property
+    def _constants(self) -> Constants:
+        return Constants(self._config, self._spec.normalise, self._device.torch)
+
+    def _check_frames(self, frames: int) -> None:
+        if frames < 1 or self.valid_frames(frames) != frames:
+            chunk = self._config.chunk
+            raise ValueError(
+                f"{frames} frames: the {self._config.kind.name} encoder takes 1 + {chunk}k, as "
+                f"1, {1 + chunk}, {1 + 2 * chunk}"
+            )

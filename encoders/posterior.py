@@ -1,0 +1,72 @@
+"""From what a VAE's encoder gives to what is stored: mean, sample or moments, normalised or raw.
+
+    parameters [1, P, t', H', W'] of latent frames start .. start + t'
+    mean       the C means
+    sample     mean + exp(logvar / 2) · noise, the noise drawn a latent frame at a time: it depends
+               on the seed and the frame, not on how many frames come at once
+    moments    the C means, then the C log variances
+    normalised (mean - μ) / σ, and logvar - 2 ln σ
+
+All of it is float32, on the device of the parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from encoders.vae_config import VaeConfig
+
+LOGVAR = (-30.0, 20.0)  # what diffusers' own posterior clamps it to
+
+
+class Constants:
+    """μ and σ of a model, [C, n, 1, 1]; those of a latent frame beyond n are the last."""
+
+    def __init__(self, config: VaeConfig, normalise: bool, device: torch.device) -> None:
+        def shaped(values: tuple[float, ...]) -> torch.Tensor:
+            tensor = torch.tensor(values, dtype=torch.float32, device=device)
+            return tensor.view(config.channels, -1, 1, 1)
+
+        self._mean, self._std = shaped(config.latents_mean), shaped(config.latents_std)
+        if not normalise:
+            self._mean, self._std = torch.zeros_like(self._mean), torch.ones_like(self._std)
+
+    def of(self, start: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(μ, σ) of `count` latent frames from `start` on, each [C, count, 1, 1]."""
+        frames = torch.arange(start, start + count, device=self._mean.device)
+        frames = frames.clamp(max=self._mean.shape[1] - 1)
+        return self._mean[:, frames], self._std[:, frames]
+
+    def raw(self, latents: torch.Tensor) -> torch.Tensor:
+        """Means as stored, [C, T', H', W'], as the model's decoder takes them."""
+        mean, std = self.of(0, latents.shape[1])
+        return latents * std + mean
+
+
+class Posterior:
+    """Of one clip: gives its latent frames in their order."""
+
+    def __init__(self, kind: str, constants: Constants, channels: int, seed: int) -> None:
+        self._kind, self._constants, self._channels = kind, constants, channels
+        self._generator = torch.Generator().manual_seed(seed % 2**64)
+        self._done = 0
+
+    def __call__(self, parameters: torch.Tensor) -> torch.Tensor:
+        """[1, P, t', H', W'] → float32 [C, t', H', W'] (2C of moments)."""
+        moments = parameters[0].float()
+        latents = moments[: self._channels]
+        mean, std = self._constants.of(self._done, latents.shape[1])
+        self._done += latents.shape[1]
+        if self._kind == "mean":
+            return (latents - mean) / std
+        logvar = moments[self._channels :].clamp(*LOGVAR)
+        if self._kind == "moments":
+            return torch.cat([(latents - mean) / std, logvar - 2 * std.log()])
+        return (latents + (logvar / 2).exp() * self._noise(latents) - mean) / std
+
+    def _noise(self, like: torch.Tensor) -> torch.Tensor:
+        channels, frames, height, width = like.shape
+        drawn = [
+            torch.randn((channels, height, width), generator=self._generator) for _ in range(frames)
+        ]
+        return torch.stack(drawn, dim=1).to(like.device) if drawn else torch.zeros_like(like)
