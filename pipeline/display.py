@@ -150,7 +150,7 @@ def print_summary(found: Summary, console: Console) -> None:
 def _print_sources(found: Summary, console: Console) -> None:
     _heading(console, "sources")
     rows = [
-        (s.status, s.kind, s.sources, _size(s.size_bytes), length(3600 * s.hours), s.clips)
+        (s.status, s.kind, s.sources, size(s.size_bytes), length(3600 * s.hours), s.clips)
         for s in found.sources
     ]
     _print_table(("status", "kind", "sources", "size", "footage", "clips"), rows, console)
@@ -182,12 +182,12 @@ def _print_build(build: BuildReport, console: Console) -> None:
         names = ("resolution", "aspect", "duration", "clips", "footage", "latents", "shards")
         rows: list[tuple[Any, ...]] = [
             (b.resolution, b.aspect, b.duration, b.clips, length(3600 * b.hours),
-             _size(b.latent_bytes), b.shards)
+             size(b.latent_bytes), b.shards)
             for b in build.buckets
         ]  # fmt: skip
         _print_table(names, rows, console)
     kept, lost = sum(b.clips for b in build.buckets), sum(build.dropped.values())
-    latents = _size(sum(b.latent_bytes for b in build.buckets))
+    latents = size(sum(b.latent_bytes for b in build.buckets))
     shards = sum(b.shards for b in build.buckets)
     _line(
         console,
@@ -210,7 +210,8 @@ def _line(console: Console, text: str) -> None:
     console.print(plain(text), soft_wrap=True)
 
 
-def _size(size_bytes: float) -> str:
+def size(size_bytes: float) -> str:
+    """As in 512 B, 3.2 MB: decimal units, three digits."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if size_bytes < 1000:
             return f"{size_bytes:.3g} {unit}"
