@@ -1,6 +1,6 @@
 """build: clips × captions × an encoder → shards and `samples`.
 
-planned ──▶ shard, shard, shard ... ──▶ completed ──▶ promoted ──▶ index.json
+planned ──▶ shard, shard, shard ... ──▶ completed ──▶ promoted ──▶ index.json, current.json
 │ pins the table versions that the plan is a pure function of, so a run that was killed
 └ makes the same plan again and goes on with the shards that have no rows yet
 """
@@ -9,24 +9,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
 
 from encoders.video import VideoEncoder
+from infra.errors import CommitError, UsageError
 from infra.faults import kill_point
 from infra.storage import join
 from manifests.dataset import Dataset
 from manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
-from manifests.queries import connect, current_build, last_plan, next_sequence
+from manifests.queries import (
+    State,
+    builds,
+    connect,
+    current_build,
+    last_plan,
+    next_plan,
+    next_sequence,
+)
 from manifests.schemas import Build
 from pipeline.jobs import shard_jobs
-from pipeline.plan import Plan, ShardPlan
+from pipeline.plan import ShardPlan
 from pipeline.shard import ShardJob
-from pipeline.wanted import Wishes, make_plan
+from pipeline.wanted import Aim, Wishes, make_plan
 
+CURRENT_FILE = "current.json"  # under shards/
 PINNED = ("sources", "clips", "captions", "samples", "builds")
+
+_NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -40,8 +53,12 @@ class Generation:
     latents_fingerprint: str  # of all that latents depend on
 
     @classmethod
-    def of(cls, dataset: Dataset, encoder: VideoEncoder) -> Generation:
-        """The build that the dataset's spec asks for."""
+    def of(cls, dataset: Dataset, encoder: VideoEncoder, name: str | None = None) -> Generation:
+        """The build that the dataset's spec asks for.
+
+        A build that is there keeps its name. Raises UsageError where another is asked for, or one
+        that another build has.
+        """
         spec = dataset.spec.canonical()
         del spec["scan"]
         # Not where the weights lie, but what they are.
@@ -51,9 +68,36 @@ class Generation:
             "fps": dataset.spec.vae.fps,
         }
         build_id = short_id("build", {**spec, "vae": vae})
-        name = f"{encoder.identity()['name']}-{build_id[:8]}"
+        called = str(encoder.identity()["name"]).lower()
+        default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"
+        name = _name(connect(dataset.tables), build_id, name, default)
         latents = fingerprint({"vae": vae, "pixels": spec["pixels"]})
         return cls(build_id, name, encoder, canonical_json(spec), latents)
+
+    @property
+    def vae_fingerprint(self) -> str:
+        return self.encoder.fingerprint
+
+
+def _name(con: duckdb.DuckDBPyConnection, build_id: str, asked: str | None, default: str) -> str:
+    names = {b.build_id: b.name for b in builds(con) if b.state is not State.DELETED}
+    own = names.pop(build_id, None)
+    if own is not None and asked in (None, own):
+        return own
+    if own is not None:
+        raise UsageError(
+            f"the build that this spec asks for is there and is named {own!r}, not {asked!r}: "
+            "leave --name out"
+        )
+    if asked is not None and (not _NAME.fullmatch(asked) or asked == CURRENT_FILE):
+        raise UsageError(
+            f"--name {asked!r}: a build's name is a folder under shards/; write up to 64 of "
+            "a-z 0-9 . _ -, the first a letter or digit"
+        )
+    name = asked or default
+    if name in names.values():
+        raise UsageError(f"there is another build named {name!r}: give this one another --name")
+    return name
 
 
 @dataclass(frozen=True)
@@ -65,9 +109,10 @@ class Work:
     resumed: bool  # an earlier run began it: what came since is not in it
 
     @property
-    def versions(self) -> dict[str, int]:
-        """The table versions that the plan is a pure function of."""
-        return {name: getattr(self.event, f"{name}_version") for name in PINNED}
+    def idle(self) -> bool:
+        """There is nothing to do."""
+        plan = self.wishes.plan
+        return not (self.resumed or plan.shards or plan.replaces or self.wishes.dropped)
 
 
 def plan_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Work | None:
@@ -76,81 +121,84 @@ def plan_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Work
     Commits the `planned` event of a new one. A plan that this version of Telecine would make
     otherwise is abandoned: no row of it was ever live.
     """
+    work = find_work(dataset, generation, retry=retry)
+    if work.idle:
+        return None
+    if not work.resumed:
+        kill_point("commit", "planned")
+        dataset.tables.append("builds", [work.event])
+        kill_point("committed", "planned")
+    return work
+
+
+def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
+    """`plan_build` without committing anything; idle where there is nothing to do."""
     con = connect(dataset.tables)
     last = last_plan(con, generation.build_id)
     if last is not None and last.event == "planned":
-        resumed = _resume(dataset, generation, last)
-        if resumed is not None:
-            return resumed
-    number = last.plan + 1 if last else 0
-    wishes = _wishes(con, dataset, generation, number, retry=retry)
-    if not wishes.plan.shards and not wishes.plan.replaces and not wishes.dropped:
-        return None
-    versions = {name: dataset.tables.version(name) for name in PINNED}
-    event = _event(dataset, generation, con, number, wishes.plan, versions, retry=retry)
-    kill_point("commit", "planned")
-    dataset.tables.append("builds", [event])
-    kill_point("committed", "planned")
+        wishes = _wishes(connect(dataset.tables, pinned(last)), dataset, generation, last)
+        if wishes.plan.digest == last.plan_digest:
+            return Work(last, wishes, resumed=True)
+    planned = _event(dataset, generation, con, retry=retry)
+    wishes = _wishes(con, dataset, generation, planned)
+    plan = wishes.plan
+    event = dataclasses.replace(
+        planned,
+        plan_digest=plan.digest,
+        num_shards=len(plan.shards),
+        num_samples=plan.num_samples,
+        replaces=plan.replaces,
+    )
     return Work(event, wishes, resumed=False)
 
 
-def _resume(dataset: Dataset, generation: Generation, event: Build) -> Work | None:
-    versions = {name: getattr(event, f"{name}_version") for name in PINNED}
-    con = connect(dataset.tables, versions)
-    wishes = _wishes(con, dataset, generation, event.plan, retry=event.retry)
-    return Work(event, wishes, resumed=True) if wishes.plan.digest == event.plan_digest else None
+def pinned(event: Build) -> dict[str, int]:
+    """The table versions that a plan is a pure function of."""
+    return {name: getattr(event, f"{name}_version") for name in PINNED}
 
 
 def _wishes(
-    con: duckdb.DuckDBPyConnection,
-    dataset: Dataset,
-    generation: Generation,
-    number: int,
-    *,
-    retry: bool,
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, generation: Generation, event: Build
 ) -> Wishes:
-    return make_plan(
-        con,
-        dataset.spec,
-        generation.encoder,
-        build_id=generation.build_id,
-        number=number,
-        retry=retry,
-    )
+    """What a `planned` event stands for; it need not have been committed, or hold the plan."""
+    aim = Aim(event.build_id, event.latents_fingerprint, event.plan, event.retry, event.follows)
+    return make_plan(con, dataset.spec, generation.encoder, aim)
+
+
+def _followed(con: duckdb.DuckDBPyConnection, generation: Generation) -> str:
+    """build_id of the current build, where a trainer may swap this one for it; else empty.
+
+    Both take the same clips into the same buckets and shards of one size.
+    """
+    current = current_build(con)
+    if current is None or current.build_id == generation.build_id:
+        return ""
+    theirs, ours = json.loads(current.spec), json.loads(generation.spec)
+    equal = all(theirs[part] == ours[part] for part in ("select", "buckets", "shards"))
+    return current.build_id if equal else ""
 
 
 def _event(
-    dataset: Dataset,
-    generation: Generation,
-    con: duckdb.DuckDBPyConnection,
-    number: int,
-    plan: Plan,
-    versions: Mapping[str, int],
-    *,
-    retry: bool,
+    dataset: Dataset, generation: Generation, con: duckdb.DuckDBPyConnection, *, retry: bool
 ) -> Build:
+    """The `planned` event of a new plan, before the plan is made."""
     return Build(
         build_id=generation.build_id,
         name=generation.name,
         sequence=next_sequence(con),
         event="planned",
-        plan=number,
-        plan_digest=plan.digest,
-        num_shards=len(plan.shards),
-        num_samples=plan.num_samples,
+        plan=next_plan(con, generation.build_id),
+        plan_digest="",
+        num_shards=0,
+        num_samples=0,
         retry=retry,
-        follows="",
-        replaces=plan.replaces,
-        sources_version=versions["sources"],
-        clips_version=versions["clips"],
-        captions_version=versions["captions"],
-        samples_version=versions["samples"],
-        builds_version=versions["builds"],
+        follows=_followed(con, generation),
         vae=canonical_json(generation.encoder.identity()),
-        vae_fingerprint=generation.encoder.fingerprint,
+        vae_fingerprint=generation.vae_fingerprint,
         pixel_fingerprint=dataset.spec.pixels.fingerprint,
         latents_fingerprint=generation.latents_fingerprint,
         spec=generation.spec,
+        **{f"{name}_version": dataset.tables.version(name) for name in PINNED},
     )
 
 
@@ -169,8 +217,8 @@ def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
 
 def jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
     """A job for each of the shards, from the tables that the plan was made from."""
-    con = connect(dataset.tables, work.versions)
-    return shard_jobs(con, dataset.spec.caption, work.event, shards)
+    con = connect(dataset.tables, pinned(work.event))
+    return shard_jobs(con, dataset.spec.caption, work.event, shards, work.wishes.canaries)
 
 
 def drop_without_bucket(dataset: Dataset, work: Work) -> None:
@@ -185,30 +233,43 @@ def drop_without_bucket(dataset: Dataset, work: Work) -> None:
 
 
 def complete(dataset: Dataset, work: Work) -> None:
-    """Commit that the plan is carried out: its shards become live, those it replaces do not."""
-    sequence = next_sequence(connect(dataset.tables))
-    event = dataclasses.replace(work.event, event="completed", sequence=sequence)
+    """Commit that the plan is carried out: its shards become live, those it replaces do not.
+
+    Raises CommitError where the build was deleted since it was planned, by another process or this.
+    """
+    con = connect(dataset.tables)
+    last = last_plan(con, work.event.build_id)
+    if last is None or last.plan != work.event.plan:
+        raise CommitError(
+            f"build {work.event.name} was deleted while it was written. Run again to make it anew"
+        )
+    event = dataclasses.replace(work.event, event="completed", sequence=next_sequence(con))
     kill_point("commit", "completed")
     dataset.tables.append("builds", [event])
     kill_point("committed", "completed")
 
 
-def promote(dataset: Dataset, generation: Generation) -> None:
-    """Make the build current, if it is not."""
+def promote(dataset: Dataset, build: Generation | Build) -> None:
+    """Make the build current, if it is not. Nothing happens where it has no plan."""
     con = connect(dataset.tables)
-    last = last_plan(con, generation.build_id)
+    last = last_plan(con, build.build_id)
     current = current_build(con)
-    if last is None or (current is not None and current.build_id == generation.build_id):
+    if last is None or (current is not None and current.build_id == build.build_id):
         return
     event = dataclasses.replace(last, event="promoted", sequence=next_sequence(con))
+    kill_point("commit", "promoted")
     dataset.tables.append("builds", [event])
     kill_point("committed", "promoted")
 
 
-def write_index(dataset: Dataset, generation: Generation) -> None:
+# ── for trainers ─────────────────────────────────────────────────────────────────────────────────
+
+
+def write_index(dataset: Dataset, build: Generation | Build) -> None:
     """`index.json`: every live shard with its count, bytes and digest, for plain webdataset users.
 
-    A view of the tables like the shards themselves, so it is simply made again.
+    A view of the tables like the shards themselves, so it is simply made again; and so is
+    `current.json`, whichever build is current.
     """
     rows = connect(dataset.tables).sql(
         """
@@ -216,21 +277,36 @@ def write_index(dataset: Dataset, generation: Generation) -> None:
             resolution, aspect, duration
         FROM live_samples WHERE build_id = ? AND outcome = 'kept' ORDER BY shard_path
         """,
-        params=[generation.build_id],
+        params=[build.build_id],
     )
-    folder = f"shards/{generation.name}"
+    folder = f"shards/{build.name}"
     names = ("path", "num_samples", "size_bytes", "sha256", "resolution", "aspect", "duration")
     shards = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
     for shard in shards:
         shard["path"] = shard["path"].removeprefix(f"{folder}/")
     index = {
-        "build_id": generation.build_id,
-        "vae_fingerprint": generation.encoder.fingerprint,
+        "build_id": build.build_id,
+        "vae_fingerprint": build.vae_fingerprint,
         "num_samples": sum(s["num_samples"] for s in shards),
         "size_bytes": sum(s["size_bytes"] for s in shards),
         "shards": shards,
         "digest": fingerprint([[s["path"], s["sha256"]] for s in shards]),
     }
-    text = json.dumps(index, indent=1, ensure_ascii=False) + "\n"
-    dataset.storage.write_bytes(join(dataset.uri, folder, "index.json"), text.encode())
+    _write_json(dataset, f"{folder}/index.json", index)
     kill_point("committed", "index")
+    write_current(dataset)
+
+
+def write_current(dataset: Dataset) -> None:
+    """`shards/current.json` names the current build, for trainers that follow it."""
+    current = current_build(connect(dataset.tables))
+    if current is not None:
+        named = {"build_id": current.build_id, "name": current.name}
+        pointer = {**named, "index": f"{current.name}/index.json"}
+        _write_json(dataset, f"shards/{CURRENT_FILE}", pointer)
+        kill_point("committed", "current")
+
+
+def _write_json(dataset: Dataset, path: str, value: object) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    dataset.storage.write_bytes(join(dataset.uri, path), text.encode())

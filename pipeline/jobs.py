@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 import duckdb
@@ -28,9 +28,12 @@ CREATE OR REPLACE TEMP TABLE job_captions AS
 SELECT clip_id, captioner, captioner_fingerprint, text, text_digest
 FROM captions_in_force SEMI JOIN members USING (clip_id);
 """
+# Latents are copied from the build's own shards first: they are what it has vouched for.
 _COPIES = """
 SELECT live_samples.* FROM live_samples SEMI JOIN (FROM members WHERE copied) USING (clip_id)
-WHERE build_id = ? AND outcome = 'kept'
+SEMI JOIN (SELECT build_id FROM known_events WHERE latents_fingerprint = $latents) USING (build_id)
+WHERE outcome = 'kept'
+QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY build_id <> $build_id, build_id) = 1
 """
 
 
@@ -39,21 +42,23 @@ def shard_jobs(
     captions: CaptionSpec,
     event: Build,
     shards: Iterable[ShardPlan],
+    canaries: Collection[str],
 ) -> Iterator[ShardJob]:
     """The jobs of a plan's shards, in order. `con` shows the tables that the plan was made from."""
     create_chosen_captions(con, captions)
     con.execute("CREATE TEMP TABLE captions_in_force AS FROM chosen_captions")
     rest = iter(shards)
     while chunk := list(islice(rest, SHARDS_AT_ONCE)):
-        facts = _Facts(con, event.build_id, chunk)
+        facts = _Facts(con, event, chunk)
         for shard in chunk:
             yield ShardJob(
                 build_id=event.build_id,
                 build_name=event.name,
+                vae_fingerprint=event.vae_fingerprint,
                 plan=event.plan,
                 shard_id=shard.shard_id,
                 bucket=shard.bucket,
-                members=tuple(facts.job(member) for member in shard.members),
+                members=tuple(facts.job(m, canary=m.clip_id in canaries) for m in shard.members),
             )
 
 
@@ -61,12 +66,12 @@ class _Facts:
     """What the tables say of every member of some shards."""
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, build_id: str, shards: list[ShardPlan]
+        self, con: duckdb.DuckDBPyConnection, event: Build, shards: list[ShardPlan]
     ) -> None:
         members = [m for shard in shards for m in shard.members]
         columns = {
             "clip_id": pa.array([m.clip_id for m in members], pa.string()),
-            "copied": pa.array([bool(m.copy_from) for m in members], pa.bool_()),
+            "copied": pa.array([m.copied for m in members], pa.bool_()),
         }
         con.register("members", pa.table(columns))
         con.execute(_TABLES)
@@ -79,15 +84,17 @@ class _Facts:
             for clip_id, *said in con.sql("FROM job_captions").fetchall()
         }
         self._copies: dict[str, Sample] = {}
-        if any(m.copy_from for m in members):
-            copies = con.sql(_COPIES, params=[build_id]).to_arrow_table()
+        if any(m.copied for m in members):
+            known = {"build_id": event.build_id, "latents": event.latents_fingerprint}
+            copies = con.sql(_COPIES, params=known).to_arrow_table()
             self._copies = {s.clip_id: s for s in from_arrow(copies, Sample)}
 
-    def job(self, member: Member) -> MemberJob:
+    def job(self, member: Member, *, canary: bool) -> MemberJob:
         clip = self._clips[member.clip_id]
         return MemberJob(
             clip=clip,
             source=self._sources[clip.source_id],
             caption=self._captions[member.clip_id],
-            copy=self._copies[member.clip_id] if member.copy_from else None,
+            copy=self._copies[member.clip_id] if member.copied else None,
+            canary=canary,
         )

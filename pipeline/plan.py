@@ -3,17 +3,24 @@
     wanted ─┬─ in a fresh shard ─────────────────────▶ stays where it is
             ├─ in a stale shard (a text changed, a member is no longer wanted) ─▶ copied
             ├─ in a small shard of a bucket that gets new members (topped up) ──▶ copied
+            ├─ in a shard of another build with equal latents ──────────────────▶ copied
             └─ in none ──────────────────────────────▶ encoded
 
 A shard is fresh while each of its members is wanted with the text it has. Members stand in order
 of their clip_id, which is a hash, so that one shard mixes sources.
+
+A build that follows another one is laid out as that one: a clip's seat is the shard that it has
+there, and this build's shard of the same id takes the clips with that seat, in the same order.
+
+    followed   A: 1 4 7     B: 2 3 9
+    this one   A: 1 4 7     B: 2   9     C: 5 8      3 has no latents here; 5 and 8 have no seat
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -73,6 +80,8 @@ class Candidate:
     text_digest: str
     bucket: Bucket
     size_bytes: int  # in the tar
+    copied: bool = False  # a live shard has its latents, here or in another build
+    seat: str = ""  # shard_id it has in the build that is followed, if it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ class LiveMember:
 @dataclass(frozen=True, slots=True)
 class Member:
     clip_id: str
-    copy_from: str  # shard_id that has its latents, or empty: encode
+    copied: bool  # else encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +115,8 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        return fingerprint([[s.shard_id for s in self.shards], list(self.replaces)])
+        shards = [[s.shard_id, fingerprint([m.clip_id for m in s.members])] for s in self.shards]
+        return fingerprint([shards, list(self.replaces)])
 
     @property
     def num_samples(self) -> int:
@@ -172,50 +182,56 @@ def plan_shards(
     build_id: str,
     number: int,
     target_bytes: int,
+    taken: Collection[str] = (),
 ) -> Plan:
     """Every wanted clip in exactly one shard, new or kept; the order of the inputs is nothing.
 
     `number` is the plan's own within its build: a shard's name holds it, so that members which
     come together again later (a text changed back, footage put back) make another shard, not one
-    that a plan in between replaced. No shard is planned above `target_bytes` unless one sample
-    alone is.
+    that a plan in between replaced. For the same reason a seat that is `taken`, a shard_id that
+    this build has used, gives the clips a shard but not its name. No shard is planned above
+    `target_bytes` unless one sample alone is, or the shard that it follows has these clips.
     """
     candidates = {c.clip_id: c for c in wanted}
+    seats = Counter(c.seat for c in candidates.values())
     shards: dict[str, list[LiveMember]] = defaultdict(list)
     for member in live:
         shards[member.shard_id].append(member)
-    kept = {shard_id for shard_id, members in shards.items() if _fresh(members, candidates)}
+
+    def fresh(shard_id: str) -> bool:
+        members = shards[shard_id]
+        there = [candidates.get(m.clip_id) for m in members]
+        if [c and c.text_digest for c in there] != [m.text_digest for m in members]:
+            return False
+        seat, *others = {c.seat for c in there if c}
+        whole = len(members) == seats[seat] and (shard_id == seat or seat in taken)
+        return not others and (not seat or whole)
+
+    kept = set(filter(fresh, shards))
     settled = {m.clip_id for shard_id in kept for m in shards[shard_id]}
-    busy = {c.bucket for c in candidates.values() if c.clip_id not in settled}
+    seatless = [c for c in candidates.values() if not c.seat]
+    busy = {c.bucket for c in seatless if c.clip_id not in settled}
     for shard_id in sorted(kept):
         first = shards[shard_id][0]
-        if first.bucket in busy and 2 * first.shard_bytes < target_bytes:
+        small = 2 * first.shard_bytes < target_bytes
+        if small and first.bucket in busy and not candidates[first.clip_id].seat:
             kept.remove(shard_id)
             settled.difference_update(m.clip_id for m in shards[shard_id])
-    replaced = sorted(shards.keys() - kept)
-    copies = {m.clip_id: shard_id for shard_id in replaced for m in shards[shard_id]}
-    pool: dict[Bucket, list[Candidate]] = defaultdict(list)
+    pool: dict[tuple[Bucket, str], list[Candidate]] = defaultdict(list)
     for candidate in candidates.values():
         if candidate.clip_id not in settled:
-            pool[candidate.bucket].append(candidate)
+            pool[candidate.bucket, candidate.seat].append(candidate)
     return Plan(
         tuple(
-            _shard(build_id, number, members, copies)
-            for bucket in sorted(pool)
-            for members in _fill(pool[bucket], target_bytes)
+            _shard(members, "" if seat in taken else seat, build_id, number)
+            for bucket, seat in sorted(pool)
+            for members in _fill(pool[bucket, seat], math.inf if seat else target_bytes)
         ),
-        tuple(replaced),
+        tuple(sorted(shards.keys() - kept)),
     )
 
 
-def _fresh(members: list[LiveMember], candidates: dict[str, Candidate]) -> bool:
-    return all(
-        (c := candidates.get(m.clip_id)) is not None and c.text_digest == m.text_digest
-        for m in members
-    )
-
-
-def _fill(candidates: list[Candidate], target_bytes: int) -> Iterator[list[Candidate]]:
+def _fill(candidates: list[Candidate], target_bytes: float) -> Iterator[list[Candidate]]:
     members: list[Candidate] = []
     size = 0
     for candidate in sorted(candidates, key=lambda c: c.clip_id):
@@ -228,13 +244,11 @@ def _fill(candidates: list[Candidate], target_bytes: int) -> Iterator[list[Candi
         yield members
 
 
-def _shard(
-    build_id: str, number: int, members: list[Candidate], copies: dict[str, str]
-) -> ShardPlan:
+def _shard(members: list[Candidate], seat: str, build_id: str, number: int) -> ShardPlan:
     bucket = members[0].bucket
     content = [[m.clip_id, m.text_digest] for m in members]
     return ShardPlan(
-        short_id("shard", build_id, number, bucket.folder, content),
+        seat or short_id("shard", build_id, number, bucket.folder, content),
         bucket,
-        tuple(Member(m.clip_id, copies.get(m.clip_id, "")) for m in members),
+        tuple(Member(m.clip_id, m.copied) for m in members),
     )

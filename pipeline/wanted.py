@@ -1,7 +1,7 @@
 """From tables to a plan: which clips a build wants, and which of its shards hold them as wanted.
 
-    current clips ⋈ chosen captions = wanted          live samples of the build = held
-    a held shard with a member that is not wanted so  = stale
+    selected clips ⋈ chosen captions = wanted         live samples of the build = held
+    a held shard with a member that is not wanted so, or not in this shard  = stale
 
 At ten million clips nearly all are settled: in shards that are fresh and stay. Those never leave
 the database; Python sees what is new, what is stale, and the small shards that new members top up.
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import duckdb
 import pyarrow as pa
 
 from encoders.video import VideoEncoder
-from infra.errors import Reason
+from infra.errors import Reason, UsageError
 from manifests.schemas import Sample
 from manifests.specs import DatasetSpec
 from pipeline.caption import create_chosen_captions
@@ -32,6 +33,7 @@ from pipeline.plan import (
 )
 
 ROWS_AT_ONCE = 10_000
+CANARIES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,16 @@ class WantedClip:
     height: int
     text_digest: str
     text_bytes: int
+    seat: str  # shard_id in the build that is followed, or empty
+    copied: bool | None  # its latents are in a live shard; None: they are not
 
 
 _COLUMNS = ", ".join(WantedClip.__slots__)
+_PLAIN = "SELECT '' AS clip_id, '' AS seat LIMIT 0"
+_SEATS = """
+SELECT clip_id, shard_id AS seat FROM live_samples
+WHERE build_id = $follows AND outcome = 'kept'
+"""
 
 # What was dropped stays dropped, unless it is tried again and that could change something.
 _TABLES = """
@@ -63,26 +72,49 @@ CREATE TEMP TABLE captions_in_force AS
 SELECT clip_id, text_digest, octet_length(encode(text)) AS text_bytes FROM chosen_captions;
 
 CREATE TEMP TABLE wanted AS
-SELECT clip_id, text_digest, text_bytes FROM current_clips JOIN captions_in_force USING (clip_id)
+SELECT clip_id, text_digest, text_bytes, coalesce(seat, '') AS seat
+FROM selected_clips JOIN captions_in_force USING (clip_id)
 ANTI JOIN (
     SELECT clip_id FROM live_samples
     WHERE build_id = $build_id AND outcome = 'dropped' AND (NOT $retry OR reason = $unfit)
-) USING (clip_id);
+) USING (clip_id)
+LEFT JOIN seats USING (clip_id);
+
+CREATE TEMP TABLE taken AS
+SELECT DISTINCT shard_id FROM completed_samples SEMI JOIN seats ON shard_id = seat
+WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE held AS
 SELECT clip_id, text_digest, shard_id, shard_bytes, resolution, aspect, duration
 FROM live_samples WHERE build_id = $build_id AND outcome = 'kept';
 
-CREATE TEMP TABLE stale AS
-SELECT DISTINCT shard_id FROM held ANTI JOIN wanted USING (clip_id, text_digest);
+CREATE TEMP TABLE fresh_shards AS
+WITH shards AS (
+    SELECT shard_id, count(*) AS members, count(seat) AS wanted,
+        min(seat) AS seat, max(seat) AS other_seat
+    FROM held LEFT JOIN wanted USING (clip_id, text_digest) GROUP BY shard_id
+), occupied AS (SELECT seat, count(*) AS members FROM wanted WHERE seat <> '' GROUP BY seat)
+SELECT shard_id, seat FROM shards
+WHERE members = wanted AND seat = other_seat AND (seat = ''
+    OR (seat, members) IN (FROM occupied) AND (seat = shard_id OR seat IN (FROM taken)));
 
-CREATE TEMP TABLE fresh AS SELECT * FROM held ANTI JOIN stale USING (shard_id);
+CREATE TEMP TABLE fresh AS SELECT * FROM held JOIN fresh_shards USING (shard_id);
+
+CREATE TEMP TABLE unsettled AS FROM wanted ANTI JOIN fresh USING (clip_id);
+
+CREATE TEMP TABLE copyable AS
+SELECT DISTINCT clip_id FROM live_samples SEMI JOIN unsettled USING (clip_id)
+SEMI JOIN (SELECT build_id FROM known_events WHERE latents_fingerprint = $latents) USING (build_id)
+WHERE outcome = 'kept';
 """
 
-_UNSETTLED = "FROM wanted ANTI JOIN fresh USING (clip_id)"
+_UNSETTLED = """
+FROM (SELECT * FROM unsettled LEFT JOIN (SELECT clip_id, true AS copied FROM copyable)
+USING (clip_id))
+"""
 _SMALL = """
 FROM fresh SEMI JOIN busy USING (resolution, aspect, duration)
-WHERE 2 * shard_bytes < $target_bytes
+WHERE 2 * shard_bytes < $target_bytes AND seat = ''
 """
 
 
@@ -93,45 +125,147 @@ class Wishes:
     plan: Plan
     dropped: list[Sample]  # clips that no bucket takes
     uncaptioned: int  # clips that wait for a caption
+    canaries: frozenset[str]  # clip_ids whose round trip is measured when they are encoded
+    fresh: int  # shards that stay
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Which build a plan is for."""
+
+    build_id: str
+    latents_fingerprint: str
+    number: int  # of the plan
+    retry: bool  # want again what was dropped
+    follows: str  # build_id whose layout the plan takes over, or empty
 
 
 def make_plan(
-    con: duckdb.DuckDBPyConnection,
-    spec: DatasetSpec,
-    encoder: VideoEncoder,
-    *,
-    build_id: str,
-    number: int,
-    retry: bool,
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, encoder: VideoEncoder, aim: Aim
 ) -> Wishes:
-    """A pure function of the tables that `con` shows. `retry`: want again what was dropped."""
-    create_chosen_captions(con, spec.caption)
-    unfit = str(Reason.NO_BUCKET)
-    for statement in _TABLES.split(";\n\n"):
-        known = {"build_id": build_id, "retry": retry, "unfit": unfit}
-        con.execute(statement, {k: v for k, v in known.items() if f"${k}" in statement})
+    """A pure function of the tables that `con` shows."""
+    _create_tables(con, spec, aim)
     candidates: list[Candidate] = []
     dropped: list[Sample] = []
     for clip in _clips(con, _UNSETTLED):
         candidate = _candidate(clip, spec, encoder)
         if candidate is None:
-            dropped.append(_without_bucket(clip, build_id, number))
+            dropped.append(_without_bucket(clip, aim))
         else:
             candidates.append(candidate)
     target_bytes = spec.shards.target_bytes
-    topped_up = _small_shards(con, {c.bucket for c in candidates}, target_bytes)
-    for clip in _clips(con, "FROM wanted SEMI JOIN topped_up USING (clip_id)"):
+    busy = {c.bucket for c in candidates if not c.seat}
+    topped_up = _small_shards(con, busy, target_bytes)
+    small = "SELECT *, true AS copied FROM wanted SEMI JOIN topped_up USING (clip_id)"
+    for clip in _clips(con, f"FROM ({small})"):
         candidate = _candidate(clip, spec, encoder)
         assert candidate is not None  # it is in a shard
         candidates.append(candidate)
-    live = [*_members(con, "FROM held SEMI JOIN stale USING (shard_id)"), *topped_up]
+    live = [*_members(con, "FROM held ANTI JOIN fresh_shards USING (shard_id)"), *topped_up]
     plan = plan_shards(
-        candidates, live, build_id=build_id, number=number, target_bytes=target_bytes
+        candidates,
+        live,
+        build_id=aim.build_id,
+        number=aim.number,
+        target_bytes=target_bytes,
+        taken={shard_id for (shard_id,) in con.sql("FROM taken").fetchall()},
     )
-    ((uncaptioned,),) = con.sql(
-        "SELECT count(*) FROM current_clips ANTI JOIN captions_in_force USING (clip_id)"
-    ).fetchall()
-    return Wishes(plan, sorted(dropped, key=lambda row: row.clip_id), uncaptioned)
+    waiting = "FROM selected_clips ANTI JOIN captions_in_force USING (clip_id)"
+    return Wishes(
+        plan,
+        sorted(dropped, key=lambda row: row.clip_id),
+        uncaptioned=_count(con, waiting),
+        canaries=_canaries(con, {row.clip_id for row in dropped}),
+        fresh=_count(con, "FROM fresh_shards") - len({m.shard_id for m in topped_up}),
+    )
+
+
+def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, aim: Aim) -> None:
+    create_chosen_captions(con, spec.caption)
+    _select(con, spec.select.where)
+    known = {
+        "build_id": aim.build_id,
+        "retry": aim.retry,
+        "unfit": str(Reason.NO_BUCKET),
+        "follows": aim.follows,
+        "latents": aim.latents_fingerprint,
+    }
+    seats = f"CREATE TEMP TABLE seats AS {_SEATS if aim.follows else _PLAIN}"
+    for statement in (seats, *_TABLES.split(";\n\n")):
+        con.execute(statement, {k: v for k, v in known.items() if f"${k}" in statement})
+
+
+def _canaries(con: duckdb.DuckDBPyConnection, dropped: set[str]) -> frozenset[str]:
+    """The lowest ids: hashes, so a sample, and for the most part the same ones plan after plan."""
+    lowest = con.sql(f"SELECT clip_id FROM wanted ORDER BY clip_id LIMIT {CANARIES + len(dropped)}")
+    fit = (clip_id for (clip_id,) in lowest.fetchall() if clip_id not in dropped)
+    return frozenset(islice(fit, CANARIES))
+
+
+def _count(con: duckdb.DuckDBPyConnection, what: str) -> int:
+    ((count,),) = con.sql(f"SELECT count(*) {what}").fetchall()
+    return int(count)
+
+
+# ── selection ────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_where(con: duckdb.DuckDBPyConnection, where: str) -> int:
+    """How many clips there are now that an SQL condition takes.
+
+    Raises UsageError, with DuckDB's words and the columns there are, where it is no condition over
+    `clips`, or one that says something else each time: then so would every plan.
+    """
+    try:
+        changing = _changing(con, where)
+        clips = con.sql("FROM current_clips").filter(where)
+        (counted,) = clips.aggregate("count(*)").fetchall()
+    except duckdb.Error as error:
+        raise _refused(con, where, str(error)) from error
+    if changing:
+        raise _refused(con, where, f"{changing} is not the same at every run")
+    return int(counted[0])
+
+
+_CHANGING = """
+SELECT DISTINCT lower(called) FROM (
+    SELECT unnest(json_extract_string(tree, '$..function_name') ||
+        json_extract_string(tree, '$..column_names[0]')) AS called
+    FROM (SELECT json_serialize_sql(?) AS tree)
+) WHERE lower(called) IN (
+    SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'
+) OR lower(called) IN ('current_timestamp', 'current_time', 'localtime', 'localtimestamp')
+ORDER BY ALL
+"""
+
+
+def _changing(con: duckdb.DuckDBPyConnection, where: str) -> str:
+    """Functions of the condition whose value hangs on the clock or on chance."""
+    found = con.execute(_CHANGING, [f"SELECT 1 WHERE ({where}\n)"]).fetchall()
+    return ", ".join(f"{name}()" for (name,) in found)
+
+
+def _select(con: duckdb.DuckDBPyConnection, where: str | None) -> None:
+    """Make `selected_clips`, the ids of the current clips that the condition takes."""
+    clips = con.sql("FROM current_clips")
+    try:
+        clips = clips.filter(where) if where else clips
+        if where:
+            clips.project("clip_id").create("selected_clips")  # so that it is evaluated once
+        else:
+            clips.project("clip_id").create_view("selected_clips")
+    except duckdb.Error as error:
+        raise _refused(con, where or "", str(error)) from error
+
+
+def _refused(con: duckdb.DuckDBPyConnection, where: str, why: str) -> UsageError:
+    columns = con.sql("FROM current_clips").columns
+    return UsageError(
+        f"cannot select clips where {where!r}: {why}\nclips have the columns {', '.join(columns)}"
+    )
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _clips(con: duckdb.DuckDBPyConnection, which: str) -> Iterator[WantedClip]:
@@ -147,13 +281,15 @@ def _candidate(clip: WantedClip, spec: DatasetSpec, encoder: VideoEncoder) -> Ca
     if bucket is None or encoding is None:
         return None
     size = sample_bytes(encoding, clip.text_bytes)
-    return Candidate(clip.clip_id, clip.text_digest, bucket, size)
+    return Candidate(
+        clip.clip_id, clip.text_digest, bucket, size, copied=bool(clip.copied), seat=clip.seat
+    )
 
 
-def _without_bucket(clip: WantedClip, build_id: str, number: int) -> Sample:
+def _without_bucket(clip: WantedClip, aim: Aim) -> Sample:
     return Sample(
-        build_id=build_id,
-        plan=number,
+        build_id=aim.build_id,
+        plan=aim.number,
         clip_id=clip.clip_id,
         outcome="dropped",
         reason=Reason.NO_BUCKET,

@@ -62,7 +62,7 @@ def test_each_clip_once_in_its_bucket_and_within_budget(wanted: list[Candidate])
         sizes = [by_id[m.clip_id].size_bytes for m in shard.members]
         assert sum(sizes) <= TARGET or len(sizes) == 1
         assert {by_id[m.clip_id].bucket for m in shard.members} == {shard.bucket}
-        assert not any(m.copy_from for m in shard.members)
+        assert not any(m.copied for m in shard.members)
 
 
 @given(candidates, st.randoms())
@@ -127,13 +127,13 @@ def test_a_small_shard_is_topped_up_and_a_full_one_is_left_alone() -> None:
     small = [candidate(1, 300)]
     made = plan([*small, candidate(3, 300)], live := written(plan(small), small))
     assert made.replaces == (live[0].shard_id,)
-    assert [[bool(m.copy_from) for m in s.members] for s in made.shards] == [[True, False]]
+    assert [[m.copied for m in s.members] for s in made.shards] == [[True, False]]
 
 
 def test_a_new_text_copies_its_shard() -> None:
     first = [candidate(1, 300), candidate(2, 300)]
     made = plan([first[0], candidate(2, 300, "b")], written(plan(first), first))
-    assert [[bool(m.copy_from) for m in s.members] for s in made.shards] == [[True, True]]
+    assert [[m.copied for m in s.members] for s in made.shards] == [[True, True]]
 
 
 @pytest.mark.parametrize(
