@@ -182,6 +182,7 @@ def _event(
     dataset: Dataset, generation: Generation, con: duckdb.DuckDBPyConnection, *, retry: bool
 ) -> Build:
     """The `planned` event of a new plan, before the plan is made."""
+    versions = {name: dataset.tables.version(name) for name in PINNED}
     return Build(
         build_id=generation.build_id,
         name=generation.name,
@@ -193,12 +194,16 @@ def _event(
         num_samples=0,
         retry=retry,
         follows=_followed(con, generation),
+        sources_version=versions["sources"],
+        clips_version=versions["clips"],
+        captions_version=versions["captions"],
+        samples_version=versions["samples"],
+        builds_version=versions["builds"],
         vae=canonical_json(generation.encoder.identity()),
         vae_fingerprint=generation.vae_fingerprint,
         pixel_fingerprint=dataset.spec.pixels.fingerprint,
         latents_fingerprint=generation.latents_fingerprint,
         spec=generation.spec,
-        **{f"{name}_version": dataset.tables.version(name) for name in PINNED},
     )
 
 
