@@ -107,6 +107,7 @@ class DiffusersEncoder:
             "normalise": spec.normalise,
             "latents_mean": list(config.latents_mean),
             "latents_std": list(config.latents_std),
+            "scale": config.kind.scale,  # the deviation that normalised latents are meant to have
             "constants": "one per channel, or per channel and latent frame, where the last stays",
             "streaming": self._streaming.identity(),
             "tile": [spec.tile, spec.tile_overlap] if spec.tile else None,
