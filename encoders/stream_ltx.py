@@ -19,20 +19,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-_STEPS = 2  # latent frames a chunk: 1.3 and 3.0 GiB of LTX-2 at 720p and 1080p in bfloat16
+_STEP = 16  # frames, of two latents: 3.0 GiB of LTX-2 at 1080p in bfloat16, 3.9 of LTX 0.9
 
 
 class LtxStreaming:
-    """Within 2e-6 of `encode` in float32, on tiny random models."""
-
-    def __init__(self, temporal_stride: int = 8) -> None:
-        self._step = _STEPS * temporal_stride
+    """Within 3e-6 of `encode` in float32, on tiny random models with latents of about 0.4."""
 
     def chunks(self, frames: int) -> Iterator[int]:
-        first = min(frames, 1 + self._step)
-        yield first
-        for start in range(first, frames, self._step):
-            yield min(self._step, frames - start)
+        yield min(frames, 1 + _STEP)
+        for start in range(1 + _STEP, frames, _STEP):
+            yield min(_STEP, frames - start)
 
     def open(self, vae: torch.nn.Module, frames: int) -> _LtxStream:
         return _LtxStream(vae)
@@ -77,9 +73,11 @@ def _downsample(down: Any, hidden: torch.Tensor, **causal: bool) -> torch.Tensor
 
     def folded(x: torch.Tensor) -> torch.Tensor:
         """Blocks of frames, rows and columns into channels."""
-        t, h, w = down.stride
-        blocks = x.unflatten(4, (-1, w)).unflatten(3, (-1, h)).unflatten(2, (-1, t))
+        (t, h, w), (n, c, frames, height, width) = down.stride, x.shape
+        blocks = x.reshape(n, c, frames // t, t, height // h, h, width // w, w)
         return blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
 
-    residual = folded(hidden).unflatten(1, (-1, down.group_size)).mean(dim=2)
+    residual = folded(hidden)
+    n, c, *rest = residual.shape
+    residual = residual.reshape(n, c // down.group_size, down.group_size, *rest).mean(dim=2)
     return folded(down.conv(hidden, **causal)) + residual

@@ -51,6 +51,7 @@ class _WanStream:
 
 
 def _patchify(pixels: torch.Tensor, patch: int) -> torch.Tensor:
-    """[1, 3, t, H, W] → [1, 3·p², t, H/p, W/p], columns before rows within a patch as in Wan 2.2."""
-    cells = pixels.unflatten(4, (-1, patch)).unflatten(3, (-1, patch))  # 1 3 t H/p p W/p p
+    """[1, 3, t, H, W] → [1, 3·p², t, H/p, W/p], within a patch columns before rows."""
+    _, channels, frames, height, width = pixels.shape
+    cells = pixels.reshape(1, channels, frames, height // patch, patch, width // patch, patch)
     return cells.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
