@@ -7,108 +7,105 @@ encoder            ████████████████      at most
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
-from collections.abc import Iterator
-from typing import BinaryIO, TypeVar, cast
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
 
-import numpy as np
-
-from encoders.frames import Latents
+from encoders.frames import FrameBlock, Latents
 from encoders.video import VideoEncoder
 from infra.errors import MediaError, Reason
 from infra.storage import ObjectInfo, Storage
 from manifests.schemas import Clip, Source
 from manifests.specs import PixelSpec
+from pipeline.ahead import Values, run_ahead
 from pipeline.decode import decode_clip
+from pipeline.latents import Canary
 from pipeline.plan import Encoding
 
-Value = TypeVar("Value")
 
+class ClipFrames:
+    """The frames of one clip that an encoding takes, in the encoder's blocks.
 
-def encode_clip(
-    clip: Clip,
-    source: Source,
-    encoding: Encoding,
-    *,
-    encoder: VideoEncoder,
-    pixels: PixelSpec,
-    storage: Storage,
-    ahead: int,
-) -> tuple[Latents, int]:
-    """Normalised latents float16 [C, T', H', W'] of one clip, and the bytes read for them.
-
-    Raises MediaError where the footage no longer gives the frames that the scan saw, or the
-    latents are not finite; StorageError where it cannot be read.
+    Decoding begins at once and runs `ahead` blocks ahead of who reads them; with 0, it waits to be
+    asked. Close it.
     """
 
-    def attempt(from_start: bool) -> tuple[Latents, int]:
-        with storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
-            blocks = decode_clip(
-                cast("BinaryIO", file),
-                source,
-                clip,
-                encoding.rate,
-                encoding.frames,
-                encoding.crop,
-                encoder.block_sizes(encoding.frames),
-                pixels,
-                from_start,
-            )
-            latents = encoder.encode(run_ahead(blocks, ahead), encoding.frames)
-            return latents, file.bytes_read
+    def __init__(
+        self,
+        clip: Clip,
+        source: Source,
+        encoding: Encoding,
+        encoder: VideoEncoder,
+        *,
+        pixels: PixelSpec,
+        storage: Storage,
+        ahead: int,
+    ) -> None:
+        self.clip, self.encoding = clip, encoding
+        self.bytes_read = 0
+        self._source, self._encoder = source, encoder
+        self._pixels, self._storage = pixels, storage
+        self._ahead = ahead
+        self.blocks = self._started(from_start=False)
 
+    def close(self) -> None:
+        self.blocks.close()
+
+    def restart(self) -> None:
+        """Once more, from the source's beginning: its index cannot be trusted."""
+        self.close()
+        self.blocks = self._started(from_start=True)
+
+    def _started(self, from_start: bool) -> Values[FrameBlock]:
+        return run_ahead(self._decoded(from_start), self._ahead, "decode")
+
+    def _decoded(self, from_start: bool) -> Generator[FrameBlock, None, None]:
+        source, encoding = self._source, self.encoding
+        with self._storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
+            try:
+                yield from decode_clip(
+                    cast("BinaryIO", file),
+                    source,
+                    self.clip,
+                    encoding.rate,
+                    encoding.frames,
+                    encoding.crop,
+                    self._encoder.block_sizes(encoding.frames),
+                    self._pixels,
+                    from_start,
+                )
+            finally:
+                self.bytes_read += file.bytes_read
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    latents: Latents  # float16 [C, T', H', W'], as stored
+    psnr_db: float  # of a canary's round trip; else 0
+
+
+def encode_clip(frames: ClipFrames, encoder: VideoEncoder, *, canary: bool = False) -> Encoded:
+    """The clip's latents, and of a canary how well its first frames come back from them.
+
+    Raises MediaError where the footage no longer gives the frames that the scan saw, StorageError
+    where it cannot be read.
+    """
     try:
-        latents, bytes_read = attempt(from_start=False)
+        return _encode(frames, encoder, canary)
     except MediaError as error:
         if error.reason is not Reason.FRAMES_MISMATCH:
             raise
-        # A container's index can be wrong; decoding from the beginning cannot.
-        latents, bytes_read = attempt(from_start=True)
-    if not np.isfinite(latents).all():
-        raise MediaError(Reason.NOT_FINITE, "the encoder returned NaN or infinity")
-    return latents, bytes_read
+    # A container's index can be wrong; decoding from the beginning cannot.
+    frames.restart()
+    return _encode(frames, encoder, canary)
 
 
-def run_ahead(values: Iterator[Value], ahead: int) -> Iterator[Value]:
-    """The same values, made on a thread of their own up to `ahead` early; 0: made when asked for.
-
-    An error of the maker is raised where its value would have come. A reader that stops early
-    stops the maker.
-    """
-    if ahead == 0:
-        yield from values
-        return
-    ready: queue.Queue[tuple[Value | None, BaseException | None]] = queue.Queue(ahead)
-    stopped = threading.Event()
-
-    def put(item: tuple[Value | None, BaseException | None]) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return
-
-    def make() -> None:
-        try:
-            for value in values:
-                put((value, None))
-                if stopped.is_set():
-                    return
-        except BaseException as error:
-            put((None, error))
-        else:
-            put((None, StopIteration()))
-
-    maker = threading.Thread(target=make, name="decode", daemon=True)
-    maker.start()
-    try:
-        while True:
-            value, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield value  # type: ignore[misc]
-    finally:
-        stopped.set()
-        maker.join()
+def _encode(frames: ClipFrames, encoder: VideoEncoder, canary: bool) -> Encoded:
+    count = frames.encoding.frames
+    seed = int(frames.clip.clip_id[:16], 16)  # the same for the same clip, whatever the build
+    if not canary:
+        return Encoded(encoder.encode(frames.blocks, count, seed), 0.0)
+    watcher = Canary(encoder, count)
+    with contextlib.closing(watcher.watch(frames.blocks)) as blocks:
+        latents = encoder.encode(blocks, count, seed)
+    return Encoded(latents, watcher.psnr_db(latents))

@@ -69,7 +69,8 @@ def sample_json(
         "latent": {
             "shape": list(sample.latent_shape),
             "dtype": "float16",
-            "normalised": True,
+            "posterior": encoder.posterior,
+            "normalised": encoder.normalised,
             "mean": list(encoder.latents_mean),
             "std": list(encoder.latents_std),
             "temporal_stride": encoder.temporal_stride,

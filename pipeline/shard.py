@@ -1,18 +1,25 @@
-"""shard: one worker makes one tar, from decode to upload, and returns its receipt."""
+"""shard: one worker makes one tar, from decode to upload, and returns its receipt.
+
+decode    ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒         ahead of the encoder, the next member's beginning too
+encode       ████████│████████│████████
+write                 ▒▒       ▒▒       ▒▒   statistics, tar, digest: of the member before
+
+Without `ahead` the same calls are made in line; the tar's bytes are the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-
-from encoders.frames import Latents
 from encoders.load import load_encoder
 from infra.errors import (
     Changed,
@@ -20,6 +27,7 @@ from infra.errors import (
     NotFound,
     Reason,
     StorageError,
+    UsageError,
     concerns_one_object,
 )
 from infra.faults import kill_point
@@ -27,10 +35,12 @@ from infra.storage import Storage, join
 from manifests.fingerprint import canonical_json
 from manifests.schemas import Clip, Sample, Source
 from manifests.specs import DatasetSpec
-from pipeline.encode import encode_clip
+from pipeline.ahead import run_ahead
+from pipeline.encode import ClipFrames, Encoded, encode_clip
+from pipeline.latents import latent_statistics
 from pipeline.plan import Bucket, Encoding, plan_encoding
 from pipeline.sample import ChosenCaption, sample_json
-from pipeline.tar import Extent, TarWriter, npy_parts
+from pipeline.tar import Extent, Sealed, TarWriter, npy_parts
 
 _WHY: dict[type[Exception], Reason] = {
     NotFound: Reason.SOURCE_MISSING,
@@ -47,6 +57,7 @@ class MemberJob:
     caption: ChosenCaption
     copy: Sample | None  # the sample whose latents are taken, or None: encode
     excluded: tuple[Reason, str] | None = None  # leave it out: it killed its worker
+    canary: bool = False  # where it is encoded, decode its first frames again and compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,8 @@ class ShardJob:
     bucket: Bucket
     members: tuple[MemberJob, ...]
     trial: bool = False  # encode and throw away: which member kills the worker?
+    vae_fingerprint: str = ""  # the encoder's, where the build was planned; empty: any
+    expected_sha256: str = ""  # upload only a tar with this digest; empty: any
 
     @property
     def path(self) -> str:
@@ -82,129 +95,205 @@ class ShardJob:
         return self.row(member, outcome="dropped", reason=reason, detail=detail)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receipt:
     """What became of a shard: a row per member, and what it cost."""
 
-    samples: list[Sample]
+    samples: list[Sample] = field(default_factory=list)
     frames_encoded: int = 0
+    pixels_encoded: int = 0  # of the encoded frames, after the crop
+    encode_seconds: float = 0.0  # wall-clock, with the waiting for decoded frames
     bytes_read: int = 0
     bytes_of_footage: int = 0  # of the encoded spans, each its share of its source's bytes
     bytes_written: int = 0
+    matches: bool = True  # the tar has the digest that was expected, where one was
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The latent member of another sample, as it stands there."""
+
+    data: bytes
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A member that is left out, and why."""
+
+    reason: Reason
+    detail: str
+
+
+Made: TypeAlias = Encoded | Copied | Left
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A member on its way: what of it is encoded or copied, and its frames if they are coming."""
+
+    member: MemberJob
+    encoding: Encoding
+    copy: Sample | None
+    frames: ClipFrames | None = None
+
+    def close(self) -> None:
+        if self.frames is not None:
+            self.frames.close()
 
 
 class ShardWorker:
-    """Holds the encoder; called with one job at a time.
+    """Holds the encoder on its torch device; called with one job at a time.
 
-    `ahead`: blocks that a decode thread runs ahead of the encoder; 0 decodes in line, which is
-    faster where decoder and encoder share one core.
+    `ahead`: decoded blocks that wait for the encoder, of a member and of the next one; 0 makes
+    everything in line, which is faster where all share one core. Holds the latents of two members
+    at most.
     """
 
-    def __init__(self, dataset: str, spec: DatasetSpec, storage: Storage, ahead: int) -> None:
+    def __init__(
+        self, dataset: str, spec: DatasetSpec, storage: Storage, ahead: int, device: str = "cpu"
+    ) -> None:
         self._dataset = dataset
         self._spec = spec
         self._storage = storage
         self._ahead = ahead
-        self._encoder = load_encoder(spec.vae)
-        self._frames_encoded = self._bytes_read = self._bytes_of_footage = 0
+        self._encoder = load_encoder(spec.vae, device)
 
     def __call__(self, job: ShardJob) -> Receipt:
-        self._frames_encoded = self._bytes_read = self._bytes_of_footage = 0
+        """Raises UsageError where the encoder is not the one that the job was planned with."""
+        self._check_encoder(job)
+        receipt = Receipt()
         with tempfile.TemporaryDirectory(prefix="telecine-") as folder:
             path = Path(folder) / "shard.tar"
-            with TarWriter(path) as tar:
-                rows = [self._member(job, member, tar) for member in job.members]
+            made = run_ahead(self._made(job, receipt), 1 if self._ahead else 0, "encode")
+            with TarWriter(path) as tar, contextlib.closing(made):
+                rows = [self._write(job, *each, tar) for each in made]
                 sealed = tar.seal()
-            kept = [row for row in rows if row.outcome == "kept"]
-            written = bool(kept) and not job.trial
-            if written:
+            receipt.samples = _shard_rows(job, rows, sealed)
+            receipt.matches = job.expected_sha256 in ("", sealed.sha256)
+            kept = any(row.outcome == "kept" for row in rows)
+            if kept and receipt.matches and not job.trial:
                 self._storage.upload(path, join(self._dataset, job.path))
-        shard: dict[str, Any] = {
-            "shard_path": job.path,
-            "shard_sha256": sealed.sha256,
-            "shard_bytes": sealed.size_bytes,
-            "shard_samples": len(kept),
-        }
-        places = {row.clip_id: place for place, row in enumerate(kept)}
-        samples = [
-            dataclasses.replace(row, position=places[row.clip_id], **shard)
-            if row.outcome == "kept"
-            else row
-            for row in rows
-        ]
-        return Receipt(
-            samples,
-            self._frames_encoded,
-            self._bytes_read,
-            self._bytes_of_footage,
-            sealed.size_bytes if written else 0,
-        )
+                receipt.bytes_written = sealed.size_bytes
+        return receipt
 
-    def _member(self, job: ShardJob, member: MemberJob, tar: TarWriter) -> Sample:
-        if member.excluded:
-            return job.drop(member, *member.excluded)
-        kill_point("encode", member.source.uri)
+    def _check_encoder(self, job: ShardJob) -> None:
+        if job.vae_fingerprint and job.vae_fingerprint != self._encoder.fingerprint:
+            raise UsageError(
+                f"the weights at {self._spec.vae.encoder} changed since the build was planned, or "
+                f"differ on this machine ({socket.gethostname()}): put the same there on all of "
+                "them, and run again"
+            )
+
+    def _made(self, job: ShardJob, receipt: Receipt) -> Generator[tuple[_Begun, Made], None, None]:
+        """The members' latents in order, each encoded while the next one's decoding begins."""
+        begun: deque[_Begun] = deque()
+        try:
+            for member in job.members:
+                begun.append(self._begin(member))
+                if len(begun) > bool(self._ahead):
+                    yield self._make(begun.popleft(), receipt)
+            while begun:
+                yield self._make(begun.popleft(), receipt)
+        finally:
+            for one in begun:
+                one.close()
+
+    def _begin(self, member: MemberJob) -> _Begun:
         encoding = plan_encoding(member.clip, self._encoder, self._spec.vae)
         assert encoding is not None  # the planner left out what has none
-        try:
-            parts, facts = self._latents(member, encoding)
-        except MediaError as error:
-            return job.drop(member, error.reason, error.detail)
-        except StorageError as error:
-            if not concerns_one_object(error):
-                raise
-            return job.drop(member, _WHY.get(type(error), Reason.UNREADABLE), str(error))
-        key = member.clip.clip_id
-        extent = tar.add(f"{key}.latent.npy", *parts)
-        row = job.row(member, outcome="kept", **facts, **_placed(encoding, extent))
-        metadata = sample_json(
+        copy = member.copy
+        if copy is not None and tuple(copy.latent_shape) != encoding.latent_shape:
+            copy = None  # of another encoder
+        begun = _Begun(member, encoding, copy)
+        if copy is None and not member.excluded:
+            begun.frames = self._frames(member, encoding)
+        return begun
+
+    def _frames(self, member: MemberJob, encoding: Encoding) -> ClipFrames:
+        return ClipFrames(
             member.clip,
             member.source,
-            member.caption,
+            encoding,
+            self._encoder,
+            pixels=self._spec.pixels,
+            storage=self._storage,
+            ahead=self._ahead,
+        )
+
+    def _make(self, one: _Begun, receipt: Receipt) -> tuple[_Begun, Made]:
+        with contextlib.closing(one):
+            if one.member.excluded:
+                return one, Left(*one.member.excluded)
+            kill_point("encode", one.member.source.uri)
+            try:
+                return one, self._latents(one, receipt)
+            except MediaError as error:
+                return one, Left(error.reason, error.detail)
+            except StorageError as error:
+                if not concerns_one_object(error):
+                    raise
+                return one, Left(_WHY.get(type(error), Reason.UNREADABLE), str(error))
+
+    def _latents(self, one: _Begun, receipt: Receipt) -> Encoded | Copied:
+        if one.copy is not None:
+            with contextlib.suppress(NotFound):  # a shard that is gone: its footage may not be
+                return self._copied(one.copy, receipt)
+        one.frames = one.frames or self._frames(one.member, one.encoding)
+        began = time.perf_counter()
+        encoded = encode_clip(one.frames, self._encoder, canary=one.member.canary)
+        receipt.encode_seconds += time.perf_counter() - began
+        clip, source, encoding = one.member.clip, one.member.source, one.encoding
+        receipt.bytes_read += one.frames.bytes_read
+        receipt.frames_encoded += encoding.frames
+        receipt.pixels_encoded += encoding.frames * encoding.crop.width * encoding.crop.height
+        receipt.bytes_of_footage += source.size_bytes * clip.num_frames // source.num_frames
+        return encoded
+
+    def _copied(self, sample: Sample, receipt: Receipt) -> Copied:
+        uri = join(self._dataset, sample.shard_path)
+        data = self._storage.read_range(uri, sample.latent_offset, sample.latent_bytes)
+        receipt.bytes_read += len(data)
+        return Copied(data, sample)
+
+    def _write(self, job: ShardJob, one: _Begun, made: Made, tar: TarWriter) -> Sample:
+        if isinstance(made, Left):
+            return job.drop(one.member, made.reason, made.detail)
+        try:
+            facts = _copied_facts(made) if isinstance(made, Copied) else _measured(made)
+        except MediaError as error:
+            return job.drop(one.member, error.reason, error.detail)
+        parts = (made.data,) if isinstance(made, Copied) else npy_parts(made.latents)
+        key = one.member.clip.clip_id
+        extent = tar.add(f"{key}.latent.npy", *parts)
+        row = job.row(one.member, outcome="kept", **facts, **_placed(one.encoding, extent))
+        metadata = sample_json(
+            one.member.clip,
+            one.member.source,
+            one.member.caption,
             row,
             encoder=self._encoder,
             pixels=self._spec.pixels,
         )
         tar.add(f"{key}.json", canonical_json(metadata).encode())
-        tar.add(f"{key}.txt", member.caption.text.encode())
+        tar.add(f"{key}.txt", one.member.caption.text.encode())
         return row
 
-    def _latents(
-        self, member: MemberJob, encoding: Encoding
-    ) -> tuple[tuple[bytes | memoryview, ...], dict[str, Any]]:
-        """The .npy member in parts, and what the row says of its values."""
-        if member.copy is not None:
-            with contextlib.suppress(NotFound):  # a shard that is gone: its footage may not be
-                return self._copied(member.copy)
-        latents, bytes_read = encode_clip(
-            member.clip,
-            member.source,
-            encoding,
-            encoder=self._encoder,
-            pixels=self._spec.pixels,
-            storage=self._storage,
-            ahead=self._ahead,
-        )
-        self._bytes_read += bytes_read
-        source = member.source
-        self._frames_encoded += encoding.frames
-        self._bytes_of_footage += source.size_bytes * member.clip.num_frames // source.num_frames
-        return npy_parts(latents), _statistics(latents)
 
-    def _copied(self, sample: Sample) -> tuple[tuple[bytes, ...], dict[str, Any]]:
-        uri = join(self._dataset, sample.shard_path)
-        data = self._storage.read_range(uri, sample.latent_offset, sample.latent_bytes)
-        self._bytes_read += len(data)
-        facts = {
-            "copied_from": sample.shard_path,
-            "latent_mean": sample.latent_mean,
-            "latent_std": sample.latent_std,
-            "latent_absmax": sample.latent_absmax,
-        }
-        return (data,), facts
+def _measured(encoded: Encoded) -> dict[str, Any]:
+    """Columns of the sample's row. Raises MediaError where the latents are not finite."""
+    return {**latent_statistics(encoded.latents), "psnr_db": encoded.psnr_db}
 
 
-def _placed(encoding: Encoding, extent: Extent) -> Mapping[str, Any]:
+def _copied_facts(copied: Copied) -> dict[str, Any]:
+    columns = (
+        "latent_mean", "latent_std", "latent_absmax", "channel_means", "channel_stds", "psnr_db",
+    )  # fmt: skip
+    facts = {name: getattr(copied.sample, name) for name in columns}
+    return {"copied_from": copied.sample.shard_path, **facts}
+
+
+def _placed(encoding: Encoding, extent: Extent) -> dict[str, Any]:
     return {
         "latent_offset": extent.offset,
         "latent_bytes": extent.size,
@@ -220,16 +309,19 @@ def _placed(encoding: Encoding, extent: Extent) -> Mapping[str, Any]:
     }
 
 
-def _statistics(latents: Latents) -> dict[str, Any]:
-    """Mean, standard deviation and largest magnitude, a latent frame at a time (float64 sums)."""
-    count = latents.size
-    total = squares = largest = 0.0
-    for frame in latents.swapaxes(0, 1):
-        values = frame.astype(np.float32)
-        total += float(values.sum(dtype=np.float64))
-        squares += float(np.square(values).sum(dtype=np.float64))
-        largest = max(largest, float(np.abs(values).max()))
-    mean = total / count
-    std = max(squares / count - mean * mean, 0.0) ** 0.5
-    facts = {"latent_mean": mean, "latent_std": std, "latent_absmax": largest}
-    return {name: float(f"{value:.6g}") for name, value in facts.items()}
+def _shard_rows(job: ShardJob, rows: list[Sample], sealed: Sealed) -> list[Sample]:
+    """The rows with what is known once the tar is whole."""
+    kept = [row.clip_id for row in rows if row.outcome == "kept"]
+    places = {clip_id: place for place, clip_id in enumerate(kept)}
+    shard: dict[str, Any] = {
+        "shard_path": job.path,
+        "shard_sha256": sealed.sha256,
+        "shard_bytes": sealed.size_bytes,
+        "shard_samples": len(kept),
+    }
+    return [
+        dataclasses.replace(row, position=places[row.clip_id], **shard)
+        if row.outcome == "kept"
+        else row
+        for row in rows
+    ]
