@@ -21,6 +21,8 @@ from encoders.device import Device, Landing, picture
 from encoders.frames import FrameBlock, Latents, Pixels, checked
 from encoders.posterior import Constants, Posterior
 from encoders.stream_classes import streaming_for
+from encoders.streams import Streaming
+from encoders.tiles import tiled
 from encoders.vae_config import KINDS, library_class, read_config
 from encoders.vae_decode import decode_pieces
 from encoders.vae_model import load
@@ -54,7 +56,7 @@ class DiffusersEncoder:
                 f"[vae] posterior = {spec.posterior!r}: {self._config.class_name} has no log "
                 "variance, only a mean; set posterior = 'mean'"
             )
-        self._streaming = streaming_for(self._config.class_name, self._config.full, spec)
+        self._streaming = self._streamed()
         self._device = Device(device, getattr(torch, spec.dtype))
         self._weights = weights_digest(self._folder)
 
@@ -109,8 +111,7 @@ class DiffusersEncoder:
             "latents_std": list(config.latents_std),
             "scale": config.kind.scale,  # the deviation that normalised latents are meant to have
             "constants": "one per channel, or per channel and latent frame, where the last stays",
-            "streaming": self._streaming.identity(),
-            "tile": [spec.tile, spec.tile_overlap] if spec.tile else None,
+            "streaming": self._streaming.identity(),  # windows and tiles
             "pixels": "BT.709 RGB of 8 bits in [-1, 1]",
             "stored": "float16",
         }
@@ -174,6 +175,13 @@ class DiffusersEncoder:
                     return
                 block = picture(piece)
             yield block
+
+    def _streamed(self) -> Streaming:
+        config, spec = self._config, self._spec
+        streaming = streaming_for(config.class_name, config.full, spec)
+        if spec.tile is None:
+            return streaming
+        return tiled(streaming, spec.tile, spec.tile_overlap, config.spatial_stride)
 
     @functools.cached_property
     def _vae(self) -> Any:

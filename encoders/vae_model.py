@@ -72,6 +72,11 @@ def _probe(vae: Any, config: VaeConfig, device: Device, streaming: Streaming, fo
                          own(clip[:, :, :1]), own(clip)[:, :, :1])  # fmt: skip
         if streaming.identity() is None:
             _check_equal("the streamed latents and its own", streamed(clip), own(clip))
+    except NotImplementedError as error:
+        raise UsageError(
+            f"the {config.class_name} in {folder} does not compute in {device.dtype} on "
+            f"{device.torch.type} ({error}): set [vae] dtype = 'float32'"
+        ) from error
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(
             f"the {config.class_name} in {folder} is not what its config says: {error}"
