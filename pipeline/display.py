@@ -40,7 +40,7 @@ def json_value(value: Any) -> Any:
 
 
 def print_json(summary: Summary, console: Console) -> None:
-    _write(console, json.dumps(json_value(dataclasses.asdict(summary)), indent=2))
+    write(console, json.dumps(json_value(dataclasses.asdict(summary)), indent=2))
 
 
 def print_json_rows(batches: Iterable[pa.RecordBatch], console: Console) -> None:
@@ -50,11 +50,11 @@ def print_json_rows(batches: Iterable[pa.RecordBatch], console: Console) -> None
         for row in batch.to_pylist():
             console.file.write(separator + json.dumps(json_value(row)))
             separator = ",\n"
-    _write(console, "\n]" if separator == ",\n" else "[]")
+    write(console, "\n]" if separator == ",\n" else "[]")
 
 
-def _write(console: Console, text: str) -> None:
-    """Past rich, which would wrap long lines."""
+def write(console: Console, text: str) -> None:
+    """A line, past rich, which would wrap long lines."""
     console.file.write(text + "\n")
 
 
@@ -91,7 +91,7 @@ def print_rows(rows: pa.Table, console: Console) -> None:
         for index, name in enumerate(rows.column_names)
     ]
     if sum(widths) <= console.width:
-        _print_table(rows.column_names, values, console)
+        print_table(rows.column_names, values, console)
     else:
         _print_blocks(rows.column_names, values, console)
 
@@ -118,7 +118,7 @@ def _with_all_columns(rows: pa.Table) -> list[dict[str, Any]]:
 _MEASURES = frozenset({"size", "footage", "latents"})
 
 
-def _print_table(names: Sequence[str], rows: Iterable[Iterable[Any]], console: Console) -> None:
+def print_table(names: Sequence[str], rows: Iterable[Iterable[Any]], console: Console) -> None:
     """Numbers to the right; long text is folded, not cut: it is there to be copied."""
     body = [list(row) for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -132,15 +132,15 @@ def _print_table(names: Sequence[str], rows: Iterable[Iterable[Any]], console: C
 
 
 def print_summary(found: Summary, console: Console) -> None:
-    _line(console, f"dataset {found.dataset}")
+    line(console, f"dataset {found.dataset}")
     if not found.sources:
-        _line(console, "no sources yet: telecine ingest SOURCE... --dataset DATASET")
+        line(console, "no sources yet: telecine ingest SOURCE... --dataset DATASET")
     else:
         _print_sources(found, console)
     if found.captions:
-        _heading(console, "captions")
+        heading(console, "captions")
         rows = [(c.captioner, c.outcome, c.captions) for c in found.captions]
-        _print_table(("captioner", "outcome", "captions"), rows, console)
+        print_table(("captioner", "outcome", "captions"), rows, console)
     for build in found.builds:
         _print_build(build, console)
     for error in found.errors:
@@ -148,20 +148,20 @@ def print_summary(found: Summary, console: Console) -> None:
 
 
 def _print_sources(found: Summary, console: Console) -> None:
-    _heading(console, "sources")
+    heading(console, "sources")
     rows = [
         (s.status, s.kind, s.sources, size(s.size_bytes), length(3600 * s.hours), s.clips)
         for s in found.sources
     ]
-    _print_table(("status", "kind", "sources", "size", "footage", "clips"), rows, console)
+    print_table(("status", "kind", "sources", "size", "footage", "clips"), rows, console)
     if found.rejected:
-        _heading(console, "rejected")
-        _print_table(("reason", "sources"), found.rejected.items(), console)
-    _heading(console, "clips")
+        heading(console, "rejected")
+        print_table(("reason", "sources"), found.rejected.items(), console)
+    heading(console, "clips")
     clips = [(c.kind, c.clips, c.frames, length(3600 * c.hours)) for c in found.clips]
-    _print_table(("kind", "clips", "frames", "footage"), clips, console)
+    print_table(("kind", "clips", "frames", "footage"), clips, console)
     lost = sum(found.frames_dropped.values())
-    _line(
+    line(
         console,
         f"frames  {found.frames:,} decoded = {found.frames_kept:,} in clips "
         f"+ {lost:,} dropped{_reasons(found.frames_dropped)}",
@@ -169,11 +169,11 @@ def _print_sources(found: Summary, console: Console) -> None:
 
 
 def _print_build(build: BuildReport, console: Console) -> None:
-    _heading(console, f"build {build.name}" + (" (current)" if build.current else ""))
-    _line(console, f"vae {build.vae_fingerprint}")
-    _line(console, f"pixels {build.pixel_fingerprint}")
+    heading(console, f"build {build.name}" + (" (current)" if build.current else ""))
+    line(console, f"vae {build.vae_fingerprint}")
+    line(console, f"pixels {build.pixel_fingerprint}")
     if build.in_progress:
-        _line(
+        line(
             console,
             f"unfinished: {build.shards_written:,} of {build.shards_planned:,} shards written; "
             "run again to finish",
@@ -185,11 +185,11 @@ def _print_build(build: BuildReport, console: Console) -> None:
              size(b.latent_bytes), b.shards)
             for b in build.buckets
         ]  # fmt: skip
-        _print_table(names, rows, console)
+        print_table(names, rows, console)
     kept, lost = sum(b.clips for b in build.buckets), sum(build.dropped.values())
     latents = size(sum(b.latent_bytes for b in build.buckets))
     shards = sum(b.shards for b in build.buckets)
-    _line(
+    line(
         console,
         f"clips  {kept + lost:,} = {kept:,} in {shards:,} shards ({latents} of latents) "
         f"+ {lost:,} dropped{_reasons(build.dropped)}",
@@ -201,12 +201,14 @@ def _reasons(counts: dict[str, int]) -> str:
     return f" ({parts})" if parts else ""
 
 
-def _heading(console: Console, text: str) -> None:
+def heading(console: Console, text: str) -> None:
+    """A line in bold, after an empty one; nothing in it is taken for markup."""
     console.print()
     console.print(plain(text).markup, style="bold", soft_wrap=True)
 
 
-def _line(console: Console, text: str) -> None:
+def line(console: Console, text: str) -> None:
+    """However long, and nothing in it taken for markup."""
     console.print(plain(text), soft_wrap=True)
 
 
