@@ -23,6 +23,7 @@ from pipeline.commit import Commits
 from pipeline.compare import DigestWorker, Discovery, find_duplicates, needs_digest
 from pipeline.discover import ScanTask
 from pipeline.outcome import BuildOutcome, ScanOutcome
+from pipeline.plan import ShardPlan
 from pipeline.progress import Step
 from pipeline.scan import Scanned, ScanWorker, rejected
 from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
@@ -30,6 +31,7 @@ from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
 ScanEnd: TypeAlias = "Done[list[ScanTask], list[Scanned]] | Lost[list[ScanTask]]"
 ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
 RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]
+MakeJobs: TypeAlias = Callable[[Dataset, Work, list[ShardPlan]], Iterator[ShardJob]]
 
 # A worker that needs longer than this for its bytes makes no progress and is ended.
 SCAN_SECONDS, SCAN_SECONDS_PER_BYTE = 300.0, 40e-6
@@ -168,23 +170,13 @@ def write_shards(
     resources: Resources,
     commit_seconds: float,
     console: Console,
+    make_jobs: MakeJobs = jobs,
 ) -> BuildOutcome:
     """Write the shards of the plan that have no rows yet. A shard's rows are one commit."""
-    # A decode thread helps where the encoder computes elsewhere, or has a core to spare.
-    ahead = 2 if resources.gpus or resources.cpus > 1 else 0
     drop_without_bucket(dataset, work)
     outcome = BuildOutcome(uncaptioned=work.wishes.uncaptioned)
     outcome.add(work.wishes.dropped)
-    make_worker = partial(ShardWorker, dataset.uri, dataset.spec, dataset.storage, ahead)
-
-    def run(todo: Iterable[ShardJob], attempts: int = 2) -> Iterator[ShardEnd]:
-        return cluster.run(
-            todo,
-            make_worker,
-            resources=resources,
-            limit_seconds=_shard_limit,
-            attempts=attempts,
-        )
+    run: RunJobs = partial(run_jobs, dataset=dataset, cluster=cluster, resources=resources)
 
     def keep(job: ShardJob, receipt: Receipt) -> None:
         commits.add("samples", receipt.samples)
@@ -200,7 +192,7 @@ def write_shards(
     commits = Commits(dataset.tables, ("samples",), commit_seconds)
     with commits, Step(console, "shard", "shards", len(shards), len(shards)) as step:
         fatal: list[ShardJob] = []
-        for end in run(jobs(dataset, work, shards)):
+        for end in run(make_jobs(dataset, work, shards)):
             if isinstance(end, Done):
                 keep(end.item, end.result)
             else:
@@ -208,6 +200,26 @@ def write_shards(
         for job in fatal:
             _rescue(job, run, keep)
     return outcome
+
+
+def run_jobs(
+    todo: Iterable[ShardJob],
+    attempts: int = 2,
+    *,
+    dataset: Dataset,
+    cluster: Cluster,
+    resources: Resources,
+) -> Iterator[ShardEnd]:
+    """Shards made by workers that encode as the dataset's spec says. Commits nothing."""
+    # A decode thread helps where the encoder computes elsewhere, or has a core to spare.
+    ahead = 2 if resources.gpus or resources.cpus > 1 else 0
+    return cluster.run(
+        todo,
+        partial(ShardWorker, dataset.uri, dataset.spec, dataset.storage, ahead),
+        resources=resources,
+        limit_seconds=_shard_limit,
+        attempts=attempts,
+    )
 
 
 def _rescue(job: ShardJob, run: RunJobs, keep: Callable[[ShardJob, Receipt], None]) -> None:
