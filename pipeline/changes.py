@@ -1,0 +1,84 @@
+"""What of all that decides a build's bytes differs between two builds, key by key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from manifests.fingerprint import canonical_json, fingerprint
+from manifests.schemas import Build
+
+if TYPE_CHECKING:
+    from pipeline.build import Generation
+
+LONG = 40  # characters of a value that is shown whole
+_DIGEST = re.compile("[0-9a-f]{32,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key of a build's spec or of its encoder's identity; None where there is no such key."""
+
+    key: str  # as in vae.encoder.dtype
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        old, new = shortened(self.old), shortened(self.new)
+        return f"{self.key}: {old} → {new}"
+
+
+def changes(old: Build | None, new: Generation) -> list[Change]:
+    """From a build that is there, or none, to one that is to be made: what makes it another."""
+    asked = _facts(new.spec, canonical_json(new.encoder.identity()))
+    return [] if old is None else _differences(_facts(old.spec, old.vae), asked)
+
+
+def differences(old: Build, new: Build) -> list[Change]:
+    """Between two builds that are there, in the order of the keys."""
+    return _differences(_facts(old.spec, old.vae), _facts(new.spec, new.vae))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    return [
+        Change(key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _facts(spec: str, identity: str) -> dict[str, Any]:
+    """All that the build's id is made of, flat: of [vae] the encoder is what it is, not where."""
+    known: dict[str, Any] = json.loads(spec)
+    asked = known.get("vae", {})
+    known["vae"] = {
+        "encoder": json.loads(identity),
+        **{key: asked[key] for key in ("patch", "fps") if key in asked},
+    }
+    return _flat(known)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Tables by their keys; a list is one value."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: item
+        for name, part in value.items()
+        for key, item in _flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+def shortened(value: Any) -> str:
+    """A value in one short piece; of a long one its beginning, and the beginning of its digest."""
+    if value is None:
+        return "none"
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return f"{value[:12]}…"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) <= LONG:
+        return text
+    return f"{text[: LONG - 15]}… ({fingerprint(value)[:8]})"

@@ -1,0 +1,136 @@
+"""What `rebuild --dry-run` prints: the plan, why it is not empty, and what it would cost.
+
+from     dct-1f0c2f6e
+to       wan-8a7b6c5d, laid out as the build above
+changed  vae.encoder.name: dct → wan
+shards   0 fresh, 17 stale, 17 to write
+samples  120 to encode, 0 to copy, 2 to leave out
+frames   9,600 to decode, 9,540 to encode (5:20 min of footage)
+bytes    1.2 GB of footage and 0 B of latents to read, 310 MB to write
+time     about 12:30 min with 2 workers, at 1.4 million pixels a second and worker as last time
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from manifests.schemas import Build
+from pipeline.changes import Change
+from pipeline.display import json_value, length, line, size, write
+from pipeline.preview import Preview
+from pipeline.rates import Estimate
+
+
+def print_rebuild_preview(
+    preview: Preview,
+    old: Build | None,
+    changes: Sequence[Change],
+    estimate: Estimate | None,
+    as_json: bool,
+    console: Console,
+) -> None:
+    """`old`: the build that is current, which `changes` are counted from."""
+    if as_json:
+        found = _as_json(preview, old, changes, estimate)
+        write(console, json.dumps(json_value(found), indent=2))
+        return
+    for text in _lines(preview, old, changes, estimate):
+        line(console, text)
+
+
+def _stale(preview: Preview, old: Build | None) -> int:
+    """Shards that are not as asked for: of another build none is."""
+    same = old is not None and old.build_id == preview.build_id
+    return preview.replaced if same else preview.shards
+
+
+def _lines(
+    preview: Preview, old: Build | None, changes: Sequence[Change], estimate: Estimate | None
+) -> Iterator[str]:
+    yield f"from     {old.name if old else 'nothing: no build is current'}"
+    yield f"to       {preview.name}{_notes(preview, old)}"
+    for number, change in enumerate(changes):
+        yield f"{'' if number else 'changed':<8} {change}"
+    yield (
+        f"shards   {preview.fresh:,} fresh, {_stale(preview, old):,} stale, "
+        f"{preview.shards:,} to write"
+    )
+    waiting = f", {preview.uncaptioned:,} without a caption" if preview.uncaptioned else ""
+    yield (
+        f"samples  {preview.encoded:,} to encode, {preview.copied:,} to copy, "
+        f"{preview.dropped:,} to leave out{waiting}"
+    )
+    if not (preview.shards or preview.replaced or preview.dropped):
+        yield "nothing to encode, copy or write"
+        return
+    yield (
+        f"frames   {preview.frames_to_decode:,} to decode, {preview.frames_to_encode:,} to encode "
+        f"({length(preview.seconds_to_encode)} of footage)"
+    )
+    yield (
+        f"bytes    {size(preview.bytes_of_footage)} of footage and {size(preview.bytes_to_copy)} "
+        f"of latents to read, {size(preview.bytes_to_write)} to write"
+    )
+    yield f"time     {_time(preview, estimate)}"
+
+
+def _notes(preview: Preview, old: Build | None) -> str:
+    if preview.resumed:
+        return ", going on with the plan that an earlier run began"
+    if old is not None and old.build_id == preview.build_id:
+        return ", the same build: its spec and encoder are as they were"
+    if old is not None and preview.follows == old.build_id:
+        return ", with the same samples in the same shards and order"
+    return ""
+
+
+def _time(preview: Preview, estimate: Estimate | None) -> str:
+    if not preview.pixels_to_encode:
+        return "nothing is encoded"
+    if estimate is None:
+        return "not measured yet: no run under this encoder"
+    workers = f"{estimate.workers:,} worker{'' if estimate.workers == 1 else 's'}"
+    rate = estimate.rate.pixels_per_second / 1e6
+    return (
+        f"about {length(estimate.seconds)} with {workers}, "
+        f"at {rate:,.3g} million pixels a second and worker as last time"
+    )
+
+
+def _as_json(
+    preview: Preview, old: Build | None, changes: Sequence[Change], estimate: Estimate | None
+) -> dict[str, Any]:
+    return {
+        "from": {"build_id": old.build_id, "name": old.name} if old else None,
+        "to": {"build_id": preview.build_id, "name": preview.name},
+        "follows": preview.follows,
+        "resumed": preview.resumed,
+        "changed": [dataclasses.asdict(change) for change in changes],
+        "shards": {
+            "fresh": preview.fresh,
+            "stale": _stale(preview, old),
+            "to_write": preview.shards,
+        },
+        "samples": {
+            "to_encode": preview.encoded,
+            "to_copy": preview.copied,
+            "to_leave_out": preview.dropped,
+            "uncaptioned": preview.uncaptioned,
+        },
+        "frames": {
+            "to_decode": preview.frames_to_decode,
+            "to_encode": preview.frames_to_encode,
+            "seconds": preview.seconds_to_encode,
+        },
+        "bytes": {
+            "footage_to_read": preview.bytes_of_footage,
+            "latents_to_read": preview.bytes_to_copy,
+            "to_write": preview.bytes_to_write,
+        },
+        "estimate": dataclasses.asdict(estimate) if estimate else None,
+    }
