@@ -13,35 +13,30 @@ still be made; the others are dropped with their reason.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from rich.console import Console
 
-from encoders.captioner import WITH_TEXT
-from encoders.load import load_captioner
 from infra.errors import CheckFailed
 from infra.faults import kill_point
 from infra.ray import Cluster, Done, Resources
 from manifests.dataset import Dataset
 from manifests.fingerprint import short_id
 from manifests.queries import BuildState, connect, next_plan, next_sequence
-from manifests.schemas import Build, Clip, Sample, Source, from_arrow
-from manifests.specs import DatasetSpec
+from manifests.schemas import Build, Sample, from_arrow
 from pipeline.build import PINNED, Work, complete, write_index
 from pipeline.check import Finding, Kind, check_shards
-from pipeline.drive import run_jobs, write_shards
+from pipeline.drive import encoder_resources, run_jobs, write_shards
 from pipeline.plan import Bucket, Member, Plan, ShardPlan
 from pipeline.progress import Step
-from pipeline.sample import ChosenCaption
-from pipeline.shard import MemberJob, ShardJob
+from pipeline.promote import spec_of
+from pipeline.remake import jobs_again
+from pipeline.shard import ShardJob
 from pipeline.wanted import Wishes
 
 SHARDS_AT_ONCE = 64  # a question scans whole tables: ask for many shards at a time
@@ -52,10 +47,18 @@ IN_PLACE = {Kind.MISSING, Kind.DAMAGED}
 class Repaired:
     """Paths of shards, relative to the dataset."""
 
-    put_back: tuple[str, ...]  # with the digest that the rows have
-    replaced: tuple[str, ...]  # by others, or by none where no member could be made
-    added: tuple[str, ...]  # in their stead
-    dropped: dict[str, int]  # samples that could not be made again, by reason
+    put_back: tuple[str, ...] = ()  # with the digest that the rows have
+    replaced: tuple[str, ...] = ()  # by others, or by none where no member could be made
+    added: tuple[str, ...] = ()  # in their stead
+    dropped: Counter[str] = field(default_factory=Counter)  # samples not made again, by reason
+
+    def __add__(self, other: Repaired) -> Repaired:
+        return Repaired(
+            self.put_back + other.put_back,
+            self.replaced + other.replaced,
+            self.added + other.added,
+            self.dropped + other.dropped,
+        )
 
 
 def repair(
@@ -63,7 +66,7 @@ def repair(
     build: BuildState,
     findings: Iterable[Finding],
     cluster: Cluster,
-    encoders: Resources,
+    gpus: float | None,
     commit_seconds: float,
     console: Console,
 ) -> Repaired:
@@ -75,67 +78,101 @@ def repair(
     kinds: dict[str, set[Kind]] = defaultdict(set)
     for finding in findings:
         kinds[finding.shard_path].add(finding.kind)
-    dataset = dataclasses.replace(dataset, spec=_spec(dataset, build.last))
-    shard_ids = _shard_ids(dataset, build.build_id, kinds)
-    sound = _donors(dataset, build.last, kinds, cluster, console)
-
-    work = _resumed(dataset, build.in_progress)
-    in_hand = set(work.event.replaces) if work else set[str]()
-    same = [i for path, i in shard_ids.items() if kinds[path] <= IN_PLACE and i not in in_hand]
-    todo = _jobs_again(dataset, build.last, same, sound)
-    put_back = set[str]()
-    with Step(console, "repair", "shards", len(same), len(same)) as step:
-        for end in run_jobs(todo, dataset=dataset, cluster=cluster, resources=encoders):
-            if isinstance(end, Done) and end.result.matches:
-                put_back.add(end.item.path)
-            kill_point("repaired", end.item.shard_id)
-            step.advance()
-
-    rest = {i for path, i in shard_ids.items() if path not in put_back} - in_hand
-    if rest and build.in_progress and not work:
-        raise CheckFailed(
-            f"{len(rest)} shards of {build.name} cannot be made as they were and must be replaced "
-            "by a plan of the build, but another is in progress: run again what was interrupted, "
-            "then verify --repair"
-        )
-    replaced: list[str] = []
-    added: list[str] = []
-    dropped = Counter[str]()
-    for each in (work, _planned(dataset, build.last, rest) if rest else None):
-        if each is not None:
-            make_jobs = partial(_jobs_anew, sound=sound)
-            write_shards(each, dataset, cluster, encoders, commit_seconds, console, make_jobs)
-            paths = {shard_id: path for path, shard_id in shard_ids.items()}
-            replaced += [paths[i] for i in each.event.replaces if i in paths]
-            complete(dataset, each)
-            for sample in _made(dataset, each.event):
-                dropped.update([sample.reason] if sample.outcome == "dropped" else [])
-                added += [sample.shard_path] if sample.outcome == "kept" else []
+    dataset = dataclasses.replace(dataset, spec=spec_of(dataset, build.last))
+    begun = _resumed(dataset, build.in_progress)
+    done = Repaired()
+    if kinds or begun:
+        sound = _donors(dataset, build.last, kinds, cluster, console)
+        encoders = encoder_resources(cluster, dataset.spec.vae, gpus=gpus)
+        mender = _Mender(dataset, build.last, cluster, encoders, commit_seconds, console, sound)
+        if begun:
+            done += mender.replace(begun)
+        shard_ids = _shard_ids(dataset, build.build_id, kinds)
+        same = [i for path, i in shard_ids.items() if kinds[path] <= IN_PLACE]
+        done += mender.put_back(same)
+        rest = {i for path, i in shard_ids.items() if path not in done.put_back}
+        if rest and build.in_progress and not begun:
+            raise CheckFailed(
+                f"{len(rest)} shards of {build.name} cannot be made as they were and must be "
+                "replaced by a plan of the build, but another is in progress: run again what was "
+                "interrupted, then verify --repair"
+            )
+        if rest:
+            done += mender.replace(_planned(dataset, build.last, rest))
     write_index(dataset, build.last)
-    return Repaired(
-        tuple(sorted(put_back)), tuple(sorted(replaced)), tuple(sorted(set(added))), dict(dropped)
-    )
+    return done
 
 
-def _spec(dataset: Dataset, event: Build) -> DatasetSpec:
-    """The build's own: the dataset's may be that of another build by now."""
-    scan = dataset.spec.scan.model_dump(mode="json")
-    return DatasetSpec.model_validate({**json.loads(event.spec), "scan": scan})
+@dataclass(frozen=True)
+class _Mender:
+    """How one build is mended. `sound`: paths of shards whose latents may be copied."""
+
+    dataset: Dataset  # under the build's own spec
+    build: Build  # an event of it
+    cluster: Cluster
+    encoders: Resources
+    commit_seconds: float
+    console: Console
+    sound: frozenset[str]
+
+    def put_back(self, shard_ids: Collection[str]) -> Repaired:
+        """Those that get the bytes again that the rows say; the others are not touched."""
+        if not shard_ids:
+            return Repaired()
+        jobs, found = jobs_again(self.dataset, self.build, shard_ids, self.sound), []
+        ends = run_jobs(jobs, dataset=self.dataset, cluster=self.cluster, resources=self.encoders)
+        with Step(self.console, "repair", "shards", len(shard_ids), len(shard_ids)) as step:
+            for end in ends:
+                if isinstance(end, Done) and end.result.matches:
+                    found.append(end.item.path)
+                kill_point("repaired", end.item.shard_id)
+                step.advance()
+        return Repaired(put_back=tuple(sorted(found)))
+
+    def replace(self, work: Work) -> Repaired:
+        """Carry out a plan that replaces shards."""
+        write_shards(
+            work,
+            self.dataset,
+            self.cluster,
+            self.encoders,
+            self.commit_seconds,
+            self.console,
+            partial(_jobs_anew, sound=self.sound),
+        )
+        live = _live_shards(self.dataset, work.event.build_id)
+        replaced = set(work.event.replaces)
+        old = [path for path, shard_id in live if shard_id in replaced]
+        complete(self.dataset, work)
+        made = _made(self.dataset, work.event)
+        return Repaired(
+            replaced=tuple(old),
+            added=tuple(sorted({row.shard_path for row in made if row.outcome == "kept"})),
+            dropped=Counter(row.reason for row in made if row.outcome == "dropped"),
+        )
 
 
 # ── what there is ────────────────────────────────────────────────────────────────────────────────
 
 
 def _shard_ids(dataset: Dataset, build_id: str, paths: Iterable[str]) -> dict[str, str]:
-    """By path, in order."""
-    con = connect(dataset.tables)
-    con.register("asked", pa.table({"shard_path": pa.array(sorted(paths), pa.string())}))
-    found = con.sql(
-        "SELECT DISTINCT shard_path, shard_id FROM live_samples SEMI JOIN asked USING (shard_path) "
-        "WHERE build_id = ? AND outcome = 'kept' ORDER BY shard_path",
-        params=[build_id],
+    """Of the live shards among these, by path, in order."""
+    wanted = set(paths)
+    return {path: i for path, i in _live_shards(dataset, build_id) if path in wanted}
+
+
+def _live_shards(dataset: Dataset, build_id: str) -> list[tuple[str, str]]:
+    """Path and shard_id."""
+    found: list[tuple[str, str]] = (
+        connect(dataset.tables)
+        .sql(
+            "SELECT DISTINCT shard_path, shard_id FROM live_samples "
+            "WHERE build_id = ? AND outcome = 'kept' ORDER BY shard_path",
+            params=[build_id],
+        )
+        .fetchall()
     )
-    return dict(found.fetchall())
+    return found
 
 
 def _donors(
@@ -164,123 +201,13 @@ def _donors(
     return frozenset(whole)
 
 
-_TABLES = """
-CREATE OR REPLACE TEMP TABLE job_samples AS
-SELECT * FROM live_samples SEMI JOIN asked USING (shard_id)
-WHERE build_id = $build_id AND outcome = 'kept';
-
-CREATE OR REPLACE TEMP TABLE job_clips AS
-SELECT * FROM clips SEMI JOIN job_samples USING (clip_id);
-
-CREATE OR REPLACE TEMP TABLE job_sources AS
-SELECT * FROM sources SEMI JOIN job_clips USING (source_id, scan_fingerprint)
-WHERE status = 'scanned';
-
-CREATE OR REPLACE TEMP TABLE job_captions AS
-SELECT clip_id, captioner, captioner_fingerprint, text, sha256(text) AS text_digest, outcome
-FROM captions SEMI JOIN job_samples USING (clip_id);
-
-CREATE OR REPLACE TEMP TABLE job_copies AS
-SELECT live_samples.* FROM live_samples SEMI JOIN sound USING (shard_path)
-SEMI JOIN job_samples USING (clip_id) WHERE outcome = 'kept' AND build_id <> $build_id
-"""
-
-
-class _Facts:
-    """What the tables say of some shards' members, superseded sources and captions included."""
-
-    def __init__(
-        self, dataset: Dataset, build_id: str, shard_ids: Iterable[str], sound: Iterable[str]
-    ) -> None:
-        con = connect(dataset.tables)
-        con.register("asked", pa.table({"shard_id": pa.array(shard_ids, pa.string())}))
-        con.register("sound", pa.table({"shard_path": pa.array(sound, pa.string())}))
-        for statement in _TABLES.split(";\n\n"):
-            con.execute(statement, {"build_id": build_id} if "$build_id" in statement else {})
-        samples: list[Sample] = _all(con, "FROM job_samples ORDER BY position", Sample)
-        self.samples: dict[str, list[Sample]] = defaultdict(list)
-        for sample in samples:
-            self.samples[sample.shard_id].append(sample)
-        clips: list[Clip] = _all(con, "FROM job_clips", Clip)
-        self._clips = {clip.clip_id: clip for clip in clips}
-        sources: list[Source] = _all(con, "FROM job_sources ORDER BY revision", Source)
-        self._sources = {source.source_id: source for source in sources}
-        copies: list[Sample] = _all(con, "FROM job_copies", Sample)
-        self._copies = {sample.clip_id: sample for sample in copies}
-        self._captions = _captions(con, dataset.spec.caption.captioner)
-
-    def member(self, sample: Sample) -> MemberJob:
-        clip = self._clips[sample.clip_id]
-        caption = self._captions.get((sample.clip_id, sample.text_digest))
-        if caption is None:
-            raise CheckFailed(
-                f"{sample.shard_path} cannot be made again: `captions` has no text of clip "
-                f"{sample.clip_id} with the digest {sample.text_digest}"
-            )
-        copy = self._copies.get(sample.clip_id)
-        if copy is not None:  # the bytes from there; what is known of them, from here
-            copy = dataclasses.replace(
-                sample,
-                shard_path=copy.shard_path,
-                latent_offset=copy.latent_offset,
-                latent_bytes=copy.latent_bytes,
-            )
-        source = self._sources[clip.source_id]
-        return MemberJob(clip, source, caption, copy, canary=sample.psnr_db > 0)
-
-
-def _all(con: duckdb.DuckDBPyConnection, query: str, row: Any) -> list[Any]:
-    return from_arrow(con.sql(query).to_arrow_table(), row)
-
-
-def _captions(
-    con: duckdb.DuckDBPyConnection, captioner: str
-) -> Mapping[tuple[str, str], ChosenCaption]:
-    """By clip_id and digest. Of those that said the same, the one the build would have chosen."""
-    speakers = [speaker.fingerprint for speaker in load_captioner(captioner).speakers]
-
-    def rank(fingerprint: str, outcome: str) -> tuple[bool, int]:
-        usable = outcome in WITH_TEXT or (outcome != "failed" and fingerprint == speakers[-1])
-        known = fingerprint in speakers
-        return usable and known, -speakers.index(fingerprint) if known else 0
-
-    said = con.sql("FROM job_captions").fetchall()
-    last_is_best = sorted(said, key=lambda row: rank(row[2], row[-1]))
-    return {(clip_id, row[-2]): ChosenCaption(*row[:-1]) for clip_id, *row in last_is_best}
-
-
-# ── jobs ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _jobs_again(
-    dataset: Dataset, event: Build, shard_ids: Iterable[str], sound: frozenset[str]
-) -> Iterator[ShardJob]:
-    """The jobs that made these shards; what they make is kept where its bytes are the same."""
-    rest = iter(shard_ids)
-    while chunk := list(islice(rest, SHARDS_AT_ONCE)):
-        facts = _Facts(dataset, event.build_id, chunk, sound)
-        for shard_id in chunk:
-            samples = facts.samples[shard_id]
-            first = samples[0]
-            yield ShardJob(
-                build_id=event.build_id,
-                build_name=event.name,
-                vae_fingerprint=event.vae_fingerprint,
-                plan=first.plan,
-                shard_id=shard_id,
-                bucket=Bucket(first.resolution, first.aspect, first.duration),
-                members=tuple(map(facts.member, samples)),
-                expected_sha256=first.shard_sha256,
-            )
-
-
 def _jobs_anew(
     dataset: Dataset, work: Work, shards: list[ShardPlan], *, sound: frozenset[str]
 ) -> Iterator[ShardJob]:
     """The same jobs, for shards of a plan that replaces theirs."""
     plan = work.wishes.plan
     old = dict(zip((s.shard_id for s in plan.shards), plan.replaces, strict=True))
-    again = _jobs_again(dataset, work.event, [old[s.shard_id] for s in shards], sound)
+    again = jobs_again(dataset, work.event, [old[s.shard_id] for s in shards], sound)
     for shard, job in zip(shards, again, strict=True):
         yield dataclasses.replace(
             job, shard_id=shard.shard_id, plan=work.event.plan, expected_sha256=""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from infra.errors import UsageError
-from infra.ray import Cluster, Resources
+from infra.ray import Cluster
 from manifests.dataset import Dataset
 from manifests.queries import BuildState, State, builds, connect, find_build
 from pipeline.check import Finding, Kind, check_shards, count_live
@@ -22,7 +22,6 @@ from pipeline.repair import Repaired
 from pipeline.repair import repair as mend
 from pipeline.stored import SHARDS, named, stored
 
-ENCODERS = Resources(cpus=1)
 LISTED = 50  # findings printed on a terminal; the JSON has them all
 
 
@@ -70,20 +69,20 @@ def verify(
     console: Console,
     *,
     repair: bool = False,
-    encoders: Resources = ENCODERS,
+    gpus: float | None = None,
     commit_seconds: float = COMMIT_SECONDS,
 ) -> Verified:
     """Read every live shard of a build (None: the current one) and compare it with the tables.
 
     Raises UsageError where there is no such build; what is wrong with its shards is told, not
-    raised. `encoders`: what a worker that makes shards again needs.
+    raised. `gpus`: of each worker that makes shards again, as in `drive.encoder_resources`.
     """
     there = stored(dataset)  # before the tables are read
     chosen = _chosen(dataset, build)
     counts, findings = check_shards(dataset, chosen.build_id, cluster, console)
     repaired = None
     if repair:
-        repaired = mend(dataset, chosen, findings, cluster, encoders, commit_seconds, console)
+        repaired = mend(dataset, chosen, findings, cluster, gpus, commit_seconds, console)
         made = {*repaired.put_back, *repaired.added}
         _, findings = check_shards(dataset, chosen.build_id, cluster, console, made)
         there = stored(dataset)
