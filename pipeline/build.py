@@ -254,19 +254,6 @@ def complete(dataset: Dataset, work: Work) -> None:
     kill_point("committed", "completed")
 
 
-def promote(dataset: Dataset, build: Generation | Build) -> None:
-    """Make the build current, if it is not. Nothing happens where it has no plan."""
-    con = connect(dataset.tables)
-    last = last_plan(con, build.build_id)
-    current = current_build(con)
-    if last is None or (current is not None and current.build_id == build.build_id):
-        return
-    event = dataclasses.replace(last, event="promoted", sequence=next_sequence(con))
-    kill_point("commit", "promoted")
-    dataset.tables.append("builds", [event])
-    kill_point("committed", "promoted")
-
-
 # ── for trainers ─────────────────────────────────────────────────────────────────────────────────
 
 

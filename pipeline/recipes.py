@@ -21,13 +21,14 @@ from encoders.video import VideoEncoder
 from infra.errors import UsageError
 from infra.ray import Cluster, Resources
 from manifests.dataset import Dataset, write_spec
-from pipeline.build import Generation, complete, plan_build, promote, write_index
+from pipeline.build import Generation, complete, plan_build
 from pipeline.caption import caption_clips
 from pipeline.commit import COMMIT_SECONDS
 from pipeline.compare import Discovery, compare
 from pipeline.discover import discover, refuse_within
 from pipeline.drive import scan_sources, write_shards
 from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
+from pipeline.promote import make_current
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,5 @@ def build(
         # What an earlier run began is finished first; what came since is a plan of its own.
         again = work.resumed
         work = plan_build(dataset, generation, retry=options.retry_rejected) if again else None
-    promote(dataset, generation)
-    write_index(dataset, generation)
+    make_current(dataset, generation)
     return built

@@ -1,0 +1,114 @@
+"""promote: which build is current. The spec in force first, then one commit that says so.
+
+    telecine.toml ──▶ event in `builds` ──▶ shards/current.json
+        the build's own spec             └ for trainers that follow it
+
+Killed after the first, the next run makes the same build current (docs/decisions/0010).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from pydantic import ValidationError
+
+from infra.errors import CheckFailed, UsageError
+from infra.faults import kill_point
+from manifests.dataset import Dataset, replace_spec
+from manifests.queries import (
+    State,
+    connect,
+    current_build,
+    find_build,
+    last_plan,
+    next_sequence,
+    promotions,
+)
+from manifests.schemas import Build
+from manifests.specs import DatasetSpec
+from pipeline.build import Generation, write_index
+from pipeline.gates import gates
+
+
+def promote(dataset: Dataset, build: str, *, force: bool = False) -> str:
+    """Make a build current by its name or id, and say so.
+
+    Raises UsageError where there is no such build or it is not finished, CheckFailed where another
+    build is current and a gate says no, unless forced.
+    """
+    con = connect(dataset.tables)
+    found = find_build(con, build)
+    if found.completed is None:
+        raise UsageError(
+            f"build {found.name} is not finished: go on with it by running the rebuild that began "
+            "it again, then promote it"
+        )
+    if found.state is State.CURRENT:
+        if make_current(dataset, found.last).spec == dataset.spec:
+            return f"build {found.name} is current already"
+        return f"build {found.name} is current already; telecine.toml asks for it again"
+    current = current_build(con)
+    failures = gates(con, found.build_id, current.build_id if current is not None else None)
+    listed = "".join(f"\n  {failure}" for failure in failures)
+    if failures and current is not None and not force:
+        raise CheckFailed(
+            f"build {found.name} is not made current, since{listed}\n"
+            f"Compare it with telecine inspect {dataset.uri} builds {current.name} {found.name}; "
+            "--force makes it current all the same"
+        )
+    make_current(dataset, found.last)
+    before = f" (before: {current.name})" if current is not None else ""
+    return f"build {found.name} is current now{before}" + (listed and f", although{listed}")
+
+
+def rollback(dataset: Dataset) -> str:
+    """Make the build current that was so before this one, and say so.
+
+    Raises UsageError where there is none. A build that was deleted since is passed over.
+    """
+    in_force = promotions(connect(dataset.tables))
+    if not in_force:
+        raise UsageError("no build is current yet: there is nothing to go back from")
+    if len(in_force) == 1:
+        raise UsageError(
+            f"no other build was current before {in_force[-1].name}, or it was deleted; "
+            f"telecine inspect {dataset.uri} builds lists those there are, and telecine promote "
+            "makes one current"
+        )
+    *_, before, current = in_force
+    make_current(dataset, before, "rolled_back")
+    return f"build {before.name} is current again (before: {current.name})"
+
+
+def make_current(dataset: Dataset, build: Generation | Build, event: str = "promoted") -> Dataset:
+    """Put the build's spec in force and commit that the build is current, where it is not.
+
+    Returns the dataset under that spec. Of a build that has no plan, as nothing was there to build,
+    only the spec is put in force. Writes the build's index.json and current.json.
+    """
+    promoted = replace_spec(dataset, spec_of(dataset, build))
+    kill_point("committed", "spec")
+    con = connect(dataset.tables)
+    last, current = last_plan(con, build.build_id), current_build(con)
+    if last is not None and (current is None or current.build_id != build.build_id):
+        sequence = next_sequence(con)
+        row = dataclasses.replace(last, event=event, sequence=sequence, spec=build.spec)
+        kill_point("commit", event)
+        dataset.tables.append("builds", [row])
+        kill_point("committed", event)
+    write_index(dataset, build)
+    return promoted
+
+
+def spec_of(dataset: Dataset, build: Generation | Build) -> DatasetSpec:
+    """The dataset's spec as it is while the build is current."""
+    try:
+        return DatasetSpec.model_validate(
+            {"scan": dataset.spec.scan.canonical(), **json.loads(build.spec)}
+        )
+    except ValidationError as error:
+        raise UsageError(
+            f"build {build.name} was made by another version of Telecine, with a spec that this "
+            f"one does not know: {error}. Use that version, or rebuild"
+        ) from error

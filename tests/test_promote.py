@@ -1,0 +1,183 @@
+"""promote and rollback: which build is current, and the spec in force with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import Lab
+
+import pipeline.promote
+from encoders.load import load_encoder
+from infra.errors import CheckFailed, UsageError
+from infra.storage import Storage
+from manifests.dataset import Dataset, create_dataset, open_dataset, parse_spec, replace_spec
+from manifests.queries import find_build
+from manifests.schemas import Build
+from pipeline.build import Generation
+from pipeline.gates import Failure
+from pipeline.promote import make_current, promote, rollback, spec_of
+
+FPS = {"vae": {"fps": "12"}}  # of images it changes nothing but the build's identity
+SIZE = {"shards": {"target_bytes": 2_000_000}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Build `first` is current; `second` and `third` are whole."""
+    lab = Lab(tmp_path_factory.mktemp("promote"))
+    lab.image("a", 0)
+    lab.ingest()
+    lab.rebuild(FPS, name="second", promote=False)
+    lab.rebuild(SIZE, name="third", promote=False)
+    return lab
+
+
+@pytest.fixture
+def lab(made: Lab, tmp_path: Path) -> Lab:
+    """A copy of the dataset; the footage is that of all tests."""
+    copy = Lab(tmp_path)
+    copy.footage = made.footage
+    shutil.copytree(made.dataset, copy.dataset)
+    return copy
+
+
+def opened(lab: Lab) -> Dataset:
+    return open_dataset(str(lab.dataset), Storage())
+
+
+def events(lab: Lab) -> list[tuple[str, str]]:
+    rows = sorted(opened(lab).tables.rows(Build), key=lambda row: row.sequence)
+    promotions = ("promoted", "rolled_back")
+    return [(row.event, row.name) for row in rows if row.event in promotions]
+
+
+def follow(lab: Lab) -> str:
+    """The name that trainers follow; the tables agree."""
+    name = json.loads((lab.dataset / "shards" / "current.json").read_text())["name"]
+    assert lab.current().name == name
+    return str(name)
+
+
+def test_a_promotion_puts_the_builds_spec_in_force(lab: Lab) -> None:
+    first = lab.current().name
+    assert promote(opened(lab), "second") == f"build second is current now (before: {first})"
+    assert follow(lab) == "second"
+    assert opened(lab).spec.vae.fps == "12"
+    assert lab.ingest().samples == 0  # what is current is what is asked for
+    assert promote(opened(lab), find_build(lab.connect(), "third").build_id[:12])
+    assert follow(lab) == "third"
+    assert opened(lab).spec == opened(lab).spec.overlaid({"vae": {"fps": None}, **SIZE})
+
+
+def test_the_current_build_stays(lab: Lab) -> None:
+    before, name = events(lab), lab.current().name
+    assert promote(opened(lab), name) == f"build {name} is current already"
+    spec = opened(lab).spec
+    replace_spec(opened(lab), spec.overlaid(FPS))
+    assert "asks for it again" in promote(opened(lab), name)
+    assert opened(lab).spec == spec
+    assert events(lab) == before
+
+
+def test_a_build_that_is_not_there_or_not_whole_is_refused(lab: Lab) -> None:
+    lab.killed("committed:samples", "rebuild", given={"vae": {"patch": 4}}, name="half")
+    for name, words in [("half", "half is not finished"), ("nonesuch", "no build 'nonesuch'")]:
+        spec = opened(lab).spec
+        with pytest.raises(UsageError, match=words):
+            promote(opened(lab), name, force=True)
+        assert opened(lab).spec == spec
+
+
+def test_a_gate_that_says_no(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    failure = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR is 3.0 dB")
+
+    def gates(con: object, build_id: str, against: str | None) -> list[Failure]:
+        asked.append((build_id, against))
+        return [failure]
+
+    monkeypatch.setattr(pipeline.promote, "gates", gates)
+    first, second = lab.current(), find_build(lab.connect(), "second")
+    spec, before = opened(lab).spec, events(lab)
+    with pytest.raises(CheckFailed, match=r"(?s)second is not made current.*3\.0 dB.*--force"):
+        promote(opened(lab), "second")
+    assert asked == [(second.build_id, first.build_id)]
+    assert (opened(lab).spec, events(lab)) == (spec, before)
+    assert str(failure) in promote(opened(lab), "second", force=True)
+    assert follow(lab) == "second"
+
+
+def test_a_rollback_goes_to_the_build_before(lab: Lab) -> None:
+    first = lab.current().name
+    spec = opened(lab).spec
+    with pytest.raises(UsageError, match=f"no other build was current before {first}"):
+        rollback(opened(lab))
+    promote(opened(lab), "second")
+    promote(opened(lab), "third")
+    assert rollback(opened(lab)) == "build second is current again (before: third)"
+    assert (follow(lab), opened(lab).spec) == ("second", spec.overlaid(FPS))
+    assert rollback(opened(lab)) == f"build {first} is current again (before: second)"
+    assert (follow(lab), opened(lab).spec) == (first, spec)
+    with pytest.raises(UsageError, match="no other build was current before"):
+        rollback(opened(lab))
+    assert lab.ingest().samples == 0
+    assert follow(lab) == first
+    promote(opened(lab), "third")
+    rollback(opened(lab))
+    assert [name for _, name in events(lab)] == [
+        first, "second", "third", "second", first, "third", first
+    ]  # fmt: skip
+
+
+def test_nothing_to_go_back_from(tmp_path: Path) -> None:
+    dataset = create_dataset(str(tmp_path), Storage(), None)
+    with pytest.raises(UsageError, match="no build is current yet"):
+        rollback(dataset)
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_killed_between_the_spec_and_the_event(lab: Lab, command: str) -> None:
+    """The next run goes where the killed one was going."""
+    first = lab.current().name
+    if command == "rollback":
+        promote(opened(lab), "second")
+    code = (
+        "from infra.storage import Storage; from manifests.dataset import open_dataset; "
+        "from pipeline.promote import promote, rollback; "
+        f"dataset = open_dataset({str(lab.dataset)!r}, Storage()); "
+        + ("rollback(dataset)" if command == "rollback" else "promote(dataset, 'second')")
+    )
+    environment = os.environ | {"TELECINE_KILL_AT": "committed:spec"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60)
+    assert done.returncode == -9
+    assert follow(lab) == ("second" if command == "rollback" else first)
+    assert lab.ingest().samples == 0
+    assert follow(lab) == (first if command == "rollback" else "second")
+
+
+def test_a_builds_spec_is_the_datasets(tmp_path: Path) -> None:
+    given = parse_spec(
+        '[scan]\nmin_seconds = 2\n[pixels]\nhdr = "reject"\n[caption]\ncaptioner = "signal"\n'
+        '[vae]\nfps = "30000/1001"\npatch = 1\n[select]\nwhere = "motion > 0.1"\n'
+        "[buckets]\ndurations = [1, 2.5]\n[shards]\ntarget_bytes = 1000000\n",
+        "x",
+    )
+    dataset = create_dataset(str(tmp_path), Storage(), given)
+    generation = Generation.of(dataset, load_encoder(given.vae))
+    assert spec_of(dataset, generation) == given
+
+
+def test_a_build_without_a_plan_is_only_asked_for(tmp_path: Path) -> None:
+    dataset = create_dataset(str(tmp_path), Storage(), None)
+    other = replace_spec(dataset, dataset.spec.overlaid(FPS))
+    replace_spec(dataset, dataset.spec)
+    generation = Generation.of(other, load_encoder(other.spec.vae))
+    assert make_current(dataset, generation).spec == other.spec
+    assert open_dataset(str(tmp_path), Storage()).spec == other.spec
+    assert not dataset.tables.rows(Build)
