@@ -1,43 +1,95 @@
 """The recipes without Ray: every worker in this process, one item after the other.
 
 For tests of what a history of runs leaves behind, where Ray would only cost time. Run as a program
-it does one ingest that a test may kill: SOURCE DATASET [--retry-rejected].
+it does one run that a test may kill: `ingest SOURCE DATASET` or `rebuild DATASET`, and the
+keyword arguments as JSON.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 
 from encoders.load import load_encoder
-from infra.ray import Cluster, Done
+from infra.ray import Cluster, Done, Resources
 from infra.storage import Storage
-from manifests.dataset import create_dataset
-from pipeline.outcome import Outcome
+from manifests.dataset import Dataset, create_dataset, open_dataset
+from pipeline.build import Generation, complete, plan_build, write_index
+from pipeline.drive import write_shards
+from pipeline.outcome import BuildOutcome, Outcome
+from pipeline.promote import make_current
 from pipeline.recipes import RunOptions, build, caption, find, scan
+
+CONSOLE = Console(stderr=True)
 
 
 class Inline(Cluster):
+    def gpus(self) -> float:
+        return 0.0
+
     def run(self, items: Any, make_worker: Any, **_: Any) -> Iterator[Any]:
         worker = None
         for item in items:
             worker = worker or make_worker()
             yield Done(item, worker(item))
 
+    def size(self, _: Resources) -> int:
+        return 1
+
+    def gpus(self) -> float:
+        return 0.0
+
 
 def ingest(source: str, folder: str, **options: Any) -> Outcome:
-    console = Console(stderr=True)
     dataset = create_dataset(folder, Storage(), None)
     chosen = RunOptions(commit_seconds=0, **options)
     with Inline() as cluster:
-        scanned = scan(find([source], dataset, chosen, console), dataset, cluster, chosen, console)
-        caption(dataset, cluster, chosen, console)
+        scanned = scan(find([source], dataset, chosen, CONSOLE), dataset, cluster, chosen, CONSOLE)
+        caption(dataset, cluster, chosen, CONSOLE)
         encoder = load_encoder(dataset.spec.vae)
-        return Outcome(scanned, build(dataset, encoder, cluster, chosen, console))
+        return Outcome(scanned, build(dataset, encoder, cluster, chosen, CONSOLE))
+
+
+def asked(folder: str, given: Mapping[str, Any] | None) -> Dataset:
+    """The dataset with the given keys in place of those in force."""
+    dataset = open_dataset(folder, Storage())
+    return dataclasses.replace(dataset, spec=dataset.spec.overlaid(given or {}))
+
+
+def recaption(folder: str, given: Mapping[str, Any]) -> None:
+    """Captions under another captioner, without making it the one in force."""
+    with Inline() as cluster:
+        caption(asked(folder, given), cluster, RunOptions(commit_seconds=0), CONSOLE)
+
+
+def rebuild(
+    folder: str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    promote: bool = True,
+    retry: bool = False,
+) -> BuildOutcome:
+    """The build that the spec asks for, current when it is whole. No gate stands in its way."""
+    dataset = asked(folder, given)
+    generation = Generation.of(dataset, load_encoder(dataset.spec.vae), name)
+    built = BuildOutcome()
+    with Inline() as cluster:
+        while work := plan_build(dataset, generation, retry=retry):
+            built += write_shards(work, dataset, cluster, Resources(), 0, CONSOLE)
+            complete(dataset, work)
+    if promote:
+        make_current(dataset, generation)
+    else:
+        write_index(dataset, generation)
+    return built
 
 
 if __name__ == "__main__":
-    ingest(sys.argv[1], sys.argv[2], retry_rejected="--retry-rejected" in sys.argv)
+    command, *arguments, options = sys.argv[1:]
+    {"ingest": ingest, "rebuild": rebuild}[command](*arguments, **json.loads(options))

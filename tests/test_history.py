@@ -5,81 +5,15 @@ After each of them every current clip has one live sample, and its bytes are its
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from inline import ingest
-from PIL import Image
+from lab import Lab
 from snapshot import assert_same, tables_of
 
-from manifests.queries import connect
-from manifests.schemas import Sample, from_arrow
-from manifests.tables import Tables
 from pipeline.outcome import BuildOutcome
-
-CHILD = [sys.executable, str(Path(__file__).with_name("inline.py"))]
-
-
-class Lab:
-    """A footage folder and a dataset."""
-
-    def __init__(self, folder: Path, dataset: str = "dataset") -> None:
-        self.footage = folder / "footage"
-        self.dataset = folder / dataset
-        self.footage.mkdir(exist_ok=True)
-
-    def image(self, name: str, seed: int) -> None:
-        pixels = np.random.default_rng(seed).integers(0, 256, (20, 20, 3), np.uint8)
-        Image.fromarray(pixels).resize((160, 160)).save(self.footage / f"{name}.png")
-
-    def text(self, name: str, text: str) -> None:
-        (self.footage / f"{name}.txt").write_text(text)
-
-    def ingest(self, **options: bool) -> BuildOutcome:
-        built = ingest(str(self.footage), str(self.dataset), **options).build
-        self.check()
-        return built
-
-    def killed(self, point: str, *options: str) -> None:
-        done = subprocess.run(
-            [*CHILD, self.footage, self.dataset, *options],
-            env=os.environ | {"TELECINE_KILL_AT": point},
-            capture_output=True,
-            check=False,
-            timeout=100,
-        )
-        assert done.returncode == -9, done.stderr.decode()
-
-    def live(self) -> list[Sample]:
-        con = connect(Tables(str(self.dataset)))
-        return from_arrow(con.sql("FROM current_samples").to_arrow_table(), Sample)
-
-    def check(self) -> None:
-        """One sample per current clip; latents and text in the tar are those of its row."""
-        con = connect(Tables(str(self.dataset)))
-        clips = [row[0] for row in con.sql("SELECT clip_id FROM current_clips").fetchall()]
-        live = self.live()
-        assert sorted(s.clip_id for s in live) == sorted(clips)
-        for sample in live:
-            if sample.outcome == "dropped":
-                continue
-            tar = (self.dataset / sample.shard_path).read_bytes()
-            data = tar[sample.latent_offset : sample.latent_offset + sample.latent_bytes]
-            latents = np.load(io.BytesIO(data)).astype(np.float64)
-            assert latents.shape == sample.latent_shape
-            assert latents.mean() == pytest.approx(sample.latent_mean, abs=1e-4)
-            assert np.abs(latents).max() == pytest.approx(sample.latent_absmax, rel=1e-4)
-            assert f"{sample.clip_id}.latent.npy".encode() in tar
-        (index,) = (self.dataset / "shards").glob("*/index.json")
-        kept = sum(s.outcome == "kept" for s in live)
-        assert json.loads(index.read_text())["num_samples"] == kept
 
 
 @pytest.fixture
