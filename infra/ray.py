@@ -120,6 +120,16 @@ class Cluster:
             except (ray.exceptions.RayError, ConnectionError) as error:
                 raise ClusterError(f"the Ray cluster failed: {_first_line(error)}") from error
 
+    def gpus(self) -> float:
+        """GPUs that the cluster has now; asks it, and so starts it."""
+        self._start()
+        return float(ray.cluster_resources().get("GPU", 0.0))
+
+    def size(self, resources: Resources) -> int:
+        """How many workers that need so much run beside each other."""
+        self._start()
+        return pool_size(replace(resources, workers=resources.workers or self._workers))
+
     def _start(self) -> None:
         if self._running:
             return

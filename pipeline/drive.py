@@ -8,16 +8,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from typing import TypeAlias
 
 from rich.console import Console
 
-from infra.errors import ClusterError, Reason
+from encoders.load import load_encoder
+from infra.errors import ClusterError, Reason, UsageError
 from infra.ray import Cluster, Done, Lost, Resources
 from manifests.dataset import Dataset
 from manifests.queries import connect, orphans
-from manifests.schemas import Source
+from manifests.schemas import Clip, Source
+from manifests.specs import VaeSpec
 from pipeline.build import Work, drop_without_bucket, jobs, unwritten
 from pipeline.commit import Commits
 from pipeline.compare import DigestWorker, Discovery, find_duplicates, needs_digest
@@ -27,6 +30,7 @@ from pipeline.plan import ShardPlan
 from pipeline.progress import Step
 from pipeline.scan import Scanned, ScanWorker, rejected
 from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
+from pipeline.timing import encoded_frames, encoded_rate
 
 ScanEnd: TypeAlias = "Done[list[ScanTask], list[Scanned]] | Lost[list[ScanTask]]"
 ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
@@ -35,7 +39,10 @@ MakeJobs: TypeAlias = Callable[[Dataset, Work, list[ShardPlan]], Iterator[ShardJ
 
 # A worker that needs longer than this for its bytes makes no progress and is ended.
 SCAN_SECONDS, SCAN_SECONDS_PER_BYTE = 300.0, 40e-6
-SHARD_SECONDS, SHARD_SECONDS_PER_PIXEL = 600.0, 1e-6
+SHARD_SECONDS, SHARD_SECONDS_PER_PIXEL = 600.0, 1e-6  # without the encoder's own time
+GPU_SPEED = 100  # a GPU is at least so many times as fast as the encoder says of a CPU
+
+BLOCKS_AHEAD = 4  # decoded and waiting for a GPU, of a clip and of the next one
 
 # Small objects travel together: a hand-over costs about as much as scanning a thumbnail.
 BATCH_ITEMS, BATCH_BYTES = 32, 4 * 2**20
@@ -163,6 +170,22 @@ class _ScanReceipts:
 # ── build ────────────────────────────────────────────────────────────────────────────────────────
 
 
+def encoder_resources(
+    cluster: Cluster, vae: VaeSpec, *, gpus: float | None = None, cpus: float | None = None
+) -> Resources:
+    """What one encoder gets: where not told, a learned one a GPU if the cluster has any.
+
+    Two CPUs beside a GPU: one thread decodes a clip, another begins the next one. Asks the cluster,
+    and so starts it, only for a learned encoder of which nothing is told.
+    """
+    learned = vae.encoder != "dct"
+    if gpus is None:
+        gpus = 1.0 if learned and cluster.gpus() else 0.0
+    if gpus and not learned:
+        raise UsageError(f"the {vae.encoder} encoder computes on the CPU: give it no GPU")
+    return Resources(cpus=cpus or (2 if gpus else 1), gpus=gpus)
+
+
 def write_shards(
     work: Work,
     dataset: Dataset,
@@ -183,6 +206,8 @@ def write_shards(
         commits.flush_if_due()
         outcome.add(receipt.samples)
         outcome.frames_encoded += receipt.frames_encoded
+        outcome.pixels_encoded += receipt.pixels_encoded
+        outcome.encode_seconds += receipt.encode_seconds
         outcome.bytes_read += receipt.bytes_read
         outcome.bytes_of_footage += receipt.bytes_of_footage
         outcome.bytes_written += receipt.bytes_written
@@ -211,13 +236,17 @@ def run_jobs(
     resources: Resources,
 ) -> Iterator[ShardEnd]:
     """Shards made by workers that encode as the dataset's spec says. Commits nothing."""
-    # A decode thread helps where the encoder computes elsewhere, or has a core to spare.
-    ahead = 2 if resources.gpus or resources.cpus > 1 else 0
+    # Decode threads help where the encoder computes elsewhere, or has a core to spare.
+    ahead = BLOCKS_AHEAD if resources.gpus else 2 if resources.cpus > 1 else 0
+    device = "cuda" if resources.gpus else "cpu"
+    spec = dataset.spec
     return cluster.run(
         todo,
-        partial(ShardWorker, dataset.uri, dataset.spec, dataset.storage, ahead),
+        partial(ShardWorker, dataset.uri, spec, dataset.storage, ahead, device),
         resources=resources,
-        limit_seconds=_shard_limit,
+        limit_seconds=partial(
+            _shard_limit, vae=spec.vae, seconds=_seconds_per_pixel(spec.vae, resources)
+        ),
         attempts=attempts,
     )
 
@@ -264,9 +293,20 @@ def _excluding(job: ShardJob, members: Iterable[MemberJob], why: tuple[Reason, s
     return dataclasses.replace(job, members=tuple(judged))
 
 
-def _shard_limit(job: ShardJob) -> float:
-    pixels = sum(m.clip.width * m.clip.height * m.clip.num_frames for m in job.members)
-    return SHARD_SECONDS + SHARD_SECONDS_PER_PIXEL * pixels
+def _seconds_per_pixel(vae: VaeSpec, resources: Resources) -> float:
+    """Of making a shard. The driver may have no GPU: what it asks is the encoder on a CPU."""
+    encoding = load_encoder(vae).seconds_per_pixel / (GPU_SPEED if resources.gpus else 1)
+    return SHARD_SECONDS_PER_PIXEL + encoding
+
+
+def _shard_limit(job: ShardJob, vae: VaeSpec, seconds: float) -> float:
+    return SHARD_SECONDS + seconds * sum(_pixels(member.clip, vae) for member in job.members)
+
+
+def _pixels(clip: Clip, vae: VaeSpec) -> int:
+    """Decoded or encoded, whichever is more."""
+    rate = encoded_rate(clip, Fraction(vae.fps) if vae.fps else None)
+    return clip.width * clip.height * max(clip.num_frames, encoded_frames(clip, rate))
 
 
 def _seconds(job: ShardJob) -> float:

@@ -45,6 +45,8 @@ class BuildOutcome:
     samples: int = 0
     dropped: int = 0
     frames_encoded: int = 0
+    pixels_encoded: int = 0  # frames × width × height
+    encode_seconds: float = 0.0  # of all workers together, waiting for decoded frames included
     samples_copied: int = 0
     bytes_read: int = 0
     bytes_of_footage: int = 0  # of the spans encoded, each its share of its source's bytes
@@ -124,8 +126,8 @@ def _built(build: BuildOutcome, dataset: str) -> list[str]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in build.dropped_by_reason.items())
         inspect = f"telecine inspect {shlex.quote(dataset)}"
         lines.append(f"dropped  {reasons}: {inspect} samples --where \"outcome = 'dropped'\"")
-    lines += [f"gate     {failure.text}" for failure in build.failures]
-    if not build.current:
+    lines += [f"gate     {failure}" for failure in build.failures]
+    if build.build and not build.current:
         lines.append(
             f"current  not {build.build}; make it so with: "
             f"telecine promote {shlex.quote(dataset)} {build.build}"
@@ -141,10 +143,13 @@ def print_captioned(
     if as_json:
         console.print_json(json.dumps(dataclasses.asdict(captioned)))
         return
-    counts = ", ".join(f"{n} {outcome}" for outcome, n in captioned.outcomes.items()) or "no clip"
-    lines = [f"captioned {counts}; {captioned.captioner} is the captioner in force"]
-    if captioned.outcomes:
-        lines.append(f"next      telecine rebuild {shlex.quote(dataset)}")
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in captioned.outcomes.items())
+    lines = [
+        f"captioned {counts or 'no clip that was not captioned before'}",
+        f"in force  {captioned.captioner}: {captioned.with_text} of "
+        f"{_count(captioned.clips, 'clip')} have a text",
+        f"next      telecine rebuild {shlex.quote(dataset)}",
+    ]
     _print(lines, console)
 
 

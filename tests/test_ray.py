@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from infra.errors import ClusterError, Reason, UsageError
 from infra.ray import Cluster, Done, Lost, Resources, pool_size
@@ -90,6 +91,9 @@ class TestPool:
         thirds = Resources(cpus=cpus / 3, workers=3)
         assert len(list(cluster.run(range(6), make(tmp_path), resources=thirds))) == 6
         holding.close()
+
+    def test_it_knows_its_gpus(self, cluster: Cluster) -> None:
+        assert cluster.gpus() == torch.cuda.device_count()
 
 
 class TestStart:
