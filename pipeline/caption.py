@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -34,6 +35,8 @@ from encoders.load import load_captioner
 from infra.ray import Cluster, Lost, Resources
 from manifests.dataset import Dataset
 from manifests.queries import connect
+from manifests.schemas import Caption
+from manifests.schemas import Caption
 from manifests.specs import CaptionSpec
 from manifests.tables import Tables
 from pipeline.ask import CaptionTask, accept, make_caption_worker
@@ -49,6 +52,20 @@ FACTS = tuple(field.name for field in dataclasses.fields(ClipFacts))
 _SPAN = ("start_pts", "end_pts", "time_base_num", "time_base_den")
 
 
+@dataclass
+class CaptionOutcome:
+    """What a run got of a captioner."""
+
+    captioner: str  # as the spec names it
+    outcomes: dict[str, int] = field(default_factory=dict)  # captions by outcome: ok, empty, ...
+    clips: int = 0  # current clips ...
+    with_text: int = 0  # ... of which so many have a text now
+
+    def add(self, captions: Iterable[Caption]) -> None:
+        for caption in captions:
+            self.outcomes[caption.outcome] = self.outcomes.get(caption.outcome, 0) + 1
+
+
 def caption_clips(
     dataset: Dataset,
     cluster: Cluster,
@@ -57,22 +74,32 @@ def caption_clips(
     console: Console,
     *,
     retry_failed: bool = False,
-) -> None:
+) -> CaptionOutcome:
     """Ask once about every pending clip and commit what comes back, as it comes."""
+    outcome = CaptionOutcome(dataset.spec.caption.captioner)
     captioner = load_captioner(dataset.spec.caption.captioner)
     total = count_pending(dataset.tables, captioner, retry_failed=retry_failed)
     batches = pending(dataset.tables, captioner, retry_failed=retry_failed)
     make_worker = make_caption_worker(dataset.spec.caption, dataset.storage)
     commits = Commits(dataset.tables, ["captions"], commit_seconds)
+    outcome = CaptionOutcome(captioner.name)
     with commits, Step(console, "caption", "clips", total, total) as step:
         for end in cluster.run(batches, make_worker, resources=resources):
             if isinstance(end, Lost):
                 rows = accept(captioner, end.item, [], missing=end.detail)
             else:
                 rows = accept(captioner, end.item, end.result)
+            outcome.add(rows)
+            outcome.add(rows)
             commits.add("captions", rows)
             commits.flush_if_due()
             step.advance(done=len(rows), weight=len(rows))
+    return outcome
+    with connect(dataset.tables) as con:
+        create_chosen_captions(con, dataset.spec.caption)
+        query = "SELECT (SELECT count(*) FROM current_clips), count(*) FROM chosen_captions"
+        ((outcome.clips, outcome.with_text),) = con.sql(f"{query} WHERE text <> ''").fetchall()
+    return outcome
 
 
 # ── which clips ──────────────────────────────────────────────────────────────────────────────────

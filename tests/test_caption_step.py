@@ -416,7 +416,8 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     add_source(dataset.tables, "b", clips=2)
     out = io.StringIO()
     with Cluster(workers=1) as cluster:
-        caption_clips(dataset, cluster, Resources(cpus=1), 10.0, Console(file=out))
+        said = caption_clips(dataset, cluster, Resources(cpus=1), 10.0, Console(file=out))
+    assert (said.captioner, said.outcomes) == ("auto", {"ok": 4})
     assert "caption  4/4 clips" in out.getvalue()
     captions = chosen(dataset.tables)
     assert captions["a-0"] == captions["a-1"] == ("sidecar", "a dog")
@@ -424,5 +425,6 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     version = dataset.tables.version("captions")
     # No Ray answers there: with nothing to do it is never asked.
     with Cluster("127.0.0.1:1") as cluster:
-        caption_clips(dataset, cluster, Resources(cpus=1), 10.0, Console(file=io.StringIO()))
+        said = caption_clips(dataset, cluster, Resources(cpus=1), 10.0, Console(file=io.StringIO()))
+    assert said.outcomes == {}
     assert dataset.tables.version("captions") == version
