@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import signal
 import sys
@@ -10,10 +11,24 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
-from infra.errors import StorageError, TelecineError, UsageError
-from infra.storage import Storage, StoreOptions, absolute
+from infra.errors import CheckFailed, StorageError, TelecineError, UsageError
+from infra.storage import Storage, absolute
+from pipeline import cli_builds
+from pipeline.options import (
+    AsJson,
+    DatasetArgument,
+    EndpointUrl,
+    Gpus,
+    Profile,
+    RayAddress,
+    Vae,
+    Workers,
+    out,
+    progress,
+    read_text,
+    storage,
+)
 
 app = typer.Typer(
     name="telecine",
@@ -31,27 +46,6 @@ def _version(asked: bool) -> None:
     if asked:
         print(f"telecine {importlib.metadata.version('telecine')}")
         raise typer.Exit
-
-
-DatasetArgument = Annotated[
-    str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")
-]
-EndpointUrl = Annotated[
-    str | None,
-    typer.Option(help="URL of an S3-compatible store (default: AWS, or AWS_ENDPOINT_URL)."),
-]
-Profile = Annotated[
-    str | None, typer.Option(help="Profile of ~/.aws to use (default: AWS_PROFILE).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(help="Join this Ray cluster (default: RAY_ADDRESS, else this machine alone)."),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Worker processes at most (default: one per core)."),
-]
 
 
 @app.callback()
@@ -93,6 +87,7 @@ def ingest(
         ),
     ] = False,
     workers: Workers = None,
+    gpus: Gpus = None,
     endpoint_url: EndpointUrl = None,
     profile: Profile = None,
     ray_address: RayAddress = None,
@@ -105,22 +100,116 @@ def ingest(
     from pipeline.recipes import find as find_news
     from pipeline.recipes import ingest as run_ingest
 
-    storage = Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
-    given = None if config is None else parse_spec(_read(config), str(config))
+    given = None if config is None else parse_spec(read_text(config), str(config))
     roots = [absolute(source) for source in sources]
-    opened = resolve_dataset(absolute(dataset), storage, given)
+    opened = resolve_dataset(absolute(dataset), storage(endpoint_url, profile), given)
     options = RunOptions(
         workers=workers,
         ray_address=ray_address,
         retry_rejected=retry_rejected,
         allow_duplicates=allow_duplicates,
+        gpus_per_encoder=gpus,
     )
-    progress = Console(stderr=True)
     if dry_run:
-        print_preview(find_news(roots, opened, options, progress), as_json, _out())
+        print_preview(find_news(roots, opened, options, progress()), as_json, out())
         return
-    ingested = run_ingest(roots, opened, options, progress)
-    print_outcome(ingested, opened.uri, as_json, _out())
+    ingested = run_ingest(roots, opened, options, progress())
+    print_outcome(ingested, opened.uri, as_json, out())
+
+
+@app.command()
+def rebuild(
+    dataset: DatasetArgument,
+    vae: Vae = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Take the clips that this SQL condition is true of; '' takes all."),
+    ] = None,
+    shard_bytes: Annotated[
+        int | None, typer.Option(min=1_000_000, help="Fill each shard up to this many bytes.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="More keys of the spec, as a telecine.toml with only those to change."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder of the build under shards/ (default: by its spec).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to do and why, and do none of it.")
+    ] = False,
+    no_promote: Annotated[
+        bool, typer.Option("--no-promote", help="Leave the present build current.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it current although a gate says no.")
+    ] = False,
+    retry_dropped: Annotated[
+        bool, typer.Option("--retry-dropped", help="Try clips again that the build left out.")
+    ] = False,
+    workers: Workers = None,
+    gpus: Gpus = None,
+    endpoint_url: EndpointUrl = None,
+    profile: Profile = None,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the shards again under another VAE, selection or texts, beside those there are."""
+    from manifests.dataset import asked_spec, open_dataset, parse_spec
+    from pipeline.outcome import print_built
+    from pipeline.recipes import RunOptions
+    from pipeline.recipes import preview as preview_rebuild
+    from pipeline.recipes import rebuild as run_rebuild
+
+    given = None if config is None else parse_spec(read_text(config), str(config))
+    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    asked = asked_spec(opened.spec, given, vae=vae, where=where, target_bytes=shard_bytes)
+    opened = dataclasses.replace(opened, spec=asked)
+    options = RunOptions(
+        workers=workers,
+        ray_address=ray_address,
+        retry_rejected=retry_dropped,
+        gpus_per_encoder=gpus,
+        promote=not no_promote,
+        force=force,
+    )
+    if dry_run:
+        preview_rebuild(opened, options, name, as_json, out())
+        return
+    built = run_rebuild(opened, options, progress(), name)
+    print_built(built, opened.uri, as_json, out())
+    if built.failures and not built.current:
+        raise CheckFailed(f"a gate says no to {built.build}: another build stays current")
+
+
+@app.command()
+def caption(
+    dataset: DatasetArgument,
+    captioner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="auto, sidecar or signal; from then on the one in force (default: that one).",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again about clips that failed thrice.")
+    ] = False,
+    workers: Workers = None,
+    endpoint_url: EndpointUrl = None,
+    profile: Profile = None,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Caption the clips that have no caption under a captioner; `rebuild` then uses them."""
+    from manifests.dataset import open_dataset
+    from pipeline.outcome import print_captioned
+    from pipeline.recipes import RunOptions, recaption
+
+    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    options = RunOptions(workers=workers, ray_address=ray_address, retry_rejected=retry_failed)
+    captioned = recaption(opened, captioner, options, progress())
+    print_captioned(captioned, opened.uri, as_json, out())
 
 
 @app.command()
@@ -133,6 +222,10 @@ def inspect(
             help="List rows: sources, clips, stills, captions, samples or builds. "
             "Without it: a summary.",
         ),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[BUILD BUILD]", help="After `builds`: two of them, to compare."),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help="Rows to list, as an SQL condition over the columns.")
@@ -148,22 +241,30 @@ def inspect(
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a dataset holds, and what was left out and why."""
+    """Show what a dataset holds, and what was left out and why; compare two builds."""
     from manifests.dataset import open_dataset
     from pipeline import report
 
-    storage = Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
-    opened = open_dataset(absolute(dataset), storage)
-    if table is None:
+    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    if names:
+        if table != "builds" or len(names) != 2 or where or columns:
+            raise UsageError(
+                f"{' '.join(names)}: two builds are compared with "
+                f"telecine inspect {dataset} builds A B; rows of a table are chosen with --where"
+            )
+        from pipeline.diff import inspect_builds
+
+        inspect_builds(opened.tables, names[0], names[1], as_json, out())
+    elif table is None:
         if where is not None or columns is not None:
             raise UsageError(
                 "--where and --columns choose rows of a table: name one, as in "
                 f"telecine inspect {dataset} clips --where 'motion > 0.1'"
             )
-        report.inspect_summary(opened.tables, as_json, _out())
+        report.inspect_summary(opened.tables, as_json, out())
     else:
         most = limit if limit is not None else 0 if as_json else 20
-        report.inspect_table(opened.tables, table, where, columns, most, as_json, _out())
+        report.inspect_table(opened.tables, table, where, columns, most, as_json, out())
 
 
 @app.command()
@@ -181,26 +282,20 @@ def demo(
     from pipeline.recipes import RunOptions
     from pipeline.recipes import ingest as run_ingest
 
-    out = _out()
+    screen = out()
     footage = folder.resolve() / "footage"
     files = render(footage)
-    out.print(f"rendered {len(files)} files into {footage}", markup=False, highlight=False)
+    screen.print(f"rendered {len(files)} files into {footage}", markup=False, highlight=False)
     opened = create_dataset(str(folder.resolve() / "dataset"), Storage(), None)
     options = RunOptions(workers=workers)
-    ingested = run_ingest([str(footage)], opened, options, Console(stderr=True))
-    print_outcome(ingested, opened.uri, False, out)
-    report.inspect_summary(opened.tables, False, out)
+    ingested = run_ingest([str(footage)], opened, options, progress())
+    print_outcome(ingested, opened.uri, False, screen)
+    report.inspect_summary(opened.tables, False, screen)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: cannot be read as text: {error}") from error
-
-
-def _out() -> Console:
-    return Console()
+for command in (cli_builds.promote, cli_builds.rollback, cli_builds.verify, cli_builds.decode):
+    app.command()(command)
+app.command()(cli_builds.gc)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -28,7 +29,7 @@ from manifests.queries import (
 from manifests.schemas import Build
 from manifests.specs import DatasetSpec
 from pipeline.build import Generation, write_index
-from pipeline.gates import gates
+from pipeline.gates import Failure, gates
 
 
 def promote(dataset: Dataset, build: str, *, force: bool = False) -> str:
@@ -60,6 +61,35 @@ def promote(dataset: Dataset, build: str, *, force: bool = False) -> str:
     make_current(dataset, found.last)
     before = f" (before: {current.name})" if current is not None else ""
     return f"build {found.name} is current now{before}" + (listed and f", although{listed}")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Whether a build that a run has written is current, and what the gates say of it."""
+
+    current: bool
+    failures: tuple[Failure, ...] = ()
+
+
+def settle(dataset: Dataset, build: Generation, *, wanted: bool, force: bool) -> Settled:
+    """Make a build current that a run has written, unless another one is and a gate says no.
+
+    Without another one there is nothing to fall back on: what the gates say is a warning. A build
+    without a plan (there was nothing to build) changes nothing.
+    """
+    con = connect(dataset.tables)
+    current = current_build(con)
+    if last_plan(con, build.build_id) is None:
+        return Settled(current=False)
+    if current is not None and current.build_id == build.build_id:
+        make_current(dataset, build)
+        return Settled(current=True)
+    failures = tuple(gates(con, build.build_id, current.build_id if current else None))
+    if wanted and (force or current is None or not failures):
+        make_current(dataset, build)
+        return Settled(current=True, failures=failures)
+    write_index(dataset, build)
+    return Settled(current=False, failures=failures)
 
 
 def rollback(dataset: Dataset) -> str:

@@ -1,9 +1,11 @@
 """The whole program on one screen: each recipe is its list of steps. Read this first.
 
     ingest  =  discover → scan → caption → build      of what is new
+    rebuild =  build                                  what the spec asks for, beside what there is
     scan    =  probe → segment → measure              objects  → sources, clips, stills
     caption =  stills and facts → text                clips    → captions
-    build   =  plan → decode → encode → shard         clips × captions × encoder → samples
+    build   =  plan → decode → encode → shard → gates clips × captions × encoder → samples
+    verify  =  check → repair                         tars against samples
 
 Work left is what the tables say is left: running a recipe twice does nothing the second time, and
 one that was killed goes on where it was. Each step is in the file of its name.
@@ -11,6 +13,7 @@ one that was killed goes on where it was. Each step is in the file of its name.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,15 +23,24 @@ from encoders.load import load_captioner, load_encoder
 from encoders.video import VideoEncoder
 from infra.errors import UsageError
 from infra.ray import Cluster, Resources
-from manifests.dataset import Dataset, write_spec
+from manifests.dataset import Dataset, replace_spec, write_spec
+from manifests.queries import connect, current_build
+from manifests.specs import CaptionSpec
 from pipeline.build import Generation, complete, plan_build
-from pipeline.caption import caption_clips
+from pipeline.caption import CaptionOutcome, caption_clips
+from pipeline.changes import changes
 from pipeline.commit import COMMIT_SECONDS
 from pipeline.compare import Discovery, compare
 from pipeline.discover import discover, refuse_within
-from pipeline.drive import scan_sources, write_shards
+from pipeline.drive import encoder_resources, scan_sources, write_shards
+from pipeline.dry_run import print_rebuild_preview
 from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
-from pipeline.promote import make_current
+from pipeline.preview import preview_build
+from pipeline.promote import settle
+from pipeline.rates import estimate, record_rate
+from pipeline.verify import Verified
+from pipeline.verify import verify as check_build
+from pipeline.wanted import check_where
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,9 @@ class RunOptions:
     retry_rejected: bool = False
     allow_duplicates: bool = False
     commit_seconds: float = COMMIT_SECONDS
-    cpus_per_encoder: int = 1
-    gpus_per_encoder: float = 0
+    gpus_per_encoder: float | None = None  # None: 1 for a learned encoder where there is any
+    promote: bool = True
+    force: bool = False  # promote although a gate says no
 
 
 def find(
@@ -65,7 +78,7 @@ def find(
 def ingest(
     roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
 ) -> Outcome:
-    """The main job: what is new under the roots becomes samples of the dataset's build."""
+    """The main job: what is new under the roots becomes samples of the build in force."""
     load_captioner(dataset.spec.caption.captioner)  # a wrong name is said before hours of scanning
     encoder = load_encoder(dataset.spec.vae)
     found = find(roots, dataset, options, console)
@@ -77,6 +90,42 @@ def ingest(
     return Outcome(scanned, built)
 
 
+def rebuild(
+    dataset: Dataset, options: RunOptions, console: Console, name: str | None = None
+) -> BuildOutcome:
+    """The second job: the build that the dataset's spec asks for now, beside what there is."""
+    encoder = load_encoder(dataset.spec.vae)
+    refuse_empty(dataset)
+    with Cluster(options.ray_address, options.workers) as cluster:
+        return build(dataset, encoder, cluster, options, console, name)
+
+
+def preview(
+    dataset: Dataset, options: RunOptions, name: str | None, as_json: bool, console: Console
+) -> None:
+    """What `rebuild` would do, and why. Writes nothing, opens no footage."""
+    encoder = load_encoder(dataset.spec.vae)
+    refuse_empty(dataset)
+    generation = Generation.of(dataset, encoder, name)
+    found = preview_build(dataset, generation, retry=options.retry_rejected)
+    current = current_build(connect(dataset.tables))
+    pixels = found.pixels_to_encode
+    time_needed = estimate(dataset, encoder, pixels=pixels, workers=options.workers)
+    differences = changes(current, generation)
+    print_rebuild_preview(found, current, differences, time_needed, as_json, console)
+
+
+def refuse_empty(dataset: Dataset) -> None:
+    """Raises UsageError where there is no clip to build from, or the selection takes none."""
+    where = dataset.spec.select.where
+    if not check_where(connect(dataset.tables), where or "true"):
+        raise UsageError(
+            f"--where {where!r} takes none of the clips of {dataset.uri}"
+            if where
+            else f"{dataset.uri} has no clips yet: telecine ingest finds them"
+        )
+
+
 def scan(
     found: Discovery, dataset: Dataset, cluster: Cluster, options: RunOptions, console: Console
 ) -> ScanOutcome:
@@ -84,9 +133,11 @@ def scan(
     return scan_sources(found, dataset, cluster, Resources(cpus=1), options.commit_seconds, console)
 
 
-def caption(dataset: Dataset, cluster: Cluster, options: RunOptions, console: Console) -> None:
+def caption(
+    dataset: Dataset, cluster: Cluster, options: RunOptions, console: Console
+) -> CaptionOutcome:
     """Stills and measurements → captions. The embedded captioners need a core, no GPU."""
-    caption_clips(
+    return caption_clips(
         dataset,
         cluster,
         Resources(cpus=1),
@@ -96,23 +147,52 @@ def caption(dataset: Dataset, cluster: Cluster, options: RunOptions, console: Co
     )
 
 
+def recaption(
+    dataset: Dataset, captioner: str | None, options: RunOptions, console: Console
+) -> CaptionOutcome:
+    """Captions under a captioner, which is the one in force when they are there."""
+    chosen = CaptionSpec(captioner=captioner) if captioner else dataset.spec.caption
+    load_captioner(chosen.captioner)  # a wrong name is said before anything is written
+    asked = dataclasses.replace(dataset, spec=dataset.spec.model_copy(update={"caption": chosen}))
+    with Cluster(options.ray_address, options.workers) as cluster:
+        captioned = caption(asked, cluster, options, console)
+    replace_spec(dataset, asked.spec)
+    return captioned
+
+
 def build(
     dataset: Dataset,
     encoder: VideoEncoder,
     cluster: Cluster,
     options: RunOptions,
     console: Console,
+    name: str | None = None,
 ) -> BuildOutcome:
     """Clips × captions × encoder → shards, samples. One worker owns one shard."""
-    generation = Generation.of(dataset, encoder)
-    encoders = Resources(cpus=options.cpus_per_encoder, gpus=options.gpus_per_encoder)
+    generation = Generation.of(dataset, encoder, name)
     built = BuildOutcome()
     work = plan_build(dataset, generation, retry=options.retry_rejected)
     while work is not None:
-        built += write_shards(work, dataset, cluster, encoders, options.commit_seconds, console)
+        needs = encoder_resources(cluster, dataset.spec.vae, gpus=options.gpus_per_encoder)
+        written = write_shards(work, dataset, cluster, needs, options.commit_seconds, console)
         complete(dataset, work)
+        built += written
+        workers = cluster.size(needs)
+        seconds = written.encode_seconds / workers
+        pixels = written.pixels_encoded
+        record_rate(dataset, encoder, pixels=pixels, seconds=seconds, workers=workers)
         # What an earlier run began is finished first; what came since is a plan of its own.
         again = work.resumed
         work = plan_build(dataset, generation, retry=options.retry_rejected) if again else None
-    make_current(dataset, generation)
+    settled = settle(dataset, generation, wanted=options.promote, force=options.force)
+    built.build, built.current, built.failures = generation.name, settled.current, settled.failures
     return built
+
+
+def verify(
+    dataset: Dataset, name: str | None, options: RunOptions, console: Console, *, repair: bool
+) -> Verified:
+    """The tars of a build against its rows; what is bad is made again if asked."""
+    with Cluster(options.ray_address, options.workers) as cluster:
+        gpus = options.gpus_per_encoder
+        return check_build(dataset, name, cluster, console, repair=repair, gpus=gpus)
