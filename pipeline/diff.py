@@ -162,7 +162,7 @@ _ONLY = f"""
 SELECT coalesce(other.reason, ''), count(*), min(clip_id, {FIRST})
 FROM (SELECT clip_id FROM {_KEPT.format("$a")} ANTI JOIN {_KEPT.format("$b")} USING (clip_id))
 LEFT JOIN (SELECT clip_id, reason FROM live_samples WHERE build_id = $b) AS other USING (clip_id)
-GROUP BY ALL ORDER BY count(*) DESC, ALL
+GROUP BY ALL ORDER BY 2 DESC, 1
 """
 
 

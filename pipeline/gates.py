@@ -174,7 +174,9 @@ def against_model(stored: Sequence[Channel], model: Model) -> list[Check]:
         return []
     means = tuple((channel.mean - mean) / std for channel, mean, std in own)
     stds = tuple(channel.std / std for channel, _, std in own)
-    rms, mean, std = _rms(stds), "mean (0 is the model's own)", "standard deviation (1 is its own)"
+    rms = _rms(stds)
+    mean = "channel means, where the model's own is 0 and its standard deviation 1"
+    std = "channel standard deviations, where the model's own is 1"
     checks = [
         Check(
             mean,
@@ -218,14 +220,14 @@ def against_build(new: Sequence[Channel], old: Sequence[Channel]) -> list[Check]
     ratios = tuple(max(n.std, dead) / max(o.std, dead) for n, o in pairs)
     checks = [
         Check(
-            "shift of the mean against the current build, in its standard deviations",
+            "shift of channel means, in standard deviations of the current build",
             shifts,
             tuple(abs(value) > MAX_SHIFT for value in shifts),
             f"-{MAX_SHIFT:g} to {MAX_SHIFT:g}",
             SHIFTED,
         ),
         Check(
-            "standard deviation by that of the current build",
+            "channel standard deviations, as multiples of the current build's",
             ratios,
             tuple(max(value, 1 / value) > MAX_RATIO for value in ratios),
             f"{1 / MAX_RATIO:.3g} to {MAX_RATIO:g}",
@@ -247,13 +249,10 @@ def _failure(
         (n for n, bad in enumerate(check.bad) if bad), key=lambda n: -abs(check.values[n])
     )
     channels = [f"channel {n} {check.values[n]:.3g}" for n in numbers]
-    clips = furthest_clips(
-        con, build_id, worst, check.order, other=current, centre=centre, limit=NAMED
-    )
+    clips = furthest_clips(con, build_id, worst, check.order, other=current, centre=centre)
     text = (
-        f"{check.what} of {len(numbers)} of {len(check.values)} channels: "
-        f"{_some(channels[:NAMED], len(channels))}; expected {check.expected}. "
-        f"Clips furthest out in channel {worst}, as stored: "
+        f"{check.what}: expected {check.expected}, but {_some(channels[:NAMED], len(channels))} "
+        f"(of {len(check.values)} channels). Clips furthest out in channel {worst}, as stored: "
         + ", ".join(_clip(clip, current is not None) for clip in clips)
     )
     return Failure("statistics", f"channel {worst}", check.values[worst], check.expected, text)
