@@ -36,7 +36,6 @@ from infra.ray import Cluster, Lost, Resources
 from manifests.dataset import Dataset
 from manifests.queries import connect
 from manifests.schemas import Caption
-from manifests.schemas import Caption
 from manifests.specs import CaptionSpec
 from manifests.tables import Tables
 from pipeline.ask import CaptionTask, accept, make_caption_worker
@@ -82,7 +81,6 @@ def caption_clips(
     batches = pending(dataset.tables, captioner, retry_failed=retry_failed)
     make_worker = make_caption_worker(dataset.spec.caption, dataset.storage)
     commits = Commits(dataset.tables, ["captions"], commit_seconds)
-    outcome = CaptionOutcome(captioner.name)
     with commits, Step(console, "caption", "clips", total, total) as step:
         for end in cluster.run(batches, make_worker, resources=resources):
             if isinstance(end, Lost):
@@ -90,11 +88,9 @@ def caption_clips(
             else:
                 rows = accept(captioner, end.item, end.result)
             outcome.add(rows)
-            outcome.add(rows)
             commits.add("captions", rows)
             commits.flush_if_due()
             step.advance(done=len(rows), weight=len(rows))
-    return outcome
     with connect(dataset.tables) as con:
         create_chosen_captions(con, dataset.spec.caption)
         query = "SELECT (SELECT count(*) FROM current_clips), count(*) FROM chosen_captions"
