@@ -216,7 +216,7 @@ def test_latents_are_copied_from_a_sound_shard(twice: Lab) -> None:
 
 def test_latents_are_not_copied_from_a_damaged_shard(twice: Lab) -> None:
     old, new = twice.builds()
-    path, other = tars(twice)
+    path, _ = tars(twice)
     (twice.dataset / path).unlink()
     flip(twice.dataset / path.replace(new.name, old.name))
     mended = verify(twice.dataset, repair=True)
