@@ -48,7 +48,8 @@ class Posterior:
 
     def __init__(self, kind: str, constants: Constants, channels: int, seed: int) -> None:
         self._kind, self._constants, self._channels = kind, constants, channels
-        self._generator = torch.Generator().manual_seed(seed % 2**64)
+        # All that torch's generator takes of a seed on a CPU; the rest it would ignore unsaid.
+        self._generator = torch.Generator().manual_seed(seed % 2**32)
         self._done = 0
 
     def __call__(self, parameters: torch.Tensor) -> torch.Tensor:
@@ -66,7 +67,7 @@ class Posterior:
 
     def _noise(self, like: torch.Tensor) -> torch.Tensor:
         channels, frames, height, width = like.shape
-        drawn = [
-            torch.randn((channels, height, width), generator=self._generator) for _ in range(frames)
-        ]
-        return torch.stack(drawn, dim=1).to(like.device) if drawn else torch.zeros_like(like)
+        noise = torch.empty((channels, frames, height, width), pin_memory=like.is_cuda)
+        for frame in range(frames):
+            noise[:, frame] = torch.randn((channels, height, width), generator=self._generator)
+        return noise.to(like.device, non_blocking=True)
