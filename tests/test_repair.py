@@ -302,7 +302,7 @@ def test_a_plan_in_progress_is_finished_first(lab: Lab) -> None:
     with pytest.raises(CheckFailed, match="run again what was interrupted"):
         verify(lab.dataset, repair=True)
     assert Tables(str(lab.dataset)).rows(Build) == begun
-    lab.ingest()
+    inline.ingest(str(lab.footage), str(lab.dataset))
     assert verify(lab.dataset, repair=True).sound
     lab.check()
 
