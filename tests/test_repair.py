@@ -17,6 +17,7 @@ import pytest
 from lab import Lab
 from rich.console import Console
 from snapshot import assert_same, shards_of, tables_of
+from test_ingest import telecine
 
 from infra.errors import CheckFailed, UsageError
 from infra.storage import Storage, join
@@ -332,3 +333,20 @@ def test_findings_are_printed(lab: Lab) -> None:
     assert "repaired 1 shard put back as they were\n" in text
     assert f"verified {mended.name} is whole\n" in text
     assert json.loads(printed(mended, as_json=True))["repaired"]["put_back"] == [path]
+
+
+def test_the_command_and_its_exit_codes(lab: Lab) -> None:
+    """With Ray really started."""
+    path = tars(lab)[0]
+    before = shards_of(lab.dataset)
+    flip(lab.dataset / path)
+    done = telecine("verify", lab.dataset, "--json")
+    assert done.returncode == 6, done.stderr
+    assert json.loads(done.stdout)["counts"] == {"damaged": 1}
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 shards of ")
+    done = telecine("verify", lab.dataset, lab.current().name, "--repair", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert shards_of(lab.dataset) == before
+    done = telecine("gc", lab.dataset, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["size_bytes"] == 0
