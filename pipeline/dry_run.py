@@ -1,13 +1,13 @@
 """What `rebuild --dry-run` prints: the plan, why it is not empty, and what it would cost.
 
-from     dct-1f0c2f6e
-to       wan-8a7b6c5d, laid out as the build above
-changed  vae.encoder.name: dct → wan
-shards   0 fresh, 17 stale, 17 to write
-samples  120 to encode, 0 to copy, 2 to leave out
-frames   9,600 to decode, 9,540 to encode (5:20 min of footage)
-bytes    1.2 GB of footage and 0 B of latents to read, 310 MB to write
-time     about 12:30 min with 2 workers, at 1.4 million pixels a second and worker as last time
+from     dct-e20ab277
+to       dct-9939e0a4, laid out in the same shards and order
+changed  vae.fps: none → 24
+shards   0 fresh, 67 stale, 67 to write
+samples  137 to encode, 0 to copy, 7 to leave out
+frames   17,670 to decode, 17,809 to encode (12:30 min of footage)
+bytes    51.8 MB of footage and 0 B of latents to read, 881 MB to write
+time     about 1:12 min with 2 workers at 47.4 million pixels/s each, as last measured
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _notes(preview: Preview, old: Build | None) -> str:
     if old is not None and old.build_id == preview.build_id:
         return ", the same build: its spec and encoder are as they were"
     if old is not None and preview.follows == old.build_id:
-        return ", with the same samples in the same shards and order"
+        return ", laid out in the same shards and order"
     return ""
 
 
@@ -97,8 +97,8 @@ def _time(preview: Preview, estimate: Estimate | None) -> str:
     workers = f"{estimate.workers:,} worker{'' if estimate.workers == 1 else 's'}"
     rate = estimate.rate.pixels_per_second / 1e6
     return (
-        f"about {length(estimate.seconds)} with {workers}, "
-        f"at {rate:,.3g} million pixels a second and worker as last time"
+        f"about {length(estimate.seconds)} with {workers} at {rate:,.3g} million pixels/s each, "
+        "as last measured"
     )
 
 

@@ -64,15 +64,14 @@ def test_another_encoder_makes_every_shard_stale() -> None:
     time = Estimate(750.0, 2, Rate(2_666_666.6, 1))
     assert shown(preview(follows=OLD), old, why, time).splitlines() == [
         "from     dct-1f0c2f6e",
-        "to       wan-8a7b6c5d, with the same samples in the same shards and order",
+        "to       wan-8a7b6c5d, laid out in the same shards and order",
         "changed  vae.encoder.name: dct → wan",
         "         vae.fps: none → 24",
         "shards   0 fresh, 17 stale, 17 to write",
         "samples  120 to encode, 0 to copy, 2 to leave out",
         "frames   9,600 to decode, 9,540 to encode (5:20 min of footage)",
         "bytes    1.2 GB of footage and 0 B of latents to read, 310 MB to write",
-        "time     about 12:30 min with 2 workers, at 2.67 million pixels a second and worker as "
-        "last time",
+        "time     about 12:30 min with 2 workers at 2.67 million pixels/s each, as last measured",
     ]
 
 
