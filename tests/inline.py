@@ -19,19 +19,13 @@ from encoders.load import load_encoder
 from infra.ray import Cluster, Done, Resources
 from infra.storage import Storage
 from manifests.dataset import Dataset, create_dataset, open_dataset
-from pipeline.build import Generation, complete, plan_build, write_index
-from pipeline.drive import write_shards
 from pipeline.outcome import BuildOutcome, Outcome
-from pipeline.promote import make_current
 from pipeline.recipes import RunOptions, build, caption, find, scan
 
 CONSOLE = Console(stderr=True)
 
 
 class Inline(Cluster):
-    def gpus(self) -> float:
-        return 0.0
-
     def run(self, items: Any, make_worker: Any, **_: Any) -> Iterator[Any]:
         worker = None
         for item in items:
@@ -75,19 +69,11 @@ def rebuild(
     promote: bool = True,
     retry: bool = False,
 ) -> BuildOutcome:
-    """The build that the spec asks for, current when it is whole. No gate stands in its way."""
+    """The build that the spec asks for, current when it is whole, whatever a gate says."""
     dataset = asked(folder, given)
-    generation = Generation.of(dataset, load_encoder(dataset.spec.vae), name)
-    built = BuildOutcome()
+    options = RunOptions(commit_seconds=0, retry_rejected=retry, promote=promote, force=True)
     with Inline() as cluster:
-        while work := plan_build(dataset, generation, retry=retry):
-            built += write_shards(work, dataset, cluster, Resources(), 0, CONSOLE)
-            complete(dataset, work)
-    if promote:
-        make_current(dataset, generation)
-    else:
-        write_index(dataset, generation)
-    return built
+        return build(dataset, load_encoder(dataset.spec.vae), cluster, options, CONSOLE, name)
 
 
 if __name__ == "__main__":

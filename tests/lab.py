@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,9 @@ class Lab:
         (found,) = [build for build in self.builds() if build.state is State.CURRENT]
         return found
 
-    def live(self, build: BuildState | None = None) -> list[Sample]:
-        """Of the build, or the current one."""
-        build_id = (build or self.current()).build_id
-        query = "FROM live_samples WHERE build_id = ? ORDER BY clip_id"
-        found = self.connect().sql(query, params=[build_id]).to_arrow_table()
+    def live(self) -> list[Sample]:
+        """Of the current build."""
+        found = self.connect().sql("FROM current_samples ORDER BY clip_id").to_arrow_table()
         return from_arrow(found, Sample)
 
     def index(self, build: BuildState) -> dict[str, Any]:
@@ -103,22 +102,23 @@ class Lab:
     def check(self) -> None:
         """One sample per selected clip and build; latents in the tar are those of its row."""
         con = self.connect()
-        whole = [b for b in self.builds() if b.completed and b.in_progress is None]
-        for build in whole:
-            assert build.completed is not None
-            live = self.live(build)
-            clips = [s.clip_id for s in live]
+        everywhere = con.sql("FROM live_samples ORDER BY clip_id").to_arrow_table()
+        live: dict[str, list[Sample]] = defaultdict(list)
+        for sample in from_arrow(everywhere, Sample):
+            live[sample.build_id].append(sample)
+            if sample.outcome == "kept":
+                self._check_sample(sample)
+        for build in builds(con):
+            clips = [s.clip_id for s in live[build.build_id]]
             assert len(clips) == len(set(clips))
-            for sample in live:
-                if sample.outcome == "kept":
-                    self._check_sample(sample)
-            kept = sum(s.outcome == "kept" for s in live)
-            assert self.index(build)["num_samples"] == kept
+            if build.completed and build.in_progress is None:
+                kept = sum(s.outcome == "kept" for s in live[build.build_id])
+                assert self.index(build)["num_samples"] == kept
         current = current_build(con)
         assert current is not None
         where = json.loads(current.spec)["select"]["where"] or "true"
         wanted = con.sql(f"SELECT clip_id FROM current_clips WHERE {where} ORDER BY clip_id")
-        assert [s.clip_id for s in self.live()] == [row[0] for row in wanted.fetchall()]
+        assert [s.clip_id for s in live[current.build_id]] == [row[0] for row in wanted.fetchall()]
         pointer = json.loads((self.dataset / "shards" / "current.json").read_text())
         assert (pointer["build_id"], pointer["name"]) == (current.build_id, current.name)
         assert (self.dataset / "shards" / pointer["index"]).is_file()
