@@ -113,7 +113,6 @@ def asked_spec(
     stored: DatasetSpec,
     config: DatasetSpec | None = None,
     *,
-    vae: str | None = None,
     where: str | None = None,
     target_bytes: int | None = None,
 ) -> DatasetSpec:
@@ -132,7 +131,6 @@ def asked_spec(
                 + "\nIngest into a new dataset instead."
             )
     line: dict[str, dict[str, Any]] = {
-        "vae": {} if vae is None else {"encoder": vae},
         "select": {} if where is None else {"where": where or None},
         "shards": {} if target_bytes is None else {"target_bytes": target_bytes},
     }

@@ -232,22 +232,24 @@ def _state(history: list[Build], current: bool) -> BuildState:
 
 
 def find_build(con: duckdb.DuckDBPyConnection, text: str) -> BuildState:
-    """The build, not deleted, of that name or whose id begins so.
+    """The build, not deleted, of that name, or whose name or id alone begins so.
 
     Raises UsageError, with those there are, where none or more than one is meant.
     """
     there = [build for build in builds(con) if build.state is not State.DELETED]
     found = [build for build in there if build.name == text]
-    found = found or [build for build in there if text and build.build_id.startswith(text)]
+    found = found or [
+        b for b in there if text and (b.name.startswith(text) or b.build_id.startswith(text))
+    ]
     if len(found) == 1:
         return found[0]
     listed = "".join(f"\n  {b.name}  {b.build_id}  {b.state}" for b in found or there)
     if found:
         raise UsageError(
-            f"{text!r} begins the ids of {len(found)} builds; write more of it:{listed}"
+            f"{text!r} begins the names or ids of {len(found)} builds; write more:{listed}"
         )
     raise UsageError(
-        f"there is no build {text!r}: give a name or the beginning of an id"
+        f"there is no build {text!r}: give the beginning of a name or id"
         + (f" of these:{listed}" if listed else "; this dataset has no build yet")
     )
 

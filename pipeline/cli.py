@@ -24,9 +24,9 @@ from pipeline.options import (
     RayAddress,
     Vae,
     Workers,
+    given_spec,
     out,
     progress,
-    read_text,
     storage,
 )
 
@@ -71,6 +71,7 @@ def ingest(
         Path | None,
         typer.Option(help="Specs for a new dataset, as a telecine.toml (see docs/specs.md)."),
     ] = None,
+    vae: Vae = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and do none of it.")
     ] = False,
@@ -94,15 +95,16 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Turn what is new among the footage into samples of the dataset."""
-    from manifests.dataset import parse_spec, resolve_dataset
+    from manifests.dataset import resolve_dataset
     from pipeline.outcome import print_outcome, print_preview
     from pipeline.recipes import RunOptions
     from pipeline.recipes import find as find_news
     from pipeline.recipes import ingest as run_ingest
 
-    given = None if config is None else parse_spec(read_text(config), str(config))
     roots = [absolute(source) for source in sources]
-    opened = resolve_dataset(absolute(dataset), storage(endpoint_url, profile), given)
+    opened = resolve_dataset(
+        absolute(dataset), storage(endpoint_url, profile), given_spec(config, vae)
+    )
     options = RunOptions(
         workers=workers,
         ray_address=ray_address,
@@ -155,15 +157,14 @@ def rebuild(
     as_json: AsJson = False,
 ) -> None:
     """Make the shards again under another VAE, selection or texts, beside those there are."""
-    from manifests.dataset import asked_spec, open_dataset, parse_spec
+    from manifests.dataset import asked_spec, open_dataset
     from pipeline.outcome import print_built
     from pipeline.recipes import RunOptions
     from pipeline.recipes import preview as preview_rebuild
     from pipeline.recipes import rebuild as run_rebuild
 
-    given = None if config is None else parse_spec(read_text(config), str(config))
     opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
-    asked = asked_spec(opened.spec, given, vae=vae, where=where, target_bytes=shard_bytes)
+    asked = asked_spec(opened.spec, given_spec(config, vae), where=where, target_bytes=shard_bytes)
     opened = dataclasses.replace(opened, spec=asked)
     options = RunOptions(
         workers=workers,

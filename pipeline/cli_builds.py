@@ -24,7 +24,7 @@ from pipeline.options import (
 )
 
 BuildArgument = Annotated[
-    str, typer.Argument(metavar="BUILD", help="Its name, or the beginning of its id.")
+    str, typer.Argument(metavar="BUILD", help="Its name or id, or how one of them begins.")
 ]
 
 
@@ -153,6 +153,6 @@ def gc(
 
     opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
     garbage = collect(opened, keep or [], unfinished)
-    print_garbage(garbage, deleted=yes, as_json=as_json, console=out())
     if yes:
         delete(opened, garbage, progress())
+    print_garbage(garbage, deleted=yes, as_json=as_json, console=out())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from infra.errors import UsageError
 from infra.storage import Storage, StoreOptions
+
+if TYPE_CHECKING:
+    from manifests.specs import DatasetSpec
 
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")
@@ -47,15 +50,31 @@ Vae = Annotated[
 ]
 
 
-def storage(endpoint_url: str | None, profile: str | None) -> Storage:
-    return Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
+def given_spec(config: Path | None, vae: str | None) -> DatasetSpec | None:
+    """What a file and the line say of the spec; folders of weights are made absolute."""
+    from encoders.vae_weights import absolute
+    from manifests.dataset import parse_spec
+    from manifests.specs import DatasetSpec
+
+    given: dict[str, Any] = {}
+    if config is not None:
+        given = parse_spec(_read(config), str(config)).model_dump(exclude_unset=True)
+    if vae is not None:
+        given.setdefault("vae", {})["encoder"] = vae
+    if "encoder" in given.get("vae", {}):
+        given["vae"]["encoder"] = absolute(given["vae"]["encoder"])
+    return DatasetSpec.model_validate(given) if given else None
 
 
-def read_text(path: Path) -> str:
+def _read(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read as text: {error}") from error
+
+
+def storage(endpoint_url: str | None, profile: str | None) -> Storage:
+    return Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
 
 
 def out() -> Console:
