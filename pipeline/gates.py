@@ -150,15 +150,18 @@ class Check:
 def _statistics(
     con: duckdb.DuckDBPyConnection, build_id: str, current: str | None
 ) -> Iterator[Failure]:
-    stored = pooled(con, build_id)
-    model = Model.of(_identity(con, build_id), len(stored))
+    builds = [build_id] if current is None else [build_id, current]
+    identities = [_identity(con, build) for build in builds]
+    stored, *before = (pooled(con, build) for build in builds)
+    if not stored:
+        return
+    model = Model.of(identities[0], len(stored))
     found = against_model(stored, model)
-    if current is not None:
-        before = pooled(con, current)
-        earlier = Model.of(_identity(con, current), len(before))
+    if current is not None and before[0]:
+        earlier = Model.of(identities[1], len(before[0]))
         if earlier.kind == model.kind:
             # What the current build is like too is the footage's doing.
-            known = {check.expected for check in against_model(before, earlier)}
+            known = {check.expected for check in against_model(before[0], earlier)}
             found = [check for check in found if check.expected not in known]
             both = (pooled(con, build_id, current), pooled(con, current, build_id))
             for check in against_build(*(channels[: len(model.means)] for channels in both)):

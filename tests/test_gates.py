@@ -87,6 +87,17 @@ def test_a_build_that_is_not_there_is_an_error(tables: Tables) -> None:
         gates(connect(tables), OLD, NEW)
 
 
+def test_builds_that_keep_nothing_have_no_statistics(tables: Tables) -> None:
+    raw = {"normalise": False, "latents_mean": [0.0], "latents_std": [1.0]}
+    for build_id in (NEW, OLD):
+        add_build(tables, build_id, [dropped("a", "undecodable", build_id)], **raw)
+    failure = only(tables, OLD)
+    assert failure.text.startswith("0 of the 1 sample planned are kept")
+    assert failure.text.endswith("Dropped: undecodable 1")
+    add_build(tables, "m" * 32, [sample("a", "m" * 32)])
+    assert gates(connect(tables), "m" * 32, OLD) == []
+
+
 def test_a_plan_that_is_not_completed_is_nothing_to_judge(tables: Tables) -> None:
     tables.append("builds", [make_build(build_id=NEW, event="planned")])
     tables.append("samples", [sample("a", channel_means=(90.0, 90.0))])
