@@ -29,7 +29,7 @@ ONLY_IN = {
     "ray": {"infra.ray"},
     "boto3": {"infra.storage"},
     "botocore": {"infra.storage"},
-    "av": {f"pipeline.{name}" for name in ("media", "jpeg", "pixels", "decode", "scan", "demo")},
+    "av": {f"pipeline.{name}" for name in ("media", "jpeg", "pixels", "decode", "scan", "demo", "film")},
 }
 
 # What the modules of a package may import of the other packages.
