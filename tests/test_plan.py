@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from fractions import Fraction
@@ -84,7 +85,9 @@ def test_after_any_change_each_wanted_clip_is_in_one_shard(
     first = data.draw(st.lists(st.sampled_from(wanted), unique=True) if wanted else st.just([]))
     live = written(plan(first), first)
     changed = [
-        Candidate(c.clip_id, data.draw(st.sampled_from(["a", "b"])), c.bucket, c.size_bytes)
+        dataclasses.replace(
+            c, text_digest=data.draw(st.sampled_from(["a", "b"])), copied=data.draw(st.booleans())
+        )
         for c in wanted
         if data.draw(st.booleans())
     ]
@@ -94,10 +97,8 @@ def test_after_any_change_each_wanted_clip_is_in_one_shard(
     assert Counter([m.clip_id for m in kept + new]) == Counter(c.clip_id for c in changed)
     texts = {c.clip_id: c.text_digest for c in changed}
     assert all(texts[m.clip_id] == m.text_digest for m in kept)
-    # What has latents is copied, from a shard that is replaced; what has none is encoded.
-    held = {m.clip_id: m.shard_id for m in live}
-    assert all(m.copy_from == held.get(m.clip_id, "") for m in new)
-    assert all(not m.copy_from or m.copy_from in made.replaces for m in new)
+    copied = {c.clip_id: c.copied for c in changed}
+    assert all(m.copied == copied[m.clip_id] for m in new)
 
 
 @given(st.lists(candidates, min_size=2, max_size=6))
@@ -127,13 +128,84 @@ def test_a_small_shard_is_topped_up_and_a_full_one_is_left_alone() -> None:
     small = [candidate(1, 300)]
     made = plan([*small, candidate(3, 300)], live := written(plan(small), small))
     assert made.replaces == (live[0].shard_id,)
-    assert [[m.copied for m in s.members] for s in made.shards] == [[True, False]]
+    assert [len(s.members) for s in made.shards] == [2]
 
 
-def test_a_new_text_copies_its_shard() -> None:
+def test_a_new_text_replaces_its_shard() -> None:
     first = [candidate(1, 300), candidate(2, 300)]
-    made = plan([first[0], candidate(2, 300, "b")], written(plan(first), first))
-    assert [[m.copied for m in s.members] for s in made.shards] == [[True, True]]
+    made = plan([first[0], candidate(2, 300, "b")], live := written(plan(first), first))
+    assert made.replaces == (live[0].shard_id,)
+    assert [len(s.members) for s in made.shards] == [2]
+
+
+# ── a build that follows another ─────────────────────────────────────────────────────────────────
+
+
+class History:
+    """Plans of a build, each carried out: its live members, and every shard_id it has used."""
+
+    def __init__(self, build_id: str, target_bytes: int = TARGET) -> None:
+        self.build_id = build_id
+        self.target_bytes = target_bytes
+        self.live: list[LiveMember] = []
+        self.used: set[str] = set()
+        self.number = 0
+
+    def seats(self) -> dict[str, str]:
+        return {m.clip_id: m.shard_id for m in self.live}
+
+    def plan(self, wanted: list[Candidate], followed: History | None = None) -> Plan:
+        seats = followed.seats() if followed else {}
+        return plan_shards(
+            [dataclasses.replace(c, seat=seats.get(c.clip_id, "")) for c in wanted],
+            self.live,
+            build_id=self.build_id,
+            number=self.number,
+            target_bytes=self.target_bytes,
+            taken=self.used & set(seats.values()),
+        )
+
+    def carry_out(self, made: Plan, wanted: list[Candidate]) -> None:
+        new = [s.shard_id for s in made.shards]
+        assert self.used.isdisjoint(new), "a name came back"
+        assert len(set(new)) == len(new)
+        self.used.update(new)
+        self.live = [m for m in self.live if m.shard_id not in made.replaces]
+        self.live += written(made, wanted)
+        self.number += 1
+
+
+def members(live: list[LiveMember]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for member in live:
+        found.setdefault(member.shard_id, []).append(member.clip_id)
+    return found
+
+
+@given(candidates, st.data())
+def test_what_follows_has_the_layout_of_what_it_follows(
+    clips: list[Candidate], data: st.DataObject
+) -> None:
+    """Whatever each of the two wanted before, and in whichever order they were planned."""
+    first, second = History("first"), History("second")
+    some = st.lists(st.sampled_from(clips), unique=True) if clips else st.just([])
+    for _ in range(data.draw(st.integers(1, 4))):
+        texts = data.draw(st.sampled_from(["a", "b"]))
+        wanted = [dataclasses.replace(c, text_digest=texts) for c in data.draw(some)]
+        first.carry_out(first.plan(wanted), wanted)
+        before = set(second.used)
+        wanted = data.draw(some)
+        second.carry_out(second.plan(wanted, first), wanted)
+        assert second.plan(wanted, first) == Plan((), ())
+        assert Counter(m.clip_id for m in second.live) == Counter(c.clip_id for c in wanted)
+        layout, seats = members(second.live), first.seats()
+        chosen = {c.clip_id for c in wanted}
+        for shard_id, there in members(first.live).items():
+            if both := [clip_id for clip_id in there if clip_id in chosen]:
+                (name,) = [n for n, clip_ids in layout.items() if both[0] in clip_ids]
+                assert layout[name] == both
+                assert name == shard_id or shard_id in before
+        assert all(len({c in seats for c in clip_ids}) == 1 for clip_ids in layout.values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,179 @@
+"""The plan that SQL finds work for is the plan of the pure function over everything there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rows import make_build, make_clip, make_sample, make_source
+from test_plan import History
+
+from encoders.dct import DctEncoder
+from infra.errors import UsageError
+from manifests.queries import connect
+from manifests.schemas import Build, Sample
+from manifests.specs import DatasetSpec, SelectSpec, ShardSpec
+from manifests.tables import Tables
+from pipeline import wanted as wanted_module
+from pipeline.plan import Candidate, LiveMember, bucket_of, plan_encoding, sample_bytes
+from pipeline.wanted import Aim, check_where, make_plan
+
+TARGET = 1_000_000
+SPEC = DatasetSpec(shards=ShardSpec(target_bytes=TARGET))
+ENCODER = DctEncoder()
+CLIPS = [
+    make_clip(clip_id=f"{n:032x}", kind="image", width=480 if n % 3 else 240, height=480)
+    for n in range(24)
+]
+TEXT_BYTES = 60_000  # so that a handful of clips fill a shard
+
+
+def candidate(clip: int, text: str) -> Candidate:
+    facts = CLIPS[clip]
+    bucket, encoding = bucket_of(facts, SPEC.buckets), plan_encoding(facts, ENCODER, SPEC.vae)
+    assert bucket is not None
+    assert encoding is not None
+    return Candidate(facts.clip_id, text, bucket, sample_bytes(encoding, TEXT_BYTES))
+
+
+def rows(history: History, members: list[LiveMember]) -> list[Sample]:
+    """Of the members that came with the history's last plan."""
+    return [
+        make_sample(
+            build_id=history.build_id, plan=history.number - 1, clip_id=m.clip_id,
+            text_digest=m.text_digest, shard_id=m.shard_id, shard_bytes=m.shard_bytes,
+            resolution=m.bucket.resolution, aspect=m.bucket.aspect, duration=m.bucket.duration,
+        )
+        for m in members
+    ]  # fmt: skip
+
+
+clips_with_texts = st.dictionaries(st.integers(0, len(CLIPS) - 1), st.sampled_from("tu"))
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    runs=st.lists(st.tuples(clips_with_texts, clips_with_texts), min_size=1, max_size=3),
+    last=clips_with_texts,
+    missing=st.sets(st.integers(0, len(CLIPS) - 1), max_size=3),
+    follows=st.booleans(),
+    shared=st.booleans(),
+)
+def test_settled_shards_stay_in_the_database(
+    runs: list[tuple[dict[int, str], dict[int, str]]],
+    last: dict[int, str],
+    missing: set[int],
+    follows: bool,
+    shared: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (History(name, TARGET) for name in ("first", "second"))
+    events: list[Build] = []
+    samples: list[Sample] = []
+    for step in runs:
+        for history, followed, texts in ((first, None, step[0]), (second, first, step[1])):
+            wanted = [candidate(n, text) for n, text in texts.items()]
+            made = history.plan(wanted, followed)
+            events.append(
+                make_build(
+                    build_id=history.build_id, sequence=len(events), plan=history.number,
+                    event="completed", replaces=made.replaces,
+                    latents_fingerprint="equal" if shared else history.build_id,
+                )
+            )  # fmt: skip
+            history.carry_out(made, wanted)
+            new = {s.shard_id for s in made.shards}
+            samples += rows(history, [m for m in history.live if m.shard_id in new])
+    held = {s.clip_id for s in samples if s.build_id == "second"}
+    missing = {n for n in missing if CLIPS[n].clip_id not in held}
+    samples += [
+        make_sample(
+            build_id="second", plan=0, clip_id=CLIPS[n].clip_id, outcome="dropped",
+            reason="source_missing", shard_id="",
+        )
+        for n in missing
+    ]  # fmt: skip
+    tables = Tables(str(tmp_path_factory.mktemp("dataset")))
+    tables.append("clips", CLIPS)
+    tables.append("sources", [make_source()])
+    tables.append("samples", samples)
+    tables.append("builds", events)
+
+    def captions(con: duckdb.DuckDBPyConnection, _: object) -> None:
+        columns = {
+            "clip_id": pa.array([CLIPS[n].clip_id for n in last], pa.string()),
+            "text_digest": pa.array(list(last.values()), pa.string()),
+            "text": pa.array(["x" * TEXT_BYTES for _ in last], pa.string()),
+        }
+        con.register("chosen_captions", pa.table(columns))
+
+    monkeypatch.setattr(wanted_module, "create_chosen_captions", captions)
+    latents = "equal" if shared else "second"
+    aim = Aim("second", latents, second.number, retry=False, follows="first" if follows else "")
+    wishes = make_plan(connect(tables), SPEC, ENCODER, aim)
+    wanted = [candidate(n, text) for n, text in last.items() if n not in missing]
+    expected = second.plan(wanted, first if follows else None)
+    assert wishes.plan.digest == expected.digest
+    assert [s.bucket for s in wishes.plan.shards] == [s.bucket for s in expected.shards]
+    assert wishes.fresh == len({m.shard_id for m in second.live} - set(expected.replaces))
+    made = {m.clip_id for m in [*second.live, *(first.live if shared else [])]}
+    planned = [m for s in wishes.plan.shards for m in s.members]
+    assert all(m.copied == (m.clip_id in made) for m in planned)
+    assert wishes.canaries == set(sorted(c.clip_id for c in wanted)[:8])
+    assert wishes.uncaptioned == len(CLIPS) - len(last)
+
+
+# ── selection ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    made = Tables(str(tmp_path))
+    made.append("clips", CLIPS)
+    made.append("sources", [make_source()])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("where", "clips"),
+    [
+        ("width < height", 8),
+        ("kind = 'video' -- none of them", 0),
+        ("list_contains(dominant_colors, 'grey')", 24),
+        ("clip_id IN (SELECT max(clip_id) FROM current_clips)", 1),
+        ("regexp_matches(clip_id, '[0-4]$')", 10),
+    ],
+)
+def test_a_condition_takes_clips(where: str, clips: int, tables: Tables) -> None:
+    con = connect(tables)
+    assert check_where(con, where) == clips
+    selected = SPEC.model_copy(update={"select": SelectSpec(where=where)})
+    wishes = make_plan(con, selected, ENCODER, Aim("b", "l", 0, retry=False, follows=""))
+    assert wishes.uncaptioned == clips
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("colour = 'red'", 'column "colour" not found'),
+        ("width >", "syntax error"),
+        ("width > 1; DROP TABLE clips", "Parser Error"),
+        ("width, height", "Expected a single expression"),
+        ("clip_id::DATE < '2020-01-01'", "Conversion Error"),
+        ("(SELECT count(*) FROM read_text('/etc/hostname')) > 0", "Permission Error"),
+        ("random() < 0.5", "random() is not the same at every run"),
+        ("width > 0 AND today() > DATE '2020-01-01'", "today() is not the same"),
+        ("CURRENT_DATE > DATE '2020-01-01'", "current_date() is not the same"),
+    ],
+)
+def test_what_is_no_condition_over_clips_is_refused(where: str, why: str, tables: Tables) -> None:
+    with pytest.raises(UsageError, match=f"(?s){re.escape(why)}.*columns clip_id, source_id"):
+        check_where(connect(tables), where)
