@@ -57,14 +57,18 @@ class _LtxStream:
             return cast(torch.Tensor, self._encoder(pixels))
 
     def _carry(self, module: nn.Module, given: tuple[torch.Tensor]) -> torch.Tensor:
-        """The padded input of a convolution, [1, C, k-1 + t, h, w], its padding made true."""
-        convolution = cast(nn.Conv3d, module)
-        (padded,) = given
+        """The padded input of a convolution, [1, C, k-1 + t, h, w], its padding made true.
+
+        With a stride of 2 one frame reaches over, not two. Written in place: the library has just
+        joined padding and frames, and a copy is a large part of what a chunk needs.
+        """
+        convolution, (padded,) = cast(nn.Conv3d, module), given
         padding = convolution.kernel_size[0] - 1
+        unused = convolution.stride[0] - 1
         if module in self._cache:
-            padded = torch.cat([self._cache[module], padded[:, :, padding:]], dim=2)
-        kept = convolution.kernel_size[0] - convolution.stride[0]
-        self._cache[module] = padded[:, :, padded.shape[2] - kept :].clone()
+            padded = padded[:, :, unused:]
+            padded[:, :, : padding - unused] = self._cache[module]
+        self._cache[module] = padded[:, :, padded.shape[2] - (padding - unused) :].clone()
         return padded
 
 

@@ -20,7 +20,7 @@ _STEP = 4  # frames, as in the library's own loop
 
 
 class WanStreaming:
-    """Bit-identical to `encode`."""
+    """Bit-identical to `encode`, but for pictures of 32 px: 2e-7, from the last 1×1 convolution."""
 
     def __init__(self, patch_size: int | None = None) -> None:
         self._patch = patch_size or 1
