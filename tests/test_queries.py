@@ -14,8 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import make_build, make_clip, make_sample, make_source, make_still
 
+from infra.errors import UsageError
 from infra.storage import Storage, StoreOptions
-from manifests.queries import Orphans, connect, current_build, last_plan, next_sequence, orphans
+from manifests.queries import (
+    Orphans,
+    builds,
+    connect,
+    current_build,
+    find_build,
+    last_plan,
+    next_plan,
+    next_sequence,
+    orphans,
+    promotions,
+)
 from manifests.schemas import TABLES, Build, Clip, Sample, Source
 from manifests.tables import NO_TABLE, Tables
 
@@ -149,6 +161,100 @@ def test_builds_are_asked_for_their_last_events(tables: Tables) -> None:
     assert last_plan(con, "x") == events[3]
     assert last_plan(con, "y") == events[4]
     assert current_build(con) == events[2]
+
+
+def history(*events: str) -> list[Build]:
+    """`x planned 0`, ...: a build's id is its letter many times, its name `dct-` and the letter."""
+    made = []
+    for sequence, words in enumerate(events):
+        build, event, plan = words.split()
+        made.append(
+            make_build(
+                build_id=build * 32, name=f"dct-{build}", sequence=sequence, event=event,
+                plan=int(plan),
+            )
+        )  # fmt: skip
+    return made
+
+
+def test_a_build_is_what_its_events_leave(tables: Tables) -> None:
+    events = history(
+        "x planned 0", "x completed 0", "x promoted 0",
+        "y planned 0", "y completed 0", "y planned 1", "y planned 2",
+        "z planned 0",
+        "v planned 0", "v completed 0", "v deleted 0",
+        "w planned 0", "w completed 0", "w deleted 0", "w planned 1", "w completed 1",
+        "x planned 1", "x completed 1", "y promoted 0", "x rolled_back 1",
+    )  # fmt: skip
+    tables.append("builds", events)
+    con = connect(tables)
+    found = {b.name.removeprefix("dct-"): b for b in builds(con)}
+    assert list(found) == ["x", "y", "z", "v", "w"]
+    assert {n: str(b.state) for n, b in found.items()} == {
+        "x": "current", "y": "completed", "z": "in_progress", "v": "deleted", "w": "completed",
+    }  # fmt: skip
+    assert {n: b.plans for n, b in found.items()} == {"x": 2, "y": 1, "z": 0, "v": 0, "w": 1}
+    assert {n: b.in_progress.plan for n, b in found.items() if b.in_progress} == {"y": 2, "z": 0}
+    assert {n: b.promoted for n, b in found.items() if b.promoted} == {"x": 19, "y": 18}
+    assert found["w"].completed == events[15]
+    assert found["v"].last == events[10]
+    assert [next_plan(con, build * 32) for build in "xyzvwu"] == [2, 3, 1, 1, 2, 0]
+    assert last_plan(con, "v" * 32) is None
+    assert last_plan(con, "w" * 32) == events[15]
+
+
+def test_a_deleted_builds_samples_are_gone_and_stay_gone(tables: Tables) -> None:
+    tables.append("samples", [make_sample(plan=0), make_sample(plan=1, clip_id="d" * 32)])
+    build = "b" * 32
+    events = [("planned", 0), ("completed", 0), ("deleted", 0), ("planned", 1)]
+    for sequence, (event, plan) in enumerate(events):
+        row = make_build(build_id=build, sequence=sequence, event=event, plan=plan)
+        tables.append("builds", [row])
+        count = int(event == "completed")
+        assert ask(tables, "SELECT count(*) FROM live_samples") == [(count,)]
+    tables.append("builds", [make_build(build_id=build, sequence=4, event="completed", plan=1)])
+    assert ask(tables, "SELECT clip_id FROM live_samples") == [("d" * 32,)]
+
+
+def test_a_build_is_found_by_the_beginning_of_its_name_or_id(tables: Tables) -> None:
+    with pytest.raises(UsageError, match="this dataset has no build yet"):
+        find_build(connect(tables), "x")
+    tables.append("builds", history("x planned 0", "y planned 0", "v planned 0", "v deleted 0"))
+    tables.append("builds", [make_build(build_id="xy" * 16, name="y" * 6, sequence=4)])
+    con = connect(tables)
+    for text, build_id in (("dct-x", "x" * 32), ("xx", "x" * 32), ("xy", "xy" * 16)):
+        assert find_build(con, text).build_id == build_id
+    assert find_build(con, "y" * 6).build_id == "xy" * 16  # a name before the beginning of an id
+    with pytest.raises(
+        UsageError, match=r"begins the names or ids of 2 builds(?s:.*)dct-x (?s:.*)yyyyyy "
+    ):
+        find_build(con, "x")
+    for text in ("dct-v", "v", "", "x-dct"):
+        with pytest.raises(UsageError, match=r"(?s)there is no build.*dct-x .*dct-y "):
+            find_build(con, text)
+
+
+@pytest.mark.parametrize(
+    ("events", "stack"),
+    [
+        ("", ""),
+        ("+x", "x"),
+        ("+x +y +v", "xyv"),
+        ("+x +y <x", "x"),
+        ("+x +y <x +v <x", "x"),
+        ("+x +y +x <y", "xy"),
+        ("+x +y +v -y", "xv"),
+        ("+x +y +v -y <x", "x"),
+        ("+x +y +x -y", "x"),
+        ("+x +y <x -y +y", "xy"),
+    ],
+)
+def test_promotions_are_a_stack(events: str, stack: str, tables: Tables) -> None:
+    words = {"+": "promoted", "<": "rolled_back", "-": "deleted"}
+    tables.append("builds", history(*(f"{e[1]} {words[e[0]]} 0" for e in events.split())))
+    in_force = promotions(connect(tables))
+    assert [e.build_id[0] for e in in_force] == list(stack)
+    assert {e.event for e in in_force} <= {"promoted"}
 
 
 # ── a scan killed between its commits ────────────────────────────────────────────────────────────
