@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from manifests.schemas import Build
 if TYPE_CHECKING:
     from pipeline.build import Generation
 
+_ENCODER = "vae.encoder"
+_TOLD = ("name", "class", "weights", "dtype", "posterior", "normalise", "streaming")
 LONG = 40  # characters of a value that is shown whole
 _DIGEST = re.compile("[0-9a-f]{32,}")
 
@@ -40,6 +42,22 @@ def changes(old: Build | None, new: Generation) -> list[Change]:
 def differences(old: Build, new: Build) -> list[Change]:
     """Between two builds that are there, in the order of the keys."""
     return _differences(_facts(old.spec, old.vae), _facts(new.spec, new.vae))
+
+
+def told(changes: Sequence[Change]) -> list[str]:
+    """A line for each, for people. Of two kinds of encoder everything differs: the rest is left."""
+    by_key = {change.key: change for change in changes}
+    if not any(by_key.get(f"{_ENCODER}.{key}") for key in ("name", "class")):
+        return [str(change) for change in changes]
+    shown = [
+        change
+        for change in changes
+        if not change.key.startswith(f"{_ENCODER}.")
+        or change.key.removeprefix(f"{_ENCODER}.") in _TOLD
+    ]
+    left = len(changes) - len(shown)
+    rest = f"{_ENCODER}: another kind of encoder, {left} more keys differ"
+    return [*map(str, shown), *([rest] if left else [])]
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,8 +21,8 @@ from rich.console import Console
 
 from manifests.queries import BuildState, connect, find_build
 from manifests.tables import Tables
-from pipeline.changes import Change, differences
-from pipeline.channels import pooled
+from pipeline.changes import Change, differences, told
+from pipeline.channels import Channel, pooled
 from pipeline.display import heading, json_value, line, print_table, size, write
 from pipeline.gates import canaries
 
@@ -90,13 +91,22 @@ class Diff:
     a: Side
     b: Side
     changes: tuple[Change, ...]
-    channels: tuple[ChannelPair, ...]  # empty where their numbers differ
+    latents_a: tuple[Channel, ...]  # of the clips that both keep
+    latents_b: tuple[Channel, ...]
     canaries: tuple[CanaryPair, ...]
     only_a: tuple[Missing, ...]
     only_b: tuple[Missing, ...]
     both: int  # clips that both keep
     reshaped: Some  # of them, with latents of another shape
     retold: Some  # of them, with another text
+
+    @property
+    def channels(self) -> tuple[ChannelPair, ...]:
+        """Channel by channel; empty where their numbers differ."""
+        if len(self.latents_a) != len(self.latents_b):
+            return ()
+        both = zip(self.latents_a, self.latents_b, strict=True)
+        return tuple(ChannelPair(a.number, a.mean, a.std, b.mean, b.std) for a, b in both)
 
 
 def inspect_builds(tables: Tables, a: str, b: str, as_json: bool, console: Console) -> None:
@@ -115,17 +125,13 @@ def inspect_builds(tables: Tables, a: str, b: str, as_json: bool, console: Conso
 def diff(con: duckdb.DuckDBPyConnection, a: BuildState, b: BuildState) -> Diff:
     ids = (a.build_id, b.build_id)
     old, new = canaries(con, a.build_id), canaries(con, b.build_id)
-    channels = (pooled(con, a.build_id, b.build_id), pooled(con, b.build_id, a.build_id))
-    same = len(channels[0]) == len(channels[1])
     ((both, reshaped, first_reshaped, retold, first_retold),) = _rows(con, _BOTH, *ids)
     return Diff(
         a=_side(con, a),
         b=_side(con, b),
         changes=tuple(differences(a.last, b.last)),
-        channels=tuple(
-            ChannelPair(x.number, x.mean, x.std, y.mean, y.std)
-            for x, y in (zip(*channels, strict=True) if same else ())
-        ),
+        latents_a=tuple(pooled(con, a.build_id, b.build_id)),
+        latents_b=tuple(pooled(con, b.build_id, a.build_id)),
         canaries=tuple(CanaryPair(clip, old[clip], new[clip]) for clip in old if clip in new),
         only_a=_only(con, *ids),
         only_b=_only(con, *reversed(ids)),
@@ -189,10 +195,12 @@ def _only(con: duckdb.DuckDBPyConnection, a: str, b: str) -> tuple[Missing, ...]
 
 
 def _as_json(found: Diff) -> dict[str, Any]:
-    rows = dataclasses.asdict(found)
-    for row, pair in zip(rows["channels"], found.channels, strict=True):
-        row.update(shift=pair.shift, ratio=pair.ratio)
-    return rows | {"canary_medians": dict(zip(("db_a", "db_b"), _medians(found), strict=False))}
+    channels = [
+        dataclasses.asdict(pair) | {"shift": pair.shift, "ratio": pair.ratio}
+        for pair in found.channels
+    ]
+    medians = dict(zip(("db_a", "db_b"), _medians(found), strict=False))
+    return dataclasses.asdict(found) | {"channels": channels, "canary_medians": medians}
 
 
 def _medians(found: Diff) -> tuple[float, ...]:
@@ -213,8 +221,8 @@ def _print(found: Diff, console: Console) -> None:
     ]
     print_table(("", f"A: {a.name}", f"B: {b.name}"), rows, console)
     heading(console, "spec and encoder")
-    for change in found.changes:
-        line(console, str(change))
+    for text in told(found.changes):
+        line(console, text)
     if not found.changes:
         line(console, "equal")
     _print_channels(found, console)
@@ -225,7 +233,9 @@ def _print(found: Diff, console: Console) -> None:
 def _print_channels(found: Diff, console: Console) -> None:
     heading(console, f"latents of the {found.both:,} clips in both, by channel")
     if not found.channels:
-        line(console, "not compared: nothing measured in both, or other channels")
+        for name, channels in (("A", found.latents_a), ("B", found.latents_b)):
+            line(console, f"{name}: {_spread(channels)}")
+        line(console, "not compared channel by channel: their numbers differ, or are not there")
         return
     far = sorted(found.channels, key=_distance, reverse=True)
     names = ("channel", "mean A", "mean B", "shift in stds of A", "std A", "std B", "std B / A")
@@ -236,6 +246,16 @@ def _print_channels(found: Diff, console: Console) -> None:
     print_table(names, rows, console)
     if len(far) > FIRST:
         line(console, f"the {FIRST} that differ most of {len(far)}; --json has all")
+
+
+def _spread(channels: Sequence[Channel]) -> str:
+    if not channels:
+        return "nothing measured"
+    means, stds = [c.mean for c in channels], [c.std for c in channels]
+    return (
+        f"{len(channels)} channels, means from {min(means):.3g} to {max(means):.3g}, "
+        f"standard deviations from {min(stds):.3g} to {max(stds):.3g}"
+    )
 
 
 def _distance(pair: ChannelPair) -> float:

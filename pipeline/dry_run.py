@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from manifests.schemas import Build
-from pipeline.changes import Change
+from pipeline.changes import Change, told
 from pipeline.display import json_value, length, line, size, write
 from pipeline.preview import Preview
 from pipeline.rates import Estimate
@@ -54,8 +54,8 @@ def _lines(
 ) -> Iterator[str]:
     yield f"from     {old.name if old else 'nothing: no build is current'}"
     yield f"to       {preview.name}{_notes(preview, old)}"
-    for number, change in enumerate(changes):
-        yield f"{'' if number else 'changed':<8} {change}"
+    for number, text in enumerate(told(changes)):
+        yield f"{'' if number else 'changed':<8} {text}"
     yield (
         f"shards   {preview.fresh:,} fresh, {_stale(preview, old):,} stale, "
         f"{preview.shards:,} to write"
