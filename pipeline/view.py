@@ -103,7 +103,7 @@ def decode(
 
     def write(originals: Iterator[Pixels] | None) -> None:
         psnr.clear()
-        shown = _exactly(count, chain.from_iterable(encoder.decode(latents)))
+        shown = _exactly(count, _pictures(encoder, latents))
         if originals is not None:
             shown = _beside(originals, shown, psnr)
         with (
@@ -215,7 +215,7 @@ def _encoder(build: BuildState, vae: str | None) -> VideoEncoder:
         spec = spec.model_copy(update={"encoder": vae})
     moved = f"If the weights of build {build.name} lie elsewhere now, say where with --vae"
     try:
-        encoder = load_encoder(spec)
+        encoder = load_encoder(spec, _device(spec))
         given = encoder.fingerprint
     except UsageError as error:
         raise UsageError(f"{error}\n{moved}") from error
@@ -225,6 +225,15 @@ def _encoder(build: BuildState, vae: str | None) -> VideoEncoder:
             f"{given[:12]}..., the build's {build.last.vae_fingerprint[:12]}...\n{moved}"
         )
     return encoder
+
+
+def _device(spec: VaeSpec) -> str:
+    """A GPU where there is one: a learned decoder takes longer than the encoder."""
+    if spec.encoder == "dct":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _latents(dataset: Dataset, sample: Sample) -> Latents:
@@ -297,6 +306,19 @@ def _originals(
 
 
 # ── frames ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pictures(encoder: VideoEncoder, latents: Latents) -> Iterator[Pixels]:
+    """uint8 RGB [H, W, 3]"""
+    try:
+        yield from chain.from_iterable(encoder.decode(latents))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be installed
+            raise
+        raise UsageError(
+            f"the GPU has too little memory to decode latents {latents.shape}: set "
+            "CUDA_VISIBLE_DEVICES to nothing to decode on the CPU, which is slow"
+        ) from error
 
 
 def _exactly(count: int, frames: Iterator[Pixels]) -> Iterator[Pixels]:

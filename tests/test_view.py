@@ -21,11 +21,13 @@ from rich.console import Console
 
 import pipeline.view
 from encoders.dct import MEAN, DctEncoder
-from encoders.frames import Pixels
+from encoders.frames import Latents, Pixels
+from encoders.video import VideoEncoder
 from infra.errors import MediaError, NotFound, Reason, StorageError, UsageError
 from infra.storage import Storage
 from manifests.dataset import Dataset, open_dataset
 from manifests.schemas import Sample
+from manifests.specs import VaeSpec
 from pipeline.film import write_mp4
 from pipeline.geometry import Crop
 from pipeline.view import Decoded, decode
@@ -205,9 +207,35 @@ def test_other_weights_are_not_the_builds(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = DctEncoder(latents_mean=(1.0, *MEAN[1:]))
-    monkeypatch.setattr(pipeline.view, "load_encoder", lambda spec: other)
+    monkeypatch.setattr(pipeline.view, "load_encoder", lambda *_: other)
     with pytest.raises(UsageError, match=f"its fingerprint is {other.fingerprint[:12]}"):
         view(dataset, sample_of(dataset).clip_id, tmp_path / "out.mp4")
+
+
+def test_a_learned_encoder_decodes_on_a_gpu_that_may_be_too_small(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    devices = []
+
+    class Large(DctEncoder):
+        def decode(self, latents: Latents) -> Iterator[Pixels]:
+            yield next(super().decode(latents))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def load_encoder(spec: VaeSpec, device: str) -> VideoEncoder:
+        devices.append(device)
+        return Large()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(pipeline.view, "load_encoder", load_encoder)
+    sample = sample_of(dataset)
+    with pytest.raises(UsageError, match="too little memory"):
+        view(dataset, sample.clip_id, tmp_path / "out.mp4", vae="diffusers:large")
+    view(dataset, sample.clip_id, tmp_path / "out.png")
+    assert devices == ["cuda", "cpu"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
 
 
 def test_footage_that_is_gone_costs_its_side_alone(
