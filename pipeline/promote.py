@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -55,7 +56,7 @@ def promote(dataset: Dataset, build: str, *, force: bool = False) -> str:
     if failures and current is not None and not force:
         raise CheckFailed(
             f"build {found.name} is not made current, since{listed}\n"
-            f"Compare it with telecine inspect {dataset.uri} builds {current.name} {found.name}; "
+            f"Compare it with telecine inspect {shlex.quote(dataset.uri)} builds {current.name} {found.name}; "
             "--force makes it current all the same"
         )
     make_current(dataset, found.last)
@@ -103,7 +104,7 @@ def rollback(dataset: Dataset) -> str:
     if len(in_force) == 1:
         raise UsageError(
             f"no other build was current before {in_force[-1].name}, or it was deleted; "
-            f"telecine inspect {dataset.uri} builds lists those there are, and telecine promote "
+            f"telecine inspect {shlex.quote(dataset.uri)} builds lists those there are, and telecine promote "
             "makes one current"
         )
     *_, before, current = in_force
