@@ -56,8 +56,8 @@ def promote(dataset: Dataset, build: str, *, force: bool = False) -> str:
     if failures and current is not None and not force:
         raise CheckFailed(
             f"build {found.name} is not made current, since{listed}\n"
-            f"Compare it with telecine inspect {shlex.quote(dataset.uri)} builds {current.name} {found.name}; "
-            "--force makes it current all the same"
+            f"Compare it with telecine inspect {shlex.quote(dataset.uri)} builds {current.name} "
+            f"{found.name}; --force makes it current all the same"
         )
     make_current(dataset, found.last)
     before = f" (before: {current.name})" if current is not None else ""
@@ -104,8 +104,8 @@ def rollback(dataset: Dataset) -> str:
     if len(in_force) == 1:
         raise UsageError(
             f"no other build was current before {in_force[-1].name}, or it was deleted; "
-            f"telecine inspect {shlex.quote(dataset.uri)} builds lists those there are, and telecine promote "
-            "makes one current"
+            f"telecine inspect {shlex.quote(dataset.uri)} builds lists those there are, and "
+            "telecine promote makes one current"
         )
     *_, before, current = in_force
     make_current(dataset, before, "rolled_back")
