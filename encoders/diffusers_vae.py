@@ -21,7 +21,6 @@ from encoders.device import Device, Landing, picture
 from encoders.frames import FrameBlock, Latents, Pixels, checked
 from encoders.posterior import Constants, Posterior
 from encoders.stream_classes import streaming_for
-from encoders.streams import Streaming
 from encoders.tiles import tiled
 from encoders.vae_config import KINDS, library_class, read_config
 from encoders.vae_decode import decode_pieces
@@ -56,7 +55,10 @@ class DiffusersEncoder:
                 f"[vae] posterior = {spec.posterior!r}: {self._config.class_name} has no log "
                 "variance, only a mean; set posterior = 'mean'"
             )
-        self._streaming = self._streamed()
+        whole = streaming_for(self._config.class_name, self._config.full, spec)
+        side = self._config.spatial_stride
+        self._whole = whole  # pictures; what the model is held against
+        self._streaming = tiled(whole, spec.tile, spec.tile_overlap, side) if spec.tile else whole
         self._device = Device(device, getattr(torch, spec.dtype))
         self._weights = weights_digest(self._folder)
 
@@ -176,16 +178,9 @@ class DiffusersEncoder:
                 block = picture(piece)
             yield block
 
-    def _streamed(self) -> Streaming:
-        config, spec = self._config, self._spec
-        streaming = streaming_for(config.class_name, config.full, spec)
-        if spec.tile is None:
-            return streaming
-        return tiled(streaming, spec.tile, spec.tile_overlap, config.spatial_stride)
-
     @functools.cached_property
     def _vae(self) -> Any:
-        return load(self._folder, self._config, self._device, self._streaming)
+        return load(self._folder, self._config, self._device, self._whole)
 
     @functools.cached_property
     def _constants(self) -> Constants:

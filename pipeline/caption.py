@@ -57,6 +57,7 @@ class CaptionOutcome:
 
     captioner: str  # as the spec names it
     outcomes: dict[str, int] = field(default_factory=dict)  # captions by outcome: ok, empty, ...
+    chosen: bool = False  # it is the one in force since this run
     clips: int = 0  # current clips ...
     with_text: int = 0  # ... of which so many have a text now
 

@@ -179,7 +179,7 @@ def rebuild(
         return
     built = run_rebuild(opened, options, progress(), name)
     print_built(built, opened.uri, as_json, out())
-    if built.failures and not built.current:
+    if built.settled and built.settled.failures and not built.settled.current:
         raise CheckFailed(f"a gate says no to {built.build}: another build stays current")
 
 

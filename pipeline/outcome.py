@@ -16,7 +16,7 @@ from pipeline.discover import Listing
 
 if TYPE_CHECKING:
     from pipeline.caption import CaptionOutcome
-    from pipeline.gates import Failure
+    from pipeline.promote import Settled
 
 
 @dataclass
@@ -56,8 +56,7 @@ class BuildOutcome:
 
     # Of the build when the run ends, whatever the run itself did
     build: str = field(default="", compare=False)  # its name
-    current: bool = field(default=False, compare=False)
-    failures: tuple[Failure, ...] = field(default=(), compare=False)
+    settled: Settled | None = field(default=None, compare=False)  # is it current, and why not
 
     def __iadd__(self, other: BuildOutcome) -> BuildOutcome:
         for part in dataclasses.fields(self):
@@ -126,12 +125,17 @@ def _built(build: BuildOutcome, dataset: str) -> list[str]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in build.dropped_by_reason.items())
         inspect = f"telecine inspect {shlex.quote(dataset)}"
         lines.append(f"dropped  {reasons}: {inspect} samples --where \"outcome = 'dropped'\"")
-    lines += [f"gate     {failure}" for failure in build.failures]
-    if build.build and not build.current:
+    settled = build.settled
+    if settled is None:
+        return lines
+    lines += [f"gate     {failure}" for failure in settled.failures]
+    if settled.before:
+        lines.append(f"current  {build.build} (before: {settled.before})")
+    elif not settled.current and build.samples:
+        promote = f"telecine promote {shlex.quote(dataset)} {build.build}"
         lines.append(
-            f"current  not {build.build}; make it so with: "
-            f"telecine promote {shlex.quote(dataset)} {build.build}"
-            + (" --force" if build.failures else "")
+            f"current  not {build.build}; make it so with: {promote}"
+            + (" --force" if settled.failures else "")
         )
     return lines
 
@@ -148,8 +152,9 @@ def print_captioned(
         f"captioned {counts or 'no clip that was not captioned before'}",
         f"in force  {captioned.captioner}: {captioned.with_text} of "
         f"{_count(captioned.clips, 'clip')} have a text",
-        f"next      telecine rebuild {shlex.quote(dataset)}",
     ]
+    if captioned.outcomes or captioned.chosen:
+        lines.append(f"next      telecine rebuild {shlex.quote(dataset)}")
     _print(lines, console)
 
 

@@ -60,6 +60,7 @@ class Step:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._last_line = time.monotonic()
+        self._said = -1  # what was done at the last line
 
     def __enter__(self) -> Step:
         if self._console.is_terminal:
@@ -86,11 +87,12 @@ class Step:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if self.tally.total:
+        if self.tally.total and self._said != self.tally.done:
             self._line()
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
+        self._said = self.tally.done
         self._console.print(
             f"{self.tally.verb:<8} {self.tally.text()}", markup=False, highlight=False
         )

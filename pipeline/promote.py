@@ -70,6 +70,7 @@ class Settled:
 
     current: bool
     failures: tuple[Failure, ...] = ()
+    before: str = ""  # name of the build that was current till now, where it is another
 
 
 def settle(dataset: Dataset, build: Generation, *, wanted: bool, force: bool) -> Settled:
@@ -88,7 +89,7 @@ def settle(dataset: Dataset, build: Generation, *, wanted: bool, force: bool) ->
     failures = tuple(gates(con, build.build_id, current.build_id if current else None))
     if wanted and (force or current is None or not failures):
         make_current(dataset, build)
-        return Settled(current=True, failures=failures)
+        return Settled(True, failures, before=current.name if current else "")
     write_index(dataset, build)
     return Settled(current=False, failures=failures)
 

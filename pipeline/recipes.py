@@ -156,7 +156,7 @@ def recaption(
     asked = dataclasses.replace(dataset, spec=dataset.spec.model_copy(update={"caption": chosen}))
     with Cluster(options.ray_address, options.workers) as cluster:
         captioned = caption(asked, cluster, options, console)
-    replace_spec(dataset, asked.spec)
+    captioned.chosen = replace_spec(dataset, asked.spec).spec != dataset.spec
     return captioned
 
 
@@ -185,7 +185,7 @@ def build(
         again = work.resumed
         work = plan_build(dataset, generation, retry=options.retry_rejected) if again else None
     settled = settle(dataset, generation, wanted=options.promote, force=options.force)
-    built.build, built.current, built.failures = generation.name, settled.current, settled.failures
+    built.build, built.settled = generation.name, settled
     return built
 
 
