@@ -77,9 +77,11 @@ class Lab:
         (found,) = [build for build in self.builds() if build.state is State.CURRENT]
         return found
 
-    def live(self) -> list[Sample]:
-        """Of the current build."""
-        found = self.connect().sql("FROM current_samples ORDER BY clip_id").to_arrow_table()
+    def live(self, build: BuildState | None = None) -> list[Sample]:
+        """Of a build, or the current one."""
+        build_id = (build or self.current()).build_id
+        query = "FROM live_samples WHERE build_id = ? ORDER BY clip_id"
+        found = self.connect().sql(query, params=[build_id]).to_arrow_table()
         return from_arrow(found, Sample)
 
     def index(self, build: BuildState) -> dict[str, Any]:

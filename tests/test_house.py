@@ -29,7 +29,9 @@ ONLY_IN = {
     "ray": {"infra.ray"},
     "boto3": {"infra.storage"},
     "botocore": {"infra.storage"},
-    "av": {f"pipeline.{name}" for name in ("media", "jpeg", "pixels", "decode", "scan", "demo", "film")},
+    "av": {
+        f"pipeline.{name}" for name in ("media", "jpeg", "pixels", "decode", "scan", "demo", "film")
+    },
 }
 
 # What the modules of a package may import of the other packages.
@@ -144,12 +146,16 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def shown_commands() -> list[list[str]]:
-    """Every command line in the README and in docs/, continued lines joined."""
-    texts = [README, *(p.read_text(encoding="utf-8") for p in (ROOT / "docs").rglob("*.md"))]
-    texts.append((ROOT / "infra" / "deploy" / "README.md").read_text(encoding="utf-8"))
+def commands_in(*texts: str) -> list[list[str]]:
+    """Every command line in their blocks of shell, continued lines joined."""
     joined = "\n".join(b for text in texts for b in blocks("sh", text)).replace("\\\n", " ")
     return [shlex.split(line, comments=True) for line in joined.splitlines() if line.strip()]
+
+
+def shown_commands() -> list[list[str]]:
+    """Of the README and all that is in docs/."""
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "infra" / "deploy" / "README.md"]
+    return commands_in(README, *(page.read_text(encoding="utf-8") for page in pages))
 
 
 def test_the_readme_shows_the_two_commands() -> None:

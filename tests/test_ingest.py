@@ -127,11 +127,19 @@ def test_inspect_says_what_is_there(dataset: Path) -> None:
     assert inspect(dataset)["sources"]
 
 
+def dataset_build(dataset: Path) -> str:
+    """The current build's name, as a trainer learns it."""
+    name: str = json.loads((dataset / "shards" / "current.json").read_text())["name"]
+    return name
+
+
 def test_running_again_does_nothing(dataset: Path, demo_footage: Path) -> None:
     tables, shards = tables_of(dataset), shards_of(dataset)
     done = telecine("ingest", demo_footage, "--dataset", dataset, "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
+    assert outcome["build"].pop("build") == dataset_build(dataset)
+    assert outcome["build"].pop("settled") == {"current": True, "failures": [], "before": ""}
     assert not any([*outcome["scan"].values(), *outcome["build"].values()])
     assert tables_of(dataset) == tables
     assert shards_of(dataset) == shards

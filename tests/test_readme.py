@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_house import blocks, shown_commands
+from test_house import README, blocks, commands_in
 from vaes import save
 
 TELECINE = Path(sys.executable).with_name("telecine")
 # In the README's order. Those that name a store elsewhere are run by the tests of storage.
-LOCAL = [w for w in shown_commands() if w[0] == "telecine" and "s3://" not in shlex.join(w)]
+LOCAL = [w for w in commands_in(README) if w[0] == "telecine" and "s3://" not in shlex.join(w)]
 
 
 def run(folder: Path, *words: str) -> str:
