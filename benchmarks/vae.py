@@ -20,6 +20,21 @@ On a GPU seconds are those on the clock. On a CPU they are CPU seconds of the wh
 whoever else has the cores would decide the ratio: on the clock of a busy machine it was 0.70 to
 1.30 in twelve rounds. So there it says what decoding and writing cost beside the encoder, and
 nothing of whether they overlap with it; tests/test_shard.py shows that they do.
+
+Nobody has run it on a GPU yet. Two cores of a virtual AMD EPYC with other work beside it, a peak of
+0.093 TFLOP/s on one thread, medians of five rounds:
+
+    model    encoded      decode  pipeline     bare  ratio                GFLOP a frame  of the peak
+    Wan 2.1  128×64       8016.0     83.02    84.58  0.98 (0.97 to 0.99)            0.2        0.137
+    Wan 2.1  192×128      6111.6     17.00    17.24  0.98 (0.93 to 1.02)            0.5        0.085
+    Wan 2.2  128×64       8543.8    203.98   222.55  0.93 (0.91 to 0.96)            0.1        0.213
+    Wan 2.2  192×128      6049.1     65.31    67.12  0.97 (0.97 to 1.00)            0.3        0.205
+    LTX      128×64       8910.8    239.00   362.04  0.66 (0.65 to 0.68)            0.1        0.149
+    LTX      192×128      6301.8    125.09   190.44  0.65 (0.64 to 0.67)            0.2        0.234
+
+LTX gave 0.95 and 0.96 in another run: its tensors come and go by the page, 84,000 page faults and a
+quarter of its CPU time, or the allocator keeps them; which of the two it is depends on what the
+process did before, and may differ between pipeline and bare. In user time alone it is 0.9.
 """
 
 from __future__ import annotations
