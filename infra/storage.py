@@ -197,7 +197,7 @@ class Storage:
             return Path(uri).read_bytes()
 
     def read_range(self, uri: str, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from `offset`. Raises StorageError if the object ends before."""
+        """Exactly `length` bytes from `offset`. Raises Unreadable if the object ends before."""
         if not length:
             return b""
         if is_s3(uri):
@@ -207,7 +207,7 @@ class Storage:
                 file.seek(offset)
                 data = file.read(length)
         if len(data) != length:
-            raise StorageError(
+            raise Unreadable(
                 f"{uri!r}: asked for {length} bytes from byte {offset} and got {len(data)}; "
                 "the object is shorter than expected: check that it is whole"
             )

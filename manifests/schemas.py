@@ -191,6 +191,7 @@ class Sample:
     copied_from: str = column("shard_path whose latents were copied, or empty if encoded", "")
     latent_offset: int = column("byte offset of the latent member's data in the tar", 0)
     latent_bytes: int = column("bytes of the latent member", 0)
+    latent_sha256: str = column("of the latent member", "")
     latent_shape: tuple[int, ...] = column("C, T', H', W' (2C of moments)", ())
     latent_mean: float = column("of all values", 0.0)
     latent_std: float = column("of all values", 0.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import socket
 import tempfile
 import time
@@ -27,6 +28,7 @@ from infra.errors import (
     NotFound,
     Reason,
     StorageError,
+    Unreadable,
     UsageError,
     concerns_one_object,
 )
@@ -236,9 +238,9 @@ class ShardWorker:
                 return one, Left(_WHY.get(type(error), Reason.UNREADABLE), str(error))
 
     def _latents(self, one: _Begun, receipt: Receipt) -> Encoded | Copied:
-        if one.copy is not None:
-            with contextlib.suppress(NotFound):  # a shard that is gone: its footage may not be
-                return self._copied(one.copy, receipt)
+        copied = self._copied(one.copy, receipt) if one.copy is not None else None
+        if copied is not None:
+            return copied
         one.frames = one.frames or self._frames(one.member, one.encoding)
         began = time.perf_counter()
         encoded = encode_clip(one.frames, self._encoder, canary=one.member.canary)
@@ -250,11 +252,15 @@ class ShardWorker:
         receipt.bytes_of_footage += source.size_bytes * clip.num_frames // source.num_frames
         return encoded
 
-    def _copied(self, sample: Sample, receipt: Receipt) -> Copied:
+    def _copied(self, sample: Sample, receipt: Receipt) -> Copied | None:
+        """None where the shard is gone, cut short or damaged: its footage may not be."""
         uri = join(self._dataset, sample.shard_path)
-        data = self._storage.read_range(uri, sample.latent_offset, sample.latent_bytes)
+        try:
+            data = self._storage.read_range(uri, sample.latent_offset, sample.latent_bytes)
+        except (NotFound, Unreadable):
+            return None
         receipt.bytes_read += len(data)
-        return Copied(data, sample)
+        return Copied(data, sample) if _sha256(data) == sample.latent_sha256 else None
 
     def _write(self, job: ShardJob, one: _Begun, made: Made, tar: TarWriter) -> Sample:
         if isinstance(made, Left):
@@ -266,7 +272,8 @@ class ShardWorker:
         parts = (made.data,) if isinstance(made, Copied) else npy_parts(made.latents)
         key = one.member.clip.clip_id
         extent = tar.add(f"{key}.latent.npy", *parts)
-        row = job.row(one.member, outcome="kept", **facts, **_placed(one.encoding, extent))
+        facts |= _placed(one.encoding, extent) | {"latent_sha256": _sha256(*parts)}
+        row = job.row(one.member, outcome="kept", **facts)
         metadata = sample_json(
             one.member.clip,
             one.member.source,
@@ -278,6 +285,13 @@ class ShardWorker:
         tar.add(f"{key}.json", canonical_json(metadata).encode())
         tar.add(f"{key}.txt", one.member.caption.text.encode())
         return row
+
+
+def _sha256(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _measured(encoded: Encoded) -> dict[str, Any]:

@@ -345,6 +345,23 @@ def test_what_cannot_be_copied_is_encoded(
     assert [s.latent_mean for s in receipt.samples] == [s.latent_mean for s in old]
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_damaged_latents_are_not_copied_but_encoded(
+    damage: str, members: tuple[MemberJob, ...], tmp_path: Path
+) -> None:
+    old = make_worker(tmp_path)(job_of(members)).samples
+    sound = [latents_of(tmp_path, sample) for sample in old]
+    tar = tmp_path / old[0].shard_path
+    data = bytearray(tar.read_bytes())
+    middle = old[0].latent_offset + old[0].latent_bytes // 2
+    data[middle] ^= 1  # the last bit of one number
+    tar.write_bytes(data[:middle] if damage == "cut" else data)
+    receipt = make_worker(tmp_path)(job_of(copies(members, old), build_name="dct-e"))
+    copied = [bool(s.copied_from) for s in receipt.samples]
+    assert copied == [False, *[damage == "flipped"] * (len(old) - 1)]
+    assert [latents_of(tmp_path, sample) for sample in receipt.samples] == sound
+
+
 # What a job asks for
 
 
