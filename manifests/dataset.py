@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from infra.errors import NoBucket, NotFound, UsageError
+from infra.errors import CommitError, NoBucket, NotFound, UsageError
 from infra.storage import Storage, is_s3, join
 from manifests.specs import DatasetSpec
 from manifests.tables import Tables
@@ -23,8 +23,9 @@ SPEC_FILE = "telecine.toml"
 class Dataset:
     uri: str
     storage: Storage
-    spec: DatasetSpec
+    spec: DatasetSpec  # what a run is to make
     tables: Tables
+    stored: DatasetSpec | None = None  # what telecine.toml said when it was read; None: not there
 
     def path(self, relative: str) -> str:
         return join(self.uri, relative)
@@ -38,7 +39,7 @@ def open_dataset(uri: str, storage: Storage) -> Dataset:
             f"there is no dataset at {uri}: it has no {SPEC_FILE}. "
             f"Check the name, or make one with: telecine ingest SOURCE... --dataset {uri}"
         )
-    return Dataset(uri, storage, stored, Tables(uri, lambda: storage.delta_options(uri)))
+    return Dataset(uri, storage, stored, Tables(uri, lambda: storage.delta_options(uri)), stored)
 
 
 def resolve_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Dataset:
@@ -58,7 +59,7 @@ def resolve_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Da
             "dataset; all but scan and pixels can be changed by telecine rebuild."
         )
     spec = stored or given or DatasetSpec()
-    return Dataset(uri, storage, spec, Tables(uri, lambda: storage.delta_options(uri)))
+    return Dataset(uri, storage, spec, Tables(uri, lambda: storage.delta_options(uri)), stored)
 
 
 def write_spec(dataset: Dataset) -> None:
@@ -71,9 +72,11 @@ def replace_spec(dataset: Dataset, spec: DatasetSpec) -> Dataset:
     """The dataset with another spec in force; writes only what is not there already.
 
     Atomic: a reader sees the old spec or the new one, whole. Raises UsageError where scan or
-    pixels would change, which clips and stills were made with.
+    pixels would change, which clips and stills were made with; CommitError where the file is no
+    longer as this run read it, so that what another run wrote meanwhile is not lost.
     """
-    stored = _stored_spec(dataset.uri, dataset.storage) or dataset.spec
+    read = dataset.stored or dataset.spec
+    stored = _stored_spec(dataset.uri, dataset.storage) or read
     fixed = {"scan": spec.scan.canonical(), "pixels": spec.pixels.canonical()}
     if differences := _differences(stored, DatasetSpec.model_validate(fixed)):
         raise UsageError(
@@ -82,9 +85,16 @@ def replace_spec(dataset: Dataset, spec: DatasetSpec) -> Dataset:
             + f"\nLeave these keys as {dataset.path(SPEC_FILE)} has them, "
             "or ingest into a new dataset."
         )
+    if stored not in (read, spec):
+        changed = "\n".join(_differences(stored, read))
+        raise CommitError(
+            f"{dataset.path(SPEC_FILE)} was changed while this run was busy, by another or by "
+            f"hand; given is what it said before:\n{changed}\n"
+            "It is left as it is now. Run again, with the spec wanted"
+        )
     if stored != spec:
         _write(dataset, spec)
-    return dataclasses.replace(dataset, spec=spec)
+    return dataclasses.replace(dataset, spec=spec, stored=spec)
 
 
 def _write(dataset: Dataset, spec: DatasetSpec) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.errors import UsageError
+from infra.errors import CommitError, UsageError
 from infra.storage import Storage
 from manifests.dataset import create_dataset, open_dataset, parse_spec, replace_spec
 from manifests.specs import DatasetSpec
@@ -78,6 +79,19 @@ def test_another_spec_in_force_is_written_once(tmp_path: Path) -> None:
     file.write_text("# mine\n" + file.read_text())
     replace_spec(dataset, other)
     assert file.read_text().startswith("# mine")
+
+
+def test_a_spec_that_changed_since_it_was_read_is_left_alone(tmp_path: Path) -> None:
+    create_dataset(str(tmp_path), Storage(), None)
+    one, other = (open_dataset(str(tmp_path), Storage()) for _ in range(2))
+    signal = one.spec.overlaid({"caption": {"captioner": "signal"}})
+    there = replace_spec(other, signal)
+    for asked in (one.spec, one.spec.overlaid({"vae": {"fps": "24"}})):
+        with pytest.raises(CommitError, match=r"(?s)has 'signal', given 'auto'.*Run again"):
+            replace_spec(dataclasses.replace(one, spec=asked), asked)
+    assert open_dataset(str(tmp_path), Storage()).spec == signal
+    assert replace_spec(one, signal).spec == signal  # both want the same
+    assert replace_spec(there, one.spec).spec == one.spec  # what it wrote itself is no news
 
 
 def test_a_dataset_keeps_its_scan_and_pixels(tmp_path: Path) -> None:
