@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from infra.errors import ClusterError, Reason, UsageError
-from infra.ray import Cluster, Done, Lost, Resources, pool_size
+from infra.ray import Cluster, Done, Lost, Resources
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ class TestPool:
     def test_a_worker_that_finds_no_place_holds_nothing_up(
         self, cluster: Cluster, tmp_path: Path
     ) -> None:
-        cpus = pool_size(Resources(cpus=1))
+        cpus = cluster.size(Resources(cpus=1))
         halves = Resources(cpus=cpus / 4, workers=2)
         holding = cluster.run([1, "hang"], make(tmp_path), resources=halves)
         next(holding)  # half of the cores are taken until this is closed
