@@ -212,6 +212,11 @@ def line(console: Console, text: str) -> None:
     console.print(plain(text), soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """As in 1 clip, 2,000 clips."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def size(size_bytes: float) -> str:
     """As in 512 B, 3.2 MB: decimal units, three digits."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -3,7 +3,7 @@
     finite       no latents with NaN or infinity
     statistics   each channel near the model's own mean and deviation, and near the current build's
     canary       what is decoded again looks like what was encoded, as well as in the current build
-    coverage     most of what was planned is there
+    coverage     most of what was planned is there, and of what the current build keeps
 
 The limits, why they stand where they stand and what was measured: docs/decisions/0009-gates.md.
 """
@@ -32,6 +32,7 @@ from pipeline.channels import (
     furthest_clips,
     pooled,
 )
+from pipeline.display import counted
 
 # Against the model's own constants, in its standard deviations: wide, since footage differs.
 MAX_MEAN = 3.0  # of any channel
@@ -97,7 +98,7 @@ def _finite(con: duckdb.DuckDBPyConnection, build_id: str) -> Iterator[Failure]:
     if found:
         count = found[0][1]
         first = _some([clip_id for clip_id, _ in found], count)
-        text = f"the encoder returned NaN or infinity for {_count(count, 'clip')}: {first}"
+        text = f"the encoder returned NaN or infinity for {counted(count, 'clip')}: {first}"
         yield Failure("finite", found[0][0], count, "none", text)
 
 
@@ -302,8 +303,8 @@ def _canary(
         clips = sorted(found, key=lambda clip: found[clip])
         lowest = [f"{clip} {found[clip]:.1f} dB" for clip in clips[:NAMED]]
         text = (
-            f"PSNR of {_count(len(found), 'clip')} decoded again is {middle:.1f} dB in the median; "
-            f"expected at least {MIN_PSNR_DB:g} dB. Lowest: {_some(lowest, len(found))}"
+            f"PSNR of {counted(len(found), 'clip')} decoded again is {middle:.1f} dB in the "
+            f"median; expected at least {MIN_PSNR_DB:g} dB. Lowest: {_some(lowest, len(found))}"
         )
         yield Failure("canary", clips[0], middle, f"at least {MIN_PSNR_DB:g} dB", text)
     before = canaries(con, current) if current is not None else {}
@@ -312,7 +313,7 @@ def _canary(
         clips = sorted(losses, key=lambda clip: -losses[clip])
         most = [f"{clip} {before[clip]:.1f} → {found[clip]:.1f} dB" for clip in clips[:NAMED]]
         text = (
-            f"PSNR of {_count(len(losses), 'clip')} decoded again is {middle:.1f} dB lower in the "
+            f"PSNR of {counted(len(losses), 'clip')} decoded again is {middle:.1f} dB lower in the "
             f"median than in the current build; expected at most {MAX_PSNR_LOSS_DB:g} dB. "
             f"Most: {_some(most, len(losses))}"
         )
@@ -333,6 +334,14 @@ FROM live_samples SEMI JOIN (
 ) USING (clip_id) WHERE build_id = ?
 """
 
+# Selected now, kept by the current build and without any row in this one.
+_WAITING = """
+SELECT count(*) FROM (FROM current_clips WHERE ({where}
+))
+SEMI JOIN (SELECT clip_id FROM live_samples WHERE build_id = ? AND outcome = 'kept') USING (clip_id)
+ANTI JOIN (SELECT clip_id FROM live_samples WHERE build_id = ?) USING (clip_id)
+"""
+
 _REASONS = """
 SELECT reason, count(*) FROM live_samples WHERE build_id = ? AND outcome = 'dropped'
 GROUP BY reason ORDER BY count(*) DESC, reason
@@ -344,26 +353,35 @@ def _coverage(
 ) -> Iterator[Failure]:
     """Clips that no bucket takes count only where the current build has them."""
     ((kept, planned),) = con.sql(_PLANNED, params=[str(Reason.NO_BUCKET), build_id]).fetchall()
-    what = "planned"
+    what, waiting = "planned", 0
     if current is not None and kept and kept >= MIN_KEPT * planned:
         ((kept, planned),) = con.sql(_PLANNED_AGAIN, params=[current, build_id]).fetchall()
-        what = "planned that the current build keeps"
+        waiting = _waiting(con, build_id, current)
+        planned += waiting
+        what = "wanted that the current build keeps"
     if kept < MIN_KEPT * planned or (what == "planned" and not kept):
         lost = con.sql(_REASONS, params=[build_id]).fetchall()
+        if waiting:
+            lost.append(("without a caption, or newer than its last plan,", waiting))
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in lost) or "none was planned"
         text = (
-            f"{kept:,} of the {_count(planned, 'sample')} {what} are kept; expected at least "
+            f"{kept:,} of the {counted(planned, 'sample')} {what} are kept; expected at least "
             f"{MIN_KEPT:.0%}. Dropped: {reasons}"
         )
         share = kept / planned if planned else 0.0
         yield Failure("coverage", build_id, share, f"at least {MIN_KEPT:.0%}", text)
 
 
+def _waiting(con: duckdb.DuckDBPyConnection, build_id: str, current: str) -> int:
+    """Clips that the current build keeps and that wait: for a caption, or for the next plan."""
+    event = last_plan(con, build_id)
+    where = json.loads(event.spec).get("select", {}).get("where") if event is not None else None
+    query = _WAITING.format(where=where or "true")
+    ((count,),) = con.sql(query, params=[current, build_id]).fetchall()
+    return int(count)
+
+
 # ── words ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _some(named: Sequence[str], count: int) -> str:

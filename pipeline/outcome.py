@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from infra.errors import CheckFailed
 from manifests.schemas import Sample, Source
 from pipeline.compare import TO_SCAN, Discovery, State
 from pipeline.discover import Listing
+from pipeline.display import counted
 
 if TYPE_CHECKING:
     from pipeline.caption import CaptionOutcome
@@ -93,8 +95,8 @@ def print_outcome(outcome: Outcome, dataset: str, as_json: bool, console: Consol
         return
     scan = outcome.scan
     lines = [
-        f"scanned  {_count(scan.scanned, 'source')} → {_count(scan.clips, 'clip')}, "
-        f"{scan.rejected} rejected, {_count(scan.duplicates, 'duplicate')}"
+        f"scanned  {counted(scan.scanned, 'source')} → {counted(scan.clips, 'clip')}, "
+        f"{scan.rejected} rejected, {counted(scan.duplicates, 'duplicate')}"
         + _ratio(scan.bytes_read, scan.bytes_of_footage),
         *_built(outcome.build, dataset),
     ]
@@ -114,13 +116,16 @@ def print_built(built: BuildOutcome, dataset: str, as_json: bool, console: Conso
 
 def _built(build: BuildOutcome, dataset: str) -> list[str]:
     lines = [
-        f"built    {build.build}: {_count(build.samples, 'sample')} in "
-        f"{_count(build.shards, 'shard')} ({build.frames_encoded} frames encoded, "
-        f"{_count(build.samples_copied, 'sample')} copied), {build.dropped} dropped"
+        f"built    {build.build}: {counted(build.samples, 'sample')} in "
+        f"{counted(build.shards, 'shard')} ({build.frames_encoded} frames encoded, "
+        f"{counted(build.samples_copied, 'sample')} copied), {build.dropped} dropped"
         + _ratio(build.bytes_read, build.bytes_of_footage)
     ]
     if build.uncaptioned:
-        lines.append(f"         {_count(build.uncaptioned, 'clip')} without a caption left out")
+        again = f"telecine caption {shlex.quote(dataset)} --retry-failed"
+        lines.append(
+            f"         {counted(build.uncaptioned, 'clip')} without a caption left out: {again}"
+        )
     if build.dropped:
         reasons = ", ".join(f"{n} {reason}" for reason, n in build.dropped_by_reason.items())
         inspect = f"telecine inspect {shlex.quote(dataset)}"
@@ -129,15 +134,27 @@ def _built(build: BuildOutcome, dataset: str) -> list[str]:
     if settled is None:
         return lines
     lines += [f"gate     {failure}" for failure in settled.failures]
-    if settled.before:
+    if settled.current and settled.before:
         lines.append(f"current  {build.build} (before: {settled.before})")
-    elif not settled.current and build.samples:
+    elif not settled.current and build.samples and not settled.failures:
         promote = f"telecine promote {shlex.quote(dataset)} {build.build}"
-        lines.append(
-            f"current  not {build.build}; make it so with: {promote}"
-            + (" --force" if settled.failures else "")
-        )
+        lines.append(f"current  not {build.build}; make it so with: {promote}")
     return lines
+
+
+def refuse_failed(build: BuildOutcome, dataset: str) -> None:
+    """Raises CheckFailed, with what to do, where a gate said no to a build: it is not current."""
+    settled = build.settled
+    if settled is None or settled.current or not settled.failures:
+        return
+    promote = f"telecine promote {shlex.quote(dataset)}"
+    advice = f"make it current all the same with {promote} {build.build} --force"
+    if settled.before:
+        advice = (
+            f"{settled.before} stays current. Have telecine.toml ask for that again, if it does "
+            f"not, with {promote} {settled.before}, or {advice}"
+        )
+    raise CheckFailed(f"a gate says no to {build.build}: {advice}")
 
 
 def print_captioned(
@@ -151,7 +168,7 @@ def print_captioned(
     lines = [
         f"captioned {counts or 'no clip that was not captioned before'}",
         f"in force  {captioned.captioner}: {captioned.with_text} of "
-        f"{_count(captioned.clips, 'clip')} have a text",
+        f"{counted(captioned.clips, 'clip')} have a text",
     ]
     if captioned.outcomes or captioned.chosen:
         lines.append(f"next      telecine rebuild {shlex.quote(dataset)}")
@@ -181,13 +198,9 @@ def print_preview(found: Discovery, as_json: bool, console: Console) -> None:
         return
     for state, tally in tallies.items():
         verb = "scan" if state in TO_SCAN else "skip"
-        line = f"{verb}  {state:<16} {_count(tally.objects, 'source')}, {tally.size_bytes:,} bytes"
+        line = f"{verb}  {state:<16} {counted(tally.objects, 'source')}, {tally.size_bytes:,} bytes"
         console.print(line, markup=False, highlight=False)
     console.print(f"to read: {found.bytes_to_read:,} bytes", markup=False, highlight=False)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _ratio(bytes_read: int, bytes_of_footage: int) -> str:

@@ -17,7 +17,7 @@ from manifests.dataset import Dataset
 from manifests.queries import BuildState, State, builds, connect, find_build
 from pipeline.check import Finding, Kind, check_shards, count_live
 from pipeline.commit import COMMIT_SECONDS
-from pipeline.display import line, size, write
+from pipeline.display import counted, line, size, write
 from pipeline.repair import Repaired
 from pipeline.repair import repair as mend
 from pipeline.stored import SHARDS, named, stored
@@ -139,8 +139,8 @@ def print_verified(verified: Verified, dataset: str, as_json: bool, console: Con
         return
     line(
         console,
-        f"build    {verified.name}: {_count(verified.shards, 'shard')}, "
-        f"{_count(verified.samples, 'sample')}, {size(verified.size_bytes)}",
+        f"build    {verified.name}: {counted(verified.shards, 'shard')}, "
+        f"{counted(verified.samples, 'sample')}, {size(verified.size_bytes)}",
     )
     for finding in verified.findings[:LISTED]:
         clip = f" clip {finding.clip_id}:" if finding.clip_id else ""
@@ -159,16 +159,12 @@ def print_verified(verified: Verified, dataset: str, as_json: bool, console: Con
 
 
 def _print_repaired(repaired: Repaired, console: Console) -> None:
-    line(console, f"repaired {_count(len(repaired.put_back), 'shard')} put back as they were")
+    line(console, f"repaired {counted(len(repaired.put_back), 'shard')} put back as they were")
     if repaired.replaced:
         lost = ", ".join(f"{reason} {n:,}" for reason, n in sorted(repaired.dropped.items()))
         line(
             console,
-            f"replaced {_count(len(repaired.replaced), 'shard')} by {len(repaired.added):,}"
-            + (f"; dropped {_count(sum(repaired.dropped.values()), 'sample')} ({lost})"
+            f"replaced {counted(len(repaired.replaced), 'shard')} by {len(repaired.added):,}"
+            + (f"; dropped {counted(sum(repaired.dropped.values()), 'sample')} ({lost})"
                if lost else ""),
         )  # fmt: skip
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

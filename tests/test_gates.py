@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import ingest
-from rows import make_build, make_sample
+from rows import make_build, make_clip, make_sample, make_source
 
 from encoders.dct import MEAN, STD
 from manifests.queries import connect
@@ -43,7 +43,9 @@ def tables(tmp_path: Path) -> Tables:
     return Tables(str(tmp_path))
 
 
-def add_build(tables: Tables, build_id: str, samples: Sequence[Sample], **identity: Any) -> None:
+def add_build(
+    tables: Tables, build_id: str, samples: Sequence[Sample], spec: str = "{}", **identity: Any
+) -> None:
     """A build of one completed plan."""
     event = make_build(
         build_id=build_id,
@@ -51,6 +53,7 @@ def add_build(tables: Tables, build_id: str, samples: Sequence[Sample], **identi
         event="completed",
         sequence=tables.dataset("builds").count_rows(),
         vae=json.dumps({"name": "dct", **identity}),
+        spec=spec,
     )
     tables.append("builds", [event])
     tables.append("samples", samples)
@@ -364,7 +367,7 @@ def test_clips_that_only_the_new_build_has_no_bucket_for(tables: Tables) -> None
     assert found(tables) == []
     failure = only(tables, OLD)
     assert failure.value == pytest.approx(1 / 3)
-    assert "1 of the 3 samples planned that the current build keeps" in failure.text
+    assert "1 of the 3 samples wanted that the current build keeps" in failure.text
     assert "no_bucket 3" in failure.text
 
 
@@ -372,6 +375,26 @@ def test_clips_that_were_not_selected_are_no_loss(tables: Tables) -> None:
     add_build(tables, OLD, [sample(clip, OLD) for clip in "abcdef"])
     add_build(tables, NEW, [sample("a")])
     assert found(tables, OLD) == []
+
+
+@pytest.mark.parametrize(("where", "lost"), [(None, 9), ("width > 0 -- all", 9), ("false", 0)])
+def test_clips_that_wait_for_a_caption_are_lost(
+    where: str | None, lost: int, tables: Tables
+) -> None:
+    """They have no row; what is no longer current, or not selected now, is no loss."""
+    clips = [f"{n}" for n in range(10)]
+    tables.append("clips", [make_clip(clip_id=clip) for clip in [*clips, "new"]])
+    tables.append("sources", [make_source()])
+    add_build(tables, OLD, [sample(clip, OLD) for clip in [*clips, "of footage that is gone"]])
+    add_build(tables, NEW, [sample("0")], spec=json.dumps({"select": {"where": where}}))
+    assert found(tables) == []
+    if not lost:
+        assert found(tables, OLD) == []
+        return
+    failure = only(tables, OLD)
+    assert (failure.gate, failure.value) == ("coverage", pytest.approx(1 / 10))
+    assert "1 of the 10 samples wanted that the current build keeps are kept" in failure.text
+    assert failure.text.endswith("without a caption, or newer than its last plan, 9")
 
 
 # ── latents of the real encoder ──────────────────────────────────────────────────────────────────
