@@ -14,23 +14,30 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 from encoders.frames import FrameBlock, Latents, Pixels
-from infra.errors import UsageError
+from infra.errors import OutOfDeviceMemory, UsageError
 
 IN_FLIGHT = 2  # pushes whose results have not landed: bounds pinned memory and the queue
+PIXELS_AT_ONCE = 1 << 20  # converted: in float32 they need many times what they came as
 CUDNN_FOR_BFLOAT16 = 91500  # 9.15: older ones have no good bfloat16 3-D convolutions
 
 
 class Device:
     """A torch device with, on CUDA, a stream to copy on and one to compute on."""
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        """Raises UsageError where there is no such device."""
-        self.dtype = dtype
+    def __init__(
+        self, name: str, dtype: torch.dtype, pixel_dtype: torch.dtype | None = None
+    ) -> None:
+        """Computes in `dtype`, and gives pixels in it where `pixel_dtype` says no other.
+
+        Raises UsageError where there is no such device.
+        """
+        self.dtype, self.pixel_dtype = dtype, pixel_dtype or dtype
         try:
             self.torch = torch.device(name)
             torch.empty(0, device=self.torch)
@@ -45,7 +52,7 @@ class Device:
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """Everything inside is inference, on the device's own stream or on one thread."""
-        with torch.inference_mode():
+        with torch.inference_mode(), _without_tf32():
             if self.cuda:
                 self._computing.wait_stream(torch.cuda.default_stream(self.torch))
                 with torch.cuda.stream(self._computing):
@@ -58,6 +65,20 @@ class Device:
             finally:
                 torch.set_num_threads(threads)
 
+    @contextlib.contextmanager
+    def fitting(self, what: str, advice: str) -> Iterator[None]:
+        """Raises OutOfDeviceMemory, with both, where what is done inside is too much for a GPU."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            size = ""
+            if self.cuda:
+                _, total = torch.cuda.mem_get_info(self.torch)
+                size = f"{total / 2**30:.0f} GiB of "
+            raise OutOfDeviceMemory(
+                f"{what} do not fit in the {size}memory of {self.torch}: {advice}"
+            ) from error
+
     def send(self, array: torch.Tensor) -> torch.Tensor:
         """A host tensor on the device; on CUDA, copied while it computes."""
         if not self.cuda:
@@ -69,25 +90,36 @@ class Device:
         return sent
 
     def pixels(self, block: FrameBlock) -> torch.Tensor:
-        """[1, 3, t, H, W] in [-1, 1]: `FrameBlock.rgb()` / 127.5 - 1."""
+        """[1, 3, t, H, W] in [-1, 1]: `FrameBlock.rgb()` / 127.5 - 1, a few frames at a time."""
         sx, sy = block.subsampling
+        frames, height, width = block.shape
         planes = [self.send(torch.from_numpy(np.ascontiguousarray(p))) for p in block.planes]
-        y, cb, cr = planes[0].float(), *(_replicated(p, sy, sx).float() for p in planes[1:])
         matrix = np.array(block.colors.matrix, np.float32).reshape(3, 3)
-        # One product and one sum at a time, in rgb()'s order: exactly its rounding.
-        channels = [
-            ((y * float(a) + cb * float(b)) + cr * float(c)) + float(np.float32(d))
-            for (a, b, c), d in zip(matrix, block.colors.offset, strict=True)
-        ]
-        rgb = torch.stack(channels).round_().clamp_(0, 255)
-        # By a tensor, since CUDA divides by a number as it multiplies by its inverse.
-        return rgb.div_(rgb.new_full((), 127.5)).sub_(1)[None].to(self.dtype)
+        pixels = torch.empty(
+            (1, 3, frames, height, width), dtype=self.pixel_dtype, device=self.torch
+        )
+        # A tensor, since CUDA divides by a number as it multiplies by its inverse.
+        half = torch.full((), 127.5, device=self.torch)
+        step = max(PIXELS_AT_ONCE // (height * width), 1)
+        for span in (slice(start, start + step) for start in range(0, frames, step)):
+            y, cb, cr = (
+                _replicated(plane[span], *by).float()
+                for plane, by in zip(planes, ((1, 1), (sy, sx), (sy, sx)), strict=True)
+            )
+            for channel, ((a, b, c), d) in enumerate(zip(matrix, block.colors.offset, strict=True)):
+                # One product and one sum at a time, in rgb()'s order: exactly its rounding.
+                mapped = ((y * float(a) + cb * float(b)) + cr * float(c)) + float(np.float32(d))
+                pixels[0, channel, span] = mapped.round_().clamp_(0, 255).div_(half).sub_(1)
+        return pixels
 
 
 def picture(pixels: torch.Tensor) -> Pixels:
-    """[1, 3, t, H, W] in [-1, 1] as uint8 [t, H, W, 3], rounded and clipped."""
-    rgb = pixels[0].float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(rgb.permute(1, 2, 3, 0).cpu().numpy())
+    """[1, 3, t, H, W] in [-1, 1] as uint8 [t, H, W, 3], rounded and clipped; by single frames."""
+    frames = pixels[0].permute(1, 2, 3, 0)
+    rgb = torch.empty(frames.shape, dtype=torch.uint8, device=pixels.device)
+    for made, frame in zip(rgb, frames, strict=True):
+        made.copy_(frame.float().add(1).mul_(127.5).round_().clamp_(0, 255))
+    return rgb.cpu().numpy()
 
 
 def _replicated(plane: torch.Tensor, sy: int, sx: int) -> torch.Tensor:
@@ -115,7 +147,8 @@ class Landing:
         if self._cuda:
             host = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
             host.copy_(made, non_blocking=True)
-            event, made = torch.cuda.Event(), host  # type: ignore[no-untyped-call]
+            # Else a thread that waits for it keeps a core busy.
+            event, made = torch.cuda.Event(blocking=True), host  # type: ignore[no-untyped-call]
             event.record()
         self._flying.append((made, event))
         while len(self._flying) > IN_FLIGHT:
@@ -137,6 +170,20 @@ class Landing:
             raise ValueError(f"latents {tuple(made.shape)} do not fit {self._latents.shape}")
         self._latents[:, span] = made.numpy()
         self._done = span.stop
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """float32 with all its bits: cuDNN's convolutions else keep 10 of the 23 after the point."""
+    settings: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [setting.allow_tf32 for setting in settings]
+    try:
+        for setting in settings:
+            setting.allow_tf32 = False
+        yield
+    finally:
+        for setting, allowed in zip(settings, before, strict=True):
+            setting.allow_tf32 = allowed
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from encoders.frames import FrameBlock, Latents, Pixels, checked
 from encoders.posterior import Constants, Posterior
 from encoders.stream_classes import streaming_for
 from encoders.tiles import tiled
-from encoders.vae_config import KINDS, library_class, read_config
+from encoders.vae_config import KINDS, VaeConfig, library_class, read_config
 from encoders.vae_decode import decode_pieces
 from encoders.vae_model import load
 from encoders.vae_weights import CONFIG, locate, read_buffers, read_json, weights_digest
@@ -31,6 +32,9 @@ from manifests.fingerprint import JsonValue, fingerprint
 from manifests.specs import VaeSpec
 
 VERSION = 1  # rises when this code would make other latents of the same model and frames
+_WHOLE_GPU = "give the encoder a whole GPU (--gpus 1)"
+_LESS = f"set [vae] tile, or window where the model has one, smaller; or {_WHOLE_GPU}"
+_DECODE = "to decode on the CPU, which is slow, set CUDA_VISIBLE_DEVICES to nothing"
 CONSTANTS = ("latents_mean", "latents_std")
 
 
@@ -46,10 +50,7 @@ class DiffusersEncoder:
         library_class("ModelMixin")  # said before a download that would be for nothing
         self._spec = spec
         self._folder = locate(spec.encoder.partition(":")[2])
-        config = read_json(self._folder / CONFIG)
-        kind = KINDS.get(str(config.get("_class_name")))
-        buffers = read_buffers(self._folder, CONSTANTS) if kind and kind.buffers else None
-        self._config = read_config(config, buffers)
+        self._config, self._weights = _read(self._folder)
         if spec.posterior != "mean" and not self._config.kind.gaussian:
             raise UsageError(
                 f"[vae] posterior = {spec.posterior!r}: {self._config.class_name} has no log "
@@ -59,8 +60,8 @@ class DiffusersEncoder:
         side = self._config.spatial_stride
         self._whole = whole  # pictures; what the model is held against
         self._streaming = tiled(whole, spec.tile, spec.tile_overlap, side) if spec.tile else whole
-        self._device = Device(device, getattr(torch, spec.dtype))
-        self._weights = weights_digest(self._folder)
+        pixels = torch.float32 if self._config.kind.fine_pixels else None
+        self._device = Device(device, getattr(torch, spec.dtype), pixels)
 
     @property
     def temporal_stride(self) -> int:
@@ -105,16 +106,16 @@ class DiffusersEncoder:
             "version": VERSION,
             "class": config.class_name,
             "weights": self._weights,
-            "config": dict(config.given),
+            "config": config.encoding,
             "dtype": spec.dtype,
             "posterior": spec.posterior,
             "normalise": spec.normalise,
             "latents_mean": list(config.latents_mean),
             "latents_std": list(config.latents_std),
             "scale": config.kind.scale,  # the deviation that normalised latents are meant to have
-            "constants": "one per channel, or per channel and latent frame, where the last stays",
+            "constants": "last-stays",  # those per latent frame, beyond the last that is given
             "streaming": self._streaming.identity(),  # windows and tiles
-            "pixels": "BT.709 RGB of 8 bits in [-1, 1]",
+            "pixels": "bt709-8bit[-1,1]",
             "stored": "float16",
         }
 
@@ -141,13 +142,16 @@ class DiffusersEncoder:
     def encode(self, blocks: Iterable[FrameBlock], frames: int, seed: int = 0) -> Latents:
         arriving = checked(blocks, self.block_sizes(frames))
         first = next(arriving)
-        latents = np.empty(self.latent_shape(frames, *first.shape[1:]), np.float16)
+        _, height, width = first.shape
+        latents = np.empty(self.latent_shape(frames, height, width), np.float16)
         vae = self._vae
-        with self._device.computing():
+        what = f"{width}×{height}, {max(self.block_sizes(frames))} frames at once,"
+        with self._device.computing(), self._device.fitting(what, _LESS):
             stream = self._streaming.open(vae, frames)
             posterior = Posterior(self.posterior, self._constants, self.channels, seed)
             landing = Landing(self._device, latents)
             landing.land(posterior(stream.push(self._device.pixels(first))))
+            del first  # it need not live as long as the clip
             for block in arriving:
                 landing.land(posterior(stream.push(self._device.pixels(block))))
             landing.finish()
@@ -165,13 +169,16 @@ class DiffusersEncoder:
 
     def _decoded(self, latents: Latents) -> Iterator[Pixels]:
         vae = self._vae
-        with self._device.computing():
+        fitting = functools.partial(
+            self._device.fitting, f"latents {latents.shape} and their pixels", _DECODE
+        )
+        with self._device.computing(), fitting():
             stored = torch.from_numpy(latents.astype(np.float32)).to(self._device.torch)
             raw = self._constants.raw(stored)[None].to(self._device.dtype)
             pieces = decode_pieces(vae, raw)
         while True:
             # Entered for each piece: between them the reader computes in its own way.
-            with self._device.computing():
+            with self._device.computing(), fitting():
                 piece = next(pieces, None)
                 if piece is None:
                     return
@@ -180,7 +187,15 @@ class DiffusersEncoder:
 
     @functools.cached_property
     def _vae(self) -> Any:
-        return load(self._folder, self._config, self._device, self._whole)
+        with self._device.fitting(f"the weights in {self._folder}", _WHOLE_GPU):
+            vae = load(self._folder, self._config, self._device, self._whole)
+        # They may have been replaced while an encoder that knew the old ones waited for a clip.
+        if _read(self._folder) != (self._config, self._weights):
+            raise UsageError(
+                f"the VAE in {self._folder} is not what it was when the run began: its weights or "
+                "config were replaced; run again, for a build of the new ones, or put the old back"
+            )
+        return vae
 
     @functools.cached_property
     def _constants(self) -> Constants:
@@ -193,3 +208,11 @@ class DiffusersEncoder:
                 f"{frames} frames: the {self._config.kind.name} encoder takes 1 + {chunk}k, as "
                 f"1, {1 + chunk}, {1 + 2 * chunk}"
             )
+
+
+def _read(folder: Path) -> tuple[VaeConfig, str]:
+    """The config, and the digest of the weights."""
+    config = read_json(folder / CONFIG)
+    kind = KINDS.get(str(config.get("_class_name")))
+    buffers = read_buffers(folder, CONSTANTS) if kind and kind.buffers else None
+    return read_config(config, buffers), weights_digest(folder)

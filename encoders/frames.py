@@ -73,16 +73,16 @@ class FrameBlock:
 
 def checked(blocks: Iterable[FrameBlock], sizes: Iterable[int]) -> Iterator[FrameBlock]:
     """The blocks, if they have these sizes and one geometry; else ValueError."""
-    arriving, first = iter(blocks), None
+    arriving, geometry = iter(blocks), None
     for index, size in enumerate(sizes):
         block = next(arriving, None)
         if block is None:
             raise ValueError(f"the clip ended before block {index}, of {size} frames")
         if block.shape[0] != size:
             raise ValueError(f"block {index} has {block.shape[0]} frames: {size} were announced")
-        first = first or block
-        if _geometry(block) != _geometry(first):
-            raise ValueError(f"block {index} is {_geometry(block)}, block 0 {_geometry(first)}")
+        geometry = geometry or _geometry(block)
+        if _geometry(block) != geometry:
+            raise ValueError(f"block {index} is {_geometry(block)}, block 0 {geometry}")
         yield block
     if next(arriving, None) is not None:
         raise ValueError("more blocks arrived than were announced")

@@ -34,4 +34,6 @@ class Streaming(Protocol):
     def open(self, vae: torch.nn.Module, frames: int) -> Stream: ...
 
     def identity(self) -> JsonValue:
-        """What of it changes latents: None where it equals the model's own `encode` exactly."""
+        """What of it changes latents: None where it equals the model's own `encode` but for
+        rounding.
+        """

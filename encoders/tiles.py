@@ -67,6 +67,7 @@ class _TiledStream:
     def __init__(self, tiling: _Tiled, vae: torch.nn.Module, frames: int) -> None:
         self._tiling, self._vae, self._frames = tiling, vae, frames
         self._streams: dict[tuple[int, int], Stream] = {}
+        self._weights: dict[tuple[int, int], torch.Tensor] = {}  # of tiles, on the device
 
     def push(self, pixels: torch.Tensor) -> torch.Tensor:
         stride = self._tiling.stride
@@ -74,7 +75,13 @@ class _TiledStream:
         rows, columns = self._tiling.spans(height), self._tiling.spans(width)
         if len(rows) == len(columns) == 1:
             return self._stream(0, 0).push(pixels)
-        down, across = weights(rows, height), weights(columns, width)
+        if not self._weights:
+            # Once for a clip: each copy to a GPU would wait for all that it has still to do.
+            down, across = weights(rows, height), weights(columns, width)
+            self._weights = {
+                (i, j): (down[i][:, None] * across[j]).to(pixels.device)
+                for i, j in product(range(len(rows)), range(len(columns)))
+            }
         blended = torch.empty(0)
         for i, j in product(range(len(rows)), range(len(columns))):
             (top, bottom), (left, right) = rows[i], columns[j]
@@ -84,8 +91,7 @@ class _TiledStream:
                 blended = parameters.new_zeros(
                     (*parameters.shape[:3], height, width), dtype=torch.float32
                 )
-            weight = (down[i][:, None] * across[j]).to(parameters.device)
-            blended[..., top:bottom, left:right] += parameters * weight
+            blended[..., top:bottom, left:right] += parameters * self._weights[i, j]
         return blended.to(parameters.dtype)
 
     def _stream(self, row: int, column: int) -> Stream:

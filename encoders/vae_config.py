@@ -6,7 +6,7 @@
                mean = latents_mean | shift_factor | 0
                std  = (latents_std | 1) / (scaling_factor | 1) / the class's own scale
 
-`vae_probe` holds a loaded model against all of it.
+`vae_model` holds a loaded model against all of it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Kind:
     gaussian: bool = True  # it has a log variance to store or to sample from
     scale: float = 1.0  # what its trainers multiply normalised latents by
     buffers: bool = False  # the constants are tensors among its weights
+    # It takes sines of pixels times 2π · 2^7: rounded to half precision first, they are noise.
+    fine_pixels: bool = False
 
 
 KINDS = {
@@ -47,8 +49,10 @@ KINDS = {
     "AutoencoderKLCogVideoX": Kind("cogvideox", causal=False, chunk=8),
     # 0.5 is the sigma_data of the scheduler that its diffusion models come with.
     "AutoencoderKLCosmos": Kind("cosmos", gaussian=False, scale=0.5),
-    "AutoencoderKLMochi": Kind("mochi"),
+    "AutoencoderKLMochi": Kind("mochi", fine_pixels=True),
 }
+
+DECODERS = ("decode", "up_block", "upsample")  # how keys of the config begin that are its alone
 
 REFUSED = {
     "AutoencoderKL": "encodes single images",
@@ -69,8 +73,7 @@ REFUSED = {
 class VaeConfig:
     class_name: str
     kind: Kind
-    given: Mapping[str, JsonValue]  # as the file has it, but for keys that begin with "_"
-    full: Mapping[str, Any]  # with the class's defaults
+    full: Mapping[str, Any]  # the file's keys but those that begin with "_"; the class's defaults
     temporal_stride: int
     spatial_stride: int
     channels: int
@@ -81,6 +84,11 @@ class VaeConfig:
     def chunk(self) -> int:
         """Valid frame counts are 1 + k · chunk."""
         return self.kind.chunk or self.temporal_stride
+
+    @property
+    def encoding(self) -> dict[str, JsonValue]:
+        """What latents may depend on: not how the library's next release builds a decoder."""
+        return {k: v for k, v in self.full.items() if not k.startswith(DECODERS)}
 
     @property
     def causal(self) -> bool:
@@ -134,7 +142,6 @@ def read_config(
         return VaeConfig(
             class_name=class_name,
             kind=kind,
-            given=given,
             full=full,
             temporal_stride=_temporal(full),
             spatial_stride=_spatial(full),

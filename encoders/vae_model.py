@@ -19,6 +19,8 @@ from encoders.streams import Streaming
 from encoders.vae_config import VaeConfig, library_class
 from infra.errors import UsageError
 
+ENCODER = ("encoder.", "quant_conv.")  # how the tensors begin that make latents
+
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
 SIDES = (2, 3)  # latents of the probe, down and across
@@ -26,6 +28,11 @@ PUSHES = 3  # of the clip that is streamed: a first, one that needs what came be
 MOST_FRAMES = 64  # of the clip that is streamed
 # Largest difference between streamed and own parameters, as a share of the largest of these.
 # Another number of frames at a time makes torch choose other algorithms, which round otherwise.
+_NOT_FINITE = {
+    "float16": "set [vae] dtype = 'bfloat16' or 'float32'",
+    "bfloat16": "set [vae] dtype = 'float32'",
+    "float32": "its weights are damaged",
+}
 TOLERANCE = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 
 
@@ -48,7 +55,17 @@ def load(folder: Path, config: VaeConfig, device: Device, streaming: Streaming) 
             f"the weights in {folder} lack what their config asks for, as {absent[0]}: they are "
             f"those of another model ({len(absent)} tensors missing or of another shape)"
         )
+    surplus = [key for key in loading["unexpected_keys"] if key.startswith(ENCODER)]
+    if surplus:
+        raise UsageError(
+            f"the weights in {folder} hold {surplus[0]}, which their config does not ask for: it "
+            f"is that of another model ({len(surplus)} tensors of the encoder unused)"
+        )
     vae = vae.eval().requires_grad_(False).to(device.torch)
+    if config.kind.fine_pixels:
+        vae.encoder.fourier_features.register_forward_hook(
+            lambda _module, _given, features: features.to(device.dtype)
+        )
     with device.computing():
         _probe(vae, config, device, streaming, str(folder))
     return vae
@@ -72,6 +89,8 @@ def _probe(vae: Any, config: VaeConfig, device: Device, streaming: Streaming, fo
                          own(clip[:, :, :1]), own(clip)[:, :, :1])  # fmt: skip
         if streaming.identity() is None:
             _check_equal("the streamed latents and its own", streamed(clip), own(clip))
+    except torch.OutOfMemoryError:
+        raise  # it says nothing of the config
     except NotImplementedError as error:
         raise UsageError(
             f"the {config.class_name} in {folder} does not compute in {device.dtype} on "
@@ -103,7 +122,7 @@ def _noise(config: VaeConfig, device: Device, frames: int) -> torch.Tensor:
     height, width = (config.spatial_stride * side for side in SIDES)
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand((1, 3, frames, height, width), generator=generator)
-    return (noise * 2 - 1).to(device.torch, device.dtype)
+    return (noise * 2 - 1).to(device.torch, device.pixel_dtype)
 
 
 def _check_shape(encode: Encode, clip: torch.Tensor, config: VaeConfig) -> None:
@@ -121,7 +140,12 @@ def _check_shape(encode: Encode, clip: torch.Tensor, config: VaeConfig) -> None:
 
 
 def _check_equal(what: str, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Raises ValueError where they differ by more than their rounding."""
+    """Raises ValueError where they differ by more than their rounding, UsageError where one is
+    not finite.
+    """
+    if not (a.isfinite().all() and b.isfinite().all()):
+        dtype = str(b.dtype).removeprefix("torch.")
+        raise UsageError(f"the VAE gives NaN or infinity in {dtype}: {_NOT_FINITE[dtype]}")
     largest = float((a.float() - b.float()).abs().max() / b.float().abs().max())
     if not largest <= TOLERANCE[b.dtype]:
         raise ValueError(f"{what} differ by {largest:.2g} of the largest, more than by rounding")

@@ -2,6 +2,7 @@
 
 TelecineError           print the message, no traceback, leave with `exit_code`
 ├── UsageError          the command, a spec or a dataset named is wrong: correct it        (2)
+│   └── OutOfDeviceMemory    a GPU has too little memory for what the spec asks of it
 ├── StorageError        the object store or disk said no: credentials, bucket, space       (3)
 │   ├── NotFound        there is no such object, bucket or folder
 │   │   └── NoBucket         there is no such bucket, so nothing in it
@@ -29,6 +30,10 @@ class TelecineError(Exception):
 
 class UsageError(TelecineError):
     exit_code = 2
+
+
+class OutOfDeviceMemory(UsageError):
+    pass
 
 
 class StorageError(TelecineError):
