@@ -39,7 +39,6 @@ from pipeline.remake import jobs_again
 from pipeline.shard import ShardJob
 from pipeline.wanted import Wishes
 
-SHARDS_AT_ONCE = 64  # a question scans whole tables: ask for many shards at a time
 IN_PLACE = {Kind.MISSING, Kind.DAMAGED}
 
 
@@ -50,14 +49,14 @@ class Repaired:
     put_back: tuple[str, ...] = ()  # with the digest that the rows have
     replaced: tuple[str, ...] = ()  # by others, or by none where no member could be made
     added: tuple[str, ...] = ()  # in their stead
-    dropped: Counter[str] = field(default_factory=Counter)  # samples not made again, by reason
+    dropped: dict[str, int] = field(default_factory=dict)  # samples not made again, by reason
 
     def __add__(self, other: Repaired) -> Repaired:
         return Repaired(
             self.put_back + other.put_back,
             self.replaced + other.replaced,
             self.added + other.added,
-            self.dropped + other.dropped,
+            dict(Counter(self.dropped) + Counter(other.dropped)),
         )
 
 
@@ -148,7 +147,7 @@ class _Mender:
         return Repaired(
             replaced=tuple(old),
             added=tuple(sorted({row.shard_path for row in made if row.outcome == "kept"})),
-            dropped=Counter(row.reason for row in made if row.outcome == "dropped"),
+            dropped=dict(Counter(row.reason for row in made if row.outcome == "dropped")),
         )
 
 

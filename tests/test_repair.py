@@ -177,6 +177,9 @@ def test_what_cannot_be_made_again_is_replaced(lab: Lab) -> None:
     lab.check()
     assert lab.ingest() == BuildOutcome()
     assert verify(lab.dataset).sound
+    assert "; dropped 1 sample (source_missing 1)\n" in printed(mended, as_json=False)
+    said = json.loads(printed(mended, as_json=True))["repaired"]
+    assert (said["replaced"], said["dropped"]) == ([path], {"source_missing": 1})
 
 
 def test_changed_footage_is_not_taken_for_the_old(lab: Lab) -> None:
