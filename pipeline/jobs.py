@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
 
 import duckdb
 import pyarrow as pa
@@ -15,7 +14,9 @@ from pipeline.plan import Member, ShardPlan
 from pipeline.sample import ChosenCaption
 from pipeline.shard import MemberJob, ShardJob
 
-SHARDS_AT_ONCE = 64  # a question scans whole tables: ask for many shards at a time
+# A question scans whole tables, so it is asked for many shards at a time; but what it answers is
+# held in memory, some kilobytes a member, and a shard of thumbnails has thousands.
+MEMBERS_AT_ONCE = 50_000
 
 _TABLES = """
 CREATE OR REPLACE TEMP TABLE job_clips AS
@@ -47,8 +48,7 @@ def shard_jobs(
     """The jobs of a plan's shards, in order. `con` shows the tables that the plan was made from."""
     create_chosen_captions(con, captions)
     con.execute("CREATE TEMP TABLE captions_in_force AS FROM chosen_captions")
-    rest = iter(shards)
-    while chunk := list(islice(rest, SHARDS_AT_ONCE)):
+    for chunk in _chunks(shards):
         facts = _Facts(con, event, chunk)
         for shard in chunk:
             yield ShardJob(
@@ -60,6 +60,20 @@ def shard_jobs(
                 bucket=shard.bucket,
                 members=tuple(facts.job(m, canary=m.clip_id in canaries) for m in shard.members),
             )
+
+
+def _chunks(shards: Iterable[ShardPlan]) -> Iterator[list[ShardPlan]]:
+    """In order; each but the last of at least MEMBERS_AT_ONCE members."""
+    chunk: list[ShardPlan] = []
+    size = 0
+    for shard in shards:
+        chunk.append(shard)
+        size += len(shard.members)
+        if size >= MEMBERS_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 class _Facts:
