@@ -31,7 +31,7 @@ def locate(where: str) -> Path:
 
     Raises UsageError where there is no such folder, repository or revision, or nothing to be had.
     """
-    path = Path(where).expanduser()
+    path = _expanded(where)
     if path.is_dir():
         return _vae_folder(path.absolute())
     if where.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(where):
@@ -42,10 +42,16 @@ def locate(where: str) -> Path:
 def absolute(encoder: str) -> str:
     """`encoder` with a folder's path made absolute, so that it holds in any working directory."""
     name, _, where = encoder.partition(":")
-    path = Path(where).expanduser()
-    if name != "diffusers" or not where or not path.is_dir():
+    if name != "diffusers" or not where or not _expanded(where).is_dir():
         return encoder
-    return f"{name}:{path.resolve()}"
+    return f"{name}:{_expanded(where).resolve()}"
+
+
+def _expanded(where: str) -> Path:
+    try:
+        return Path(where).expanduser()
+    except RuntimeError as error:  # ~user of a user that is not there
+        raise UsageError(f"diffusers:{where}: there is no such folder: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -59,29 +65,45 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def tensor_files(folder: Path) -> list[Path]:
-    """The files of the weights, sorted by name. Raises UsageError where there are none to read."""
-    if (folder / TENSORS).is_file():
-        return [folder / TENSORS]
-    if not (folder / INDEX).is_file():
+    """The files of the weights, sorted by name: of a single file and an index, what the index
+    names, as the library has it.
+
+    Raises UsageError where there are none to read.
+    """
+    if (folder / INDEX).is_file():
+        paths = [folder / name for name in _shards(folder / INDEX)]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise UsageError(f"{folder / INDEX} names {', '.join(missing)}: not there")
+        return paths
+    if not (folder / TENSORS).is_file():
         others = [path.name for path in sorted(folder.glob("*")) if path.name != CONFIG]
         raise UsageError(
             f"{folder} has no {TENSORS}, only {', '.join(others) or CONFIG}: "
             "load the model with diffusers and save_pretrained() it; pickled weights are not read"
         )
-    names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
-    paths = [folder / name for name in names]
-    missing = [path.name for path in paths if path.parent != folder or not path.is_file()]
-    if missing or not names:
-        raise UsageError(f"{folder / INDEX} names {', '.join(missing) or 'no file'}: not there")
-    return paths
+    return [folder / TENSORS]
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names, sorted. Raises UsageError unless they lie beside it."""
+    weight_map = read_json(index).get("weight_map")
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise UsageError(
+            f"{index} does not say which tensor is in which file beside it: expected "
+            '"weight_map": {"tensor": "name.safetensors"}; save_pretrained() the model again'
+        )
+    return sorted(set(names))
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of the tensor files. Read once in a process."""
+    """SHA-256 over names and contents of the tensor files. Unchanged files are read once."""
     files = [(path, path.stat()) for path in tensor_files(folder)]
     digest = hashlib.sha256()
     for path, facts in files:
-        content = _file_digest(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        version = facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
+        content = _file_digest(path, *version)
         digest.update(f"{path.name}\0{content}\0".encode())
     return digest.hexdigest()
 
@@ -122,42 +144,73 @@ def _vae_folder(folder: Path) -> Path:
 
 def _from_hub(where: str) -> Path:
     """Config first: what else a repository's root may hold is large and none of ours."""
-    repository, _, revision = where.partition("@")
+    repository = _Repository(where)
     for layout in LAYOUTS:
-        config = _fetch(where, repository, layout + CONFIG, revision or None)
+        config = repository.fetch(layout + CONFIG)
         if config is not None:
             break
     else:
+        repository.check_reached()
         raise UsageError(
-            f"diffusers:{where}: there is no such folder, and no vae/{CONFIG} or {CONFIG} of it on "
-            "the hub; where the hub is out of reach or offline mode is on, not in this machine's "
-            "cache either: check the name and the revision, or give a folder"
+            f"diffusers:{where}: there is no such folder, and the hub's repository has no "
+            f"vae/{CONFIG} or {CONFIG}: check the name and the revision, or give a folder"
         )
     kind_of(str(read_json(config).get("_class_name")))
-    commit = config.parents[layout.count("/")].name  # a branch may move while we read
-    if _fetch(where, repository, layout + TENSORS, commit) is None:
-        index = _fetch(where, repository, layout + INDEX, commit)
-        for name in set(read_json(index).get("weight_map", {}).values()) if index else ():
-            _fetch(where, repository, layout + name, commit)
+    repository.revision = config.parents[layout.count("/")].name  # a branch may move while we read
+    # Where the weights are cached, the hub is not asked whether there is an index to them as well.
+    whole = repository.fetch(layout + TENSORS, cached=True)
+    index = repository.fetch(layout + INDEX, cached=whole is not None)
+    for name in _shards(index) if index else [TENSORS]:
+        if repository.fetch(layout + name) is None:
+            repository.check_reached()
     return config.parent
 
 
-def _fetch(where: str, repository: str, name: str, revision: str | None) -> Path | None:
-    """A file of a repository; None where it has none, or it is neither cached nor to be had."""
-    import huggingface_hub as hub
-    from huggingface_hub import errors
+class _Repository:
+    """A hub's, or what the cache holds of it."""
 
-    try:
-        return Path(hub.hf_hub_download(repository, name, revision=revision))
-    except errors.EntryNotFoundError:
-        return None
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(
-            f"diffusers:{where}: the hub's {repository} has no revision {revision!r}; "
-            "give a branch, a tag or a commit"
-        ) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise UsageError(
-            f"diffusers:{where}: there is no such folder, and the hub does not give it: {error}; "
-            "check the name, and whether it needs a login (`hf auth login`)"
-        ) from error
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._id, _, revision = where.partition("@")
+        self.revision = revision or None
+        self._out_of_reach: Exception | None = None
+
+    def fetch(self, name: str, cached: bool = False) -> Path | None:
+        """A file; None where there is none. Of a hub out of reach (the client tries for half a
+        minute) nothing more is asked: what then comes is what the cache has.
+        """
+        import huggingface_hub as hub
+        from huggingface_hub import errors
+
+        cached = cached or self._out_of_reach is not None
+        where, repository, revision = self._where, self._id, self.revision
+        try:
+            return Path(
+                hub.hf_hub_download(repository, name, revision=revision, local_files_only=cached)
+            )
+        except errors.LocalEntryNotFoundError as error:
+            if not cached:
+                self._out_of_reach = error
+            return None
+        except errors.EntryNotFoundError:
+            return None
+        except errors.RevisionNotFoundError as error:
+            raise UsageError(
+                f"diffusers:{where}: the hub's {repository} has no revision {revision!r}; "
+                "give a branch, a tag or a commit"
+            ) from error
+        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+            raise UsageError(
+                f"diffusers:{where}: there is no such folder, and the hub does not give it: "
+                f"{error}; check the name, and whether it needs a login (`hf auth login`)"
+            ) from error
+
+    def check_reached(self) -> None:
+        """Raises UsageError where the hub was asked and out of reach."""
+        error = self._out_of_reach
+        if error is not None:
+            raise UsageError(
+                f"diffusers:{self._where}: there is no such folder, the hub is out of reach "
+                f"({error.__cause__ or error}), and this machine's cache does not hold all of it: "
+                "check the connection and HF_HUB_OFFLINE, or give a folder"
+            ) from error

@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from hub import hub
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from vaes import save
 
@@ -94,6 +97,12 @@ def test_what_is_no_folder_and_no_hub_id_is_refused(where: str) -> None:
         locate(where)
 
 
+@pytest.mark.parametrize("find", [locate, lambda where: absolute(f"diffusers:{where}")])
+def test_the_home_of_nobody_is_refused(find: Callable[[str], object]) -> None:
+    with pytest.raises(UsageError, match="diffusers:~nosuchuser/x: there is no such folder"):
+        find("~nosuchuser/x")
+
+
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no VAE.*config\.json.*vae/"):
         locate(str(tmp_path))
@@ -125,8 +134,30 @@ def test_shards_are_those_that_the_index_names(wan: Path, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=rf"{names[1]}.*not there"):
         tensor_files(tmp_path)
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": "../../secrets.safetensors"}}))
-    with pytest.raises(UsageError, match="not there"):
+    with pytest.raises(UsageError, match="in which file beside it"):
         tensor_files(tmp_path)
+
+
+@pytest.mark.parametrize("weight_map", [["a"], {"a": 1}, {"a": ["b"]}, {}, None])
+def test_an_index_that_is_none_is_refused(weight_map: object, tmp_path: Path) -> None:
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(UsageError, match=rf'{INDEX} does not say.*expected "weight_map"'):
+        tensor_files(tmp_path)
+
+
+def test_of_a_single_file_and_an_index_the_indexs_files_count(wan: Path, tmp_path: Path) -> None:
+    for name in (TENSORS, "other.safetensors"):
+        shutil.copy(wan / TENSORS, tmp_path / name)
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": "other.safetensors"}}))
+    assert tensor_files(tmp_path) == [tmp_path / "other.safetensors"]
+
+
+def test_weights_that_keep_size_and_time_are_read_again(wan: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(wan, tmp_path / "vae") / TENSORS
+    before, facts, content = weights_digest(path.parent), path.stat(), path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert weights_digest(path.parent) != before
 
 
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
@@ -170,7 +201,60 @@ def test_a_hub_gives_what_is_asked_for_and_nothing_else(wan: Path, tmp_path: Pat
     assert no_tag[0] == no_repository[0] == bad_name[0] == "refused"
     assert "no revision 'v9'" in no_tag[1]
     assert "check the name" in no_repository[1]
-    assert set(asked) == {"vae/config.json", f"vae/{TENSORS}"}
+    assert set(asked) == {"vae/config.json", f"vae/{INDEX}", f"vae/{TENSORS}"}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_hub_gives_what_its_index_names(alone: bool, wan: Path, tmp_path: Path) -> None:
+    repository = shutil.copytree(wan, tmp_path / "repository")
+    shutil.copy(wan / TENSORS, repository / "part.safetensors")
+    (repository / INDEX).write_text(json.dumps({"weight_map": {"a": "part.safetensors"}}))
+    if alone:
+        (repository / TENSORS).unlink()
+    with hub(repository) as (endpoint, asked):
+        (found,) = ask(tmp_path / "home", "org/tiny", endpoint=endpoint)
+    assert found == ["found", weights_digest(repository)]
+    assert TENSORS not in asked
+
+
+def test_an_index_on_a_hub_that_is_none_is_refused(wan: Path, tmp_path: Path) -> None:
+    repository = shutil.copytree(wan, tmp_path / "repository")
+    (repository / INDEX).write_text(json.dumps({"weight_map": ["a"]}))
+    with hub(repository) as (endpoint, _):
+        ((kind, message),) = ask(tmp_path / "home", "org/tiny", endpoint=endpoint)
+    assert kind == "refused"
+    assert 'expected "weight_map"' in message
+
+
+@pytest.mark.parametrize("held", ["all", "no weights", "nothing"])
+def test_a_hub_out_of_reach_is_waited_for_once(
+    held: str, wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache holds the layout that is looked for last; each wait takes half a minute."""
+    cached(tmp_path, wan)
+    snapshot = tmp_path / "hub" / "models--org--tiny" / "snapshots" / ("a" * 40)
+    for name in {"all": [], "no weights": [TENSORS], "nothing": [TENSORS, "config.json"]}[held]:
+        (snapshot / name).unlink()
+    real, waits = huggingface_hub.hf_hub_download, 0
+
+    def download(repository: str, name: str, revision: str | None, local_files_only: bool) -> str:
+        nonlocal waits
+        try:
+            return real(
+                repository, name, revision=revision, cache_dir=tmp_path / "hub",
+                local_files_only=True,
+            )  # fmt: skip
+        except LocalEntryNotFoundError:
+            waits += not local_files_only
+            raise
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    if held == "all":
+        assert weights_digest(locate("org/tiny")) == weights_digest(wan)
+    else:
+        with pytest.raises(UsageError, match=r"diffusers:org/tiny.*out of reach.*cache"):
+            locate("org/tiny")
+    assert waits == 1
 
 
 def test_another_model_on_a_hub_is_refused_before_its_weights_come(tmp_path: Path) -> None:
