@@ -2,8 +2,9 @@
 
     parameters [1, P, t', H', W'] of latent frames start .. start + t'
     mean       the C means
-    sample     mean + exp(logvar / 2) · noise, the noise drawn a latent frame at a time: it depends
-               on the seed and the frame, not on how many frames come at once
+    sample     mean + exp(logvar / 2) · noise, drawn by NumPy's Philox with the seed as its key and
+               the latent frame in its counter: neither how many frames come at once nor the kind
+               of CPU or GPU changes it
     moments    the C means, then the C log variances
     normalised (mean - μ) / σ, and logvar - 2 ln σ
 
@@ -12,6 +13,7 @@ All of it is float32, on the device of the parameters.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from encoders.vae_config import VaeConfig
@@ -48,26 +50,29 @@ class Posterior:
 
     def __init__(self, kind: str, constants: Constants, channels: int, seed: int) -> None:
         self._kind, self._constants, self._channels = kind, constants, channels
-        # All that torch's generator takes of a seed on a CPU; the rest it would ignore unsaid.
-        self._generator = torch.Generator().manual_seed(seed % 2**32)
+        self._seed = seed
         self._done = 0
 
     def __call__(self, parameters: torch.Tensor) -> torch.Tensor:
         """[1, P, t', H', W'] → float32 [C, t', H', W'] (2C of moments)."""
         moments = parameters[0].float()
         latents = moments[: self._channels]
-        mean, std = self._constants.of(self._done, latents.shape[1])
+        start = self._done
+        mean, std = self._constants.of(start, latents.shape[1])
         self._done += latents.shape[1]
         if self._kind == "mean":
             return (latents - mean) / std
         logvar = moments[self._channels :].clamp(*LOGVAR)
         if self._kind == "moments":
             return torch.cat([(latents - mean) / std, logvar - 2 * std.log()])
-        return (latents + (logvar / 2).exp() * self._noise(latents) - mean) / std
+        return (latents + (logvar / 2).exp() * self._noise(latents, start) - mean) / std
 
-    def _noise(self, like: torch.Tensor) -> torch.Tensor:
+    def _noise(self, like: torch.Tensor, start: int) -> torch.Tensor:
         channels, frames, height, width = like.shape
         noise = torch.empty((channels, frames, height, width), pin_memory=like.is_cuda)
         for frame in range(frames):
-            noise[:, frame] = torch.randn((channels, height, width), generator=self._generator)
+            # The highest of four words: the drawing counts up the lowest.
+            drawn = np.random.Philox(key=self._seed, counter=[0, 0, 0, start + frame])
+            normal = np.random.Generator(drawn).standard_normal
+            noise[:, frame] = torch.from_numpy(normal((channels, height, width), np.float32))
         return noise.to(like.device, non_blocking=True)

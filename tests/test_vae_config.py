@@ -67,7 +67,6 @@ def test_what_a_config_leaves_out_is_the_default_of_its_class(
     config = read(class_name)
     assert (config.temporal_stride, config.spatial_stride, config.channels) == grid
     assert len(config.latents_mean) % config.channels == 0
-    assert config.given == {}
 
 
 @pytest.mark.parametrize("class_name", ["AutoencoderKLLTXVideo", "AutoencoderKLLTX2Video"])
@@ -164,7 +163,16 @@ def test_a_config_that_contradicts_itself_is_refused(config: dict[str, Any]) -> 
 
 def test_keys_of_the_library_itself_are_left_out() -> None:
     config = read("AutoencoderKLWan", _diffusers_version="0.1", _name_or_path="/x", z_dim=16)
-    assert config.given == {"z_dim": 16}
+    assert config.full["z_dim"] == 16
+    assert not [key for key in config.full if key.startswith("_")]
+
+
+def test_what_latents_depend_on_has_the_defaults_and_nothing_of_the_decoder() -> None:
+    config = read("AutoencoderKLMochi", latent_channels=12)
+    assert config.encoding["latent_channels"] == 12
+    assert config.encoding["temporal_expansions"] == (1, 2, 3)
+    assert "encoder_block_out_channels" in config.encoding
+    assert "decoder_block_out_channels" not in config.encoding
 
 
 @pytest.mark.parametrize("class_name", [*REFUSED, "AutoencoderTiny", "UNet2DModel", "None"])
