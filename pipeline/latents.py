@@ -11,9 +11,10 @@ import numpy as np
 
 from encoders.frames import FrameBlock, Latents, Pixels
 from encoders.video import VideoEncoder
-from infra.errors import MediaError, Reason
+from infra.errors import MediaError, OutOfDeviceMemory, Reason
 
 CANARY_FRAMES = 17  # at most; 1 + 4k, 1 + 8k
+MARGIN = 2  # what a decoder that looks ahead is given, in first frames
 MOST_DB = 100.0  # as if equal
 LEAST_DB = 0.001  # 0 stands for: not measured
 
@@ -54,8 +55,9 @@ def _rounded(value: float) -> float:
 class Canary:
     """The first frames of a clip, kept on their way into an encoder to compare with what it stores.
 
-    Of a causal encoder they are decoded from the first latents alone; any other gets all of them,
-    for as long as it takes to give the first frames.
+    Of a causal encoder they are decoded from the first latents alone, of any other from those of
+    about twice as many frames. There later latents would change them a little: near enough for a
+    check, and a long clip takes no more memory than a short one.
     """
 
     def __init__(self, encoder: VideoEncoder, frames: int) -> None:
@@ -77,15 +79,20 @@ class Canary:
     def psnr_db(self, latents: Latents) -> float:
         """Of the stored latents decoded against the frames that went in, over RGB; to 0.001 dB.
 
-        0 where the latents are not finite.
+        0, not measured, where the latents are not finite, or decoding takes more memory than there
+        is: the clip itself is good.
         """
         given = np.concatenate(self._kept)
-        if self._encoder.causal:
-            height, width = given.shape[1:3]
-            latents = latents[:, : self._encoder.latent_shape(len(given), height, width)[1]]
+        frames, height, width = given.shape[:3]
+        if not self._encoder.causal:
+            frames = self._encoder.valid_frames(MARGIN * frames) or frames
+        latents = latents[:, : self._encoder.latent_shape(frames, height, width)[1]]
         if not np.isfinite(latents).all():
             return 0.0
-        decoded = _first_frames(self._encoder.decode(latents), len(given))
+        try:
+            decoded = _first_frames(self._encoder.decode(latents), len(given))
+        except (OutOfDeviceMemory, MemoryError):
+            return 0.0
         return psnr_db(given, decoded)
 
 
@@ -96,9 +103,12 @@ def _first_frames(blocks: Iterator[Pixels], count: int) -> Pixels:
 
 def psnr_db(given: Pixels, decoded: Pixels) -> float:
     """Peak signal-to-noise ratio of uint8 pictures, in dB, from 0.001 to 100."""
-    error = np.subtract(given, decoded, dtype=np.float32)
-    mean_square = float(np.mean(np.square(error), dtype=np.float64))
-    if mean_square == 0:
+    squares = 0
+    for one, other in zip(given, decoded, strict=True):
+        error = np.subtract(one, other, dtype=np.int32)
+        squares += int(np.square(error, out=error).sum(dtype=np.int64))
+    if squares == 0:
         return MOST_DB
+    mean_square = squares / given.size
     db = 10 * math.log10(255**2 / mean_square)
     return round(min(max(db, LEAST_DB), MOST_DB), 3)
