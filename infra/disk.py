@@ -38,27 +38,36 @@ def find(uri: str) -> ObjectInfo | None:
     return None
 
 
-def list_objects(uri: str) -> Iterator[ObjectInfo]:
-    """A file, or every regular file in a folder and below, in URI order. Links are followed."""
+def list_objects(uri: str, *, follow_links: bool = True) -> Iterator[ObjectInfo]:
+    """A file, or every regular file in a folder and below, in URI order.
+
+    `uri` may be a link; of those below it none is listed or walked unless they are followed.
+    """
     with explained(uri):
         status = Path(uri).stat()
     if stat.S_ISDIR(status.st_mode):
-        yield from _walk(uri.rstrip("/") or "/", status, frozenset())
+        yield from _walk(uri.rstrip("/") or "/", status, frozenset(), follow_links)
     elif stat.S_ISREG(status.st_mode):
         yield info(uri, status)
     else:
         raise StorageError(f"{uri!r} is neither a file nor a folder: give the path of one")
 
 
-def _walk(folder: str, status: os.stat_result, above: frozenset[tuple[int, int]]) -> _Infos:
+def _walk(
+    folder: str, status: os.stat_result, above: frozenset[tuple[int, int]], follow_links: bool
+) -> _Infos:
     here = above | {(status.st_dev, status.st_ino)}
     if len(here) == len(above):
         return  # a link to a folder above: a loop
     with explained(folder), os.scandir(folder) as entries:
-        found = [(entry.path, entry.stat()) for entry in entries if _resolves(entry)]
+        found = [
+            (entry.path, entry.stat())
+            for entry in entries
+            if (follow_links or not entry.is_symlink()) and _resolves(entry)
+        ]
     for path, at in sorted(found, key=lambda e: e[0] + "/" * stat.S_ISDIR(e[1].st_mode)):
         if stat.S_ISDIR(at.st_mode):
-            yield from _walk(path, at, here)
+            yield from _walk(path, at, here, follow_links)
         elif stat.S_ISREG(at.st_mode):  # not a socket, pipe or device
             yield info(path, at)
 
@@ -151,15 +160,19 @@ def _emptied(folder: Path) -> bool:
     except FileNotFoundError:  # by a run that was killed here
         return True
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        # ENOTDIR: it is a link to a folder, which stays.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             return False
         raise
     return True
 
 
 def unfinished(uri: str, before: float) -> Iterator[ObjectInfo]:
-    """Files in a folder that a process which was killed left half written before that time."""
-    for found in list_objects(uri):
+    """Files in a folder that a process which was killed left half written before that time.
+
+    No link is followed: what it leads to is not ours to end.
+    """
+    for found in list_objects(uri, follow_links=False):
         written_ns = int(found.version.rpartition("-")[2])
         if Path(found.uri).name.startswith(PART_PREFIX) and written_ns < before * 1e9:
             yield found

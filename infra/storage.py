@@ -157,13 +157,16 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         return {"options": self.options, "_client": None}
 
-    def list(self, uri: str) -> Iterator[ObjectInfo]:
+    def list(self, uri: str, *, follow_links: bool = True) -> Iterator[ObjectInfo]:
         """The object of that name, and every object in the folder of that name, in URI order.
 
         `s3://bucket/day1` stands for the key `day1` and the keys under `day1/`, not for those
-        under `day10/`. Raises NotFound where there is neither.
+        under `day10/`. On disk, links below the folder are left out unless they are to be
+        followed. Raises NotFound where there is neither.
         """
-        return self._list_s3(uri) if is_s3(uri) else disk.list_objects(uri)
+        if is_s3(uri):
+            return self._list_s3(uri)
+        return disk.list_objects(uri, follow_links=follow_links)
 
     def find(self, uri: str) -> ObjectInfo | None:
         """The object, or None if there is none of that name (a folder is no object)."""

@@ -41,6 +41,31 @@ def test_folders_that_become_empty_go_up_to_the_root(storage: Storage, tmp_path:
     assert list(tmp_path.rglob("*")) == [root]
 
 
+def test_links_are_not_walked_where_they_are_not_to_be(storage: Storage, tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    for path in (root / "in/a.tar", other / "b.tar", other / f"{PART_PREFIX}0"):
+        storage.write_bytes(str(path), b"x")
+    (root / "in/borrowed").symlink_to(other)
+    (root / "in/b.tar").symlink_to(other / "b.tar")
+    (tmp_path / "linked").symlink_to(root)
+    linked = str(tmp_path / "linked")
+    assert len(list(storage.list(linked))) == 4
+    listed = storage.list(linked, follow_links=False)
+    assert [info.uri for info in listed] == [join(linked, "in/a.tar")]
+    assert list(storage.unfinished(str(root), time.time() + 60)) == []
+
+
+def test_a_link_to_a_folder_that_becomes_empty_stays(storage: Storage, tmp_path: Path) -> None:
+    """As where shards/ lies on another disk."""
+    away, link = tmp_path / "away", tmp_path / "root/shards"
+    storage.write_bytes(str(away / "deep/x.tar"), b"x")
+    link.parent.mkdir()
+    link.symlink_to(away)
+    storage.delete([str(link / "deep/x.tar")], str(link.parent))
+    assert link.is_symlink()
+    assert list(away.iterdir()) == []
+
+
 def test_more_keys_than_one_request_takes(storage: Storage, s3: S3Server) -> None:
     uris = [s3.uri("many", f"{n:05d} +.tar") for n in range(1005)]
     for uri in [*uris, s3.uri("many-more")]:
