@@ -237,7 +237,9 @@ def test_a_hub_out_of_reach_is_waited_for_once(
         (snapshot / name).unlink()
     real, waits = huggingface_hub.hf_hub_download, 0
 
-    def download(repository: str, name: str, revision: str | None, local_files_only: bool) -> str:
+    def download(
+        repository: str, name: str, revision: str | None, local_files_only: bool = False
+    ) -> str:
         nonlocal waits
         try:
             return real(
