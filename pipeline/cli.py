@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from infra.errors import CheckFailed, StorageError, TelecineError, UsageError
+from infra.errors import StorageError, TelecineError, UsageError
 from infra.storage import Storage, absolute
 from pipeline import cli_builds
 from pipeline.options import (
@@ -96,7 +96,7 @@ def ingest(
 ) -> None:
     """Turn what is new among the footage into samples of the dataset."""
     from manifests.dataset import resolve_dataset
-    from pipeline.outcome import print_outcome, print_preview
+    from pipeline.outcome import print_outcome, print_preview, refuse_failed
     from pipeline.recipes import RunOptions
     from pipeline.recipes import find as find_news
     from pipeline.recipes import ingest as run_ingest
@@ -117,6 +117,7 @@ def ingest(
         return
     ingested = run_ingest(roots, opened, options, progress())
     print_outcome(ingested, opened.uri, as_json, out())
+    refuse_failed(ingested.build, opened.uri)
 
 
 @app.command()
@@ -158,7 +159,7 @@ def rebuild(
 ) -> None:
     """Make the shards again under another VAE, selection or texts, beside those there are."""
     from manifests.dataset import asked_spec, open_dataset
-    from pipeline.outcome import print_built
+    from pipeline.outcome import print_built, refuse_failed
     from pipeline.recipes import RunOptions
     from pipeline.recipes import preview as preview_rebuild
     from pipeline.recipes import rebuild as run_rebuild
@@ -179,8 +180,7 @@ def rebuild(
         return
     built = run_rebuild(opened, options, progress(), name)
     print_built(built, opened.uri, as_json, out())
-    if built.settled and built.settled.failures and not built.settled.current:
-        raise CheckFailed(f"a gate says no to {built.build}: another build stays current")
+    refuse_failed(built, opened.uri)
 
 
 @app.command()

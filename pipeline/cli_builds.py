@@ -42,7 +42,8 @@ def promote(
     from pipeline.promote import promote as run_promote
 
     opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
-    out().print(run_promote(opened, build, force=force), markup=False, highlight=False)
+    promoted = run_promote(opened, build, force=force)
+    out().print(promoted, markup=False, highlight=False, soft_wrap=True)
 
 
 def rollback(
@@ -55,7 +56,7 @@ def rollback(
     from pipeline.promote import rollback as run_rollback
 
     opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
-    out().print(run_rollback(opened), markup=False, highlight=False)
+    out().print(run_rollback(opened), markup=False, highlight=False, soft_wrap=True)
 
 
 def verify(

@@ -3,7 +3,8 @@
     telecine.toml ──▶ event in `builds` ──▶ shards/current.json
         the build's own spec             └ for trainers that follow it
 
-Killed after the first, the next run makes the same build current (docs/decisions/0010).
+Killed after the first, the next run makes the same build current, unless a gate says no
+(docs/decisions/0010).
 """
 
 from __future__ import annotations
@@ -70,14 +71,16 @@ class Settled:
 
     current: bool
     failures: tuple[Failure, ...] = ()
-    before: str = ""  # name of the build that was current till now, where it is another
+    before: str = ""  # name of the other build that was current, and still is if this one is not
 
 
 def settle(dataset: Dataset, build: Generation, *, wanted: bool, force: bool) -> Settled:
     """Make a build current that a run has written, unless another one is and a gate says no.
 
     Without another one there is nothing to fall back on: what the gates say is a warning. A build
-    without a plan (there was nothing to build) changes nothing.
+    without a plan (there was nothing to build) changes nothing. A gate is asked also where
+    telecine.toml wants this build already, as after a promotion that was killed: whether that one
+    was forced nobody noted.
     """
     con = connect(dataset.tables)
     current = current_build(con)
@@ -87,11 +90,12 @@ def settle(dataset: Dataset, build: Generation, *, wanted: bool, force: bool) ->
         make_current(dataset, build)
         return Settled(current=True)
     failures = tuple(gates(con, build.build_id, current.build_id if current else None))
+    before = current.name if current else ""
     if wanted and (force or current is None or not failures):
         make_current(dataset, build)
-        return Settled(True, failures, before=current.name if current else "")
+        return Settled(True, failures, before)
     write_index(dataset, build)
-    return Settled(current=False, failures=failures)
+    return Settled(False, failures, before)
 
 
 def rollback(dataset: Dataset) -> str:
@@ -109,23 +113,29 @@ def rollback(dataset: Dataset) -> str:
             "telecine promote makes one current"
         )
     *_, before, current = in_force
-    make_current(dataset, before, "rolled_back")
+    make_current(dataset, find_build(connect(dataset.tables), before.build_id).last)
     return f"build {before.name} is current again (before: {current.name})"
 
 
-def make_current(dataset: Dataset, build: Generation | Build, event: str = "promoted") -> Dataset:
+def make_current(dataset: Dataset, build: Generation | Build) -> Dataset:
     """Put the build's spec in force and commit that the build is current, where it is not.
 
-    Returns the dataset under that spec. Of a build that has no plan, as nothing was there to build,
-    only the spec is put in force. Writes the build's index.json and current.json.
+    Of one that is current already another event is committed where its spec says something else
+    than before: its weights lie elsewhere. To go to a build that promotions in force lie upon is to
+    roll them back, whoever asks for it: a run that finishes a rollback which was killed does too.
+
+    Returns the dataset under that spec. Writes the build's index.json and current.json.
     """
     promoted = replace_spec(dataset, spec_of(dataset, build))
     kill_point("committed", "spec")
     con = connect(dataset.tables)
-    last, current = last_plan(con, build.build_id), current_build(con)
-    if last is not None and (current is None or current.build_id != build.build_id):
-        sequence = next_sequence(con)
-        row = dataclasses.replace(last, event=event, sequence=sequence, spec=build.spec)
+    found = find_build(con, build.build_id)
+    if found.state is not State.CURRENT or found.last.spec != build.spec:
+        last = last_plan(con, build.build_id)
+        assert last is not None  # a build is something that was planned
+        earlier = {event.build_id for event in promotions(con)[:-1]}
+        event = "rolled_back" if build.build_id in earlier else "promoted"
+        row = dataclasses.replace(last, event=event, sequence=next_sequence(con), spec=build.spec)
         kill_point("commit", event)
         dataset.tables.append("builds", [row])
         kill_point("committed", event)

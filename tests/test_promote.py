@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,11 +18,13 @@ from encoders.load import load_encoder
 from infra.errors import CheckFailed, UsageError
 from infra.storage import Storage
 from manifests.dataset import Dataset, create_dataset, open_dataset, parse_spec, replace_spec
-from manifests.queries import find_build
+from manifests.fingerprint import canonical_json
+from manifests.queries import find_build, promotions
 from manifests.schemas import Build
 from pipeline.build import Generation
 from pipeline.gates import Failure
-from pipeline.promote import make_current, promote, rollback, spec_of
+from pipeline.outcome import refuse_failed
+from pipeline.promote import promote, rollback, settle, spec_of
 
 FPS = {"vae": {"fps": "12"}}  # of images it changes nothing but the build's identity
 SIZE = {"shards": {"target_bytes": 2_000_000}}
@@ -141,24 +144,79 @@ def test_nothing_to_go_back_from(tmp_path: Path) -> None:
         rollback(dataset)
 
 
-@pytest.mark.parametrize("command", ["promote", "rollback"])
-def test_killed_between_the_spec_and_the_event(lab: Lab, command: str) -> None:
-    """The next run goes where the killed one was going."""
-    first = lab.current().name
-    if command == "rollback":
-        promote(opened(lab), "second")
+def killed(lab: Lab, command: str) -> None:
+    """A promotion or rollback that ends between the spec and the event."""
     code = (
         "from infra.storage import Storage; from manifests.dataset import open_dataset; "
         "from pipeline.promote import promote, rollback; "
-        f"dataset = open_dataset({str(lab.dataset)!r}, Storage()); "
-        + ("rollback(dataset)" if command == "rollback" else "promote(dataset, 'second')")
+        f"dataset = open_dataset({str(lab.dataset)!r}, Storage()); {command}"
     )
     environment = os.environ | {"TELECINE_KILL_AT": "committed:spec"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60)
     assert done.returncode == -9
-    assert follow(lab) == ("second" if command == "rollback" else first)
+
+
+def test_a_promotion_that_was_killed_is_finished_by_the_next_run(lab: Lab) -> None:
+    first = lab.current().name
+    killed(lab, "promote(dataset, 'second')")
+    assert follow(lab) == first
     assert lab.ingest().samples == 0
-    assert follow(lab) == (first if command == "rollback" else "second")
+    assert follow(lab) == "second"
+
+
+def test_a_rollback_that_was_killed_is_finished_as_one(lab: Lab) -> None:
+    first = lab.current().name
+    promote(opened(lab), "second")
+    promote(opened(lab), "third")
+    killed(lab, "rollback(dataset)")
+    assert follow(lab) == "third"
+    assert lab.ingest().samples == 0
+    assert follow(lab) == "second"
+    rollback(opened(lab))  # further back, not forward again
+    assert follow(lab) == first
+
+
+def test_a_forced_promotion_that_was_killed_is_not_forced_by_the_next_run(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, spec = lab.current().name, opened(lab).spec
+    killed(lab, "promote(dataset, 'second', force=True)")
+    failure = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR is 3.0 dB")
+    monkeypatch.setattr(pipeline.promote, "gates", lambda *_: [failure])
+    built = lab.ingest()
+    assert follow(lab) == first
+    with pytest.raises(CheckFailed, match=f"no to second: {first} stays current") as raised:
+        refuse_failed(built, str(lab.dataset))
+    # Both ways out that the message names lead out.
+    assert f"telecine promote {lab.dataset} {first}," in str(raised.value)
+    promote(opened(lab), first)
+    assert opened(lab).spec == spec
+    refuse_failed(lab.ingest(), str(lab.dataset))
+    assert str(raised.value).endswith(f"telecine promote {lab.dataset} second --force")
+    promote(opened(lab), "second", force=True)
+    refuse_failed(lab.ingest(), str(lab.dataset))
+
+
+def test_a_build_whose_spec_says_another_place_keeps_that(lab: Lab) -> None:
+    """As of weights that were moved: the identity, so the build, is the same."""
+    first = lab.current()
+    before = [b.build_id for b in promotions(lab.connect())]
+    spec = opened(lab).spec
+    generation = Generation.of(opened(lab), load_encoder(spec.vae))
+    asked = spec.overlaid({"vae": {"dtype": "float32"}})
+    moved = dataclasses.replace(generation, spec=canonical_json(asked.canonical()))
+    settle(dataclasses.replace(opened(lab), spec=asked), moved, wanted=True, force=False)
+    assert opened(lab).spec == asked
+    found = find_build(lab.connect(), first.build_id)
+    assert (found.state, json.loads(found.last.spec)["vae"]["dtype"]) == ("current", "float32")
+    assert [b.build_id for b in promotions(lab.connect())] == before
+    after = events(lab)
+    assert promote(opened(lab), first.name) == f"build {first.name} is current already"
+    assert opened(lab).spec == asked
+    promote(opened(lab), "second")
+    rollback(opened(lab))
+    assert (follow(lab), opened(lab).spec) == (first.name, asked)
+    assert events(lab)[: len(after)] == after == [("promoted", first.name)] * 2
 
 
 def test_a_builds_spec_is_the_datasets(tmp_path: Path) -> None:
@@ -171,13 +229,3 @@ def test_a_builds_spec_is_the_datasets(tmp_path: Path) -> None:
     dataset = create_dataset(str(tmp_path), Storage(), given)
     generation = Generation.of(dataset, load_encoder(given.vae))
     assert spec_of(dataset, generation) == given
-
-
-def test_a_build_without_a_plan_is_only_asked_for(tmp_path: Path) -> None:
-    dataset = create_dataset(str(tmp_path), Storage(), None)
-    other = replace_spec(dataset, dataset.spec.overlaid(FPS))
-    replace_spec(dataset, dataset.spec)
-    generation = Generation.of(other, load_encoder(other.spec.vae))
-    assert make_current(dataset, generation).spec == other.spec
-    assert open_dataset(str(tmp_path), Storage()).spec == other.spec
-    assert not dataset.tables.rows(Build)
