@@ -107,12 +107,13 @@ class Work:
     event: Build
     wishes: Wishes
     resumed: bool  # an earlier run began it: what came since is not in it
+    abandons: bool = False  # a plan that an earlier run began is given up for it
 
     @property
     def idle(self) -> bool:
-        """There is nothing to do."""
-        plan = self.wishes.plan
-        return not (self.resumed or plan.shards or plan.replaces or self.wishes.dropped)
+        """There is nothing to do. To carry out even an empty plan ends one that is given up."""
+        plan, begun = self.wishes.plan, self.resumed or self.abandons
+        return not (begun or plan.shards or plan.replaces or self.wishes.dropped)
 
 
 def plan_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Work | None:
@@ -135,7 +136,8 @@ def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
     """`plan_build` without committing anything; idle where there is nothing to do."""
     con = connect(dataset.tables)
     last = last_plan(con, generation.build_id)
-    if last is not None and last.event == "planned":
+    stale = last is not None and last.event == "planned"
+    if last is not None and stale:
         wishes = _wishes(connect(dataset.tables, pinned(last)), dataset, generation, last)
         if wishes.plan.digest == last.plan_digest:
             return Work(last, wishes, resumed=True)
@@ -149,7 +151,7 @@ def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
         num_samples=plan.num_samples,
         replaces=plan.replaces,
     )
-    return Work(event, wishes, resumed=False)
+    return Work(event, wishes, resumed=False, abandons=stale)
 
 
 def pinned(event: Build) -> dict[str, int]:

@@ -14,12 +14,14 @@ from snapshot import assert_same, shards_of
 
 from encoders.load import load_encoder
 from infra.errors import CommitError, UsageError
+from manifests.dataset import replace_spec
 from manifests.queries import State, connect, find_build, last_plan, next_sequence, promotions
 from manifests.schemas import Build
 from manifests.tables import Tables
 from pipeline.build import Generation, complete, plan_build
 from pipeline.outcome import BuildOutcome
 from pipeline.preview import preview_build
+from pipeline.recipes import RunOptions, build
 
 # webdataset leaves its files for the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -287,6 +289,35 @@ def test_a_build_deleted_while_it_is_written_is_not_completed(lab: Lab) -> None:
         complete(dataset, work)
     assert last_plan(lab.connect(), generation.build_id) is None
     assert encoded(lab.rebuild(OTHER_VAE)) == (5, 0)
+
+
+def test_a_captioner_chosen_meanwhile_stays_chosen(lab: Lab) -> None:
+    """`telecine caption --captioner` beside a run that began before it."""
+    running = inline.asked(str(lab.dataset), {})
+    signal = running.spec.overlaid({"caption": {"captioner": "signal"}})
+    replace_spec(running, signal)
+    encoder, options = load_encoder(running.spec.vae), RunOptions(commit_seconds=0)
+    with pytest.raises(CommitError, match=r"has 'signal', given 'auto'"):
+        build(running, encoder, inline.Inline(), options, inline.CONSOLE)
+    assert inline.asked(str(lab.dataset), {}).spec == signal
+
+
+def test_a_plan_that_no_run_would_make_is_done_away_with(lab: Lab) -> None:
+    """Of an earlier version, say: with nothing else to do, it is in nobody's way for ever."""
+    completed = lab.current().completed
+    assert completed is not None
+    stale = dataclasses.replace(
+        completed, event="planned", plan=9, plan_digest="x", sequence=next_sequence(lab.connect())
+    )
+    Tables(str(lab.dataset)).append("builds", [stale])
+    assert lab.current().in_progress == stale
+    before = lab.live()
+    assert lab.rebuild() == BuildOutcome()
+    assert lab.current().in_progress is None
+    assert lab.live() == before
+    rows = len(Tables(str(lab.dataset)).rows(Build))
+    lab.rebuild()
+    assert len(Tables(str(lab.dataset)).rows(Build)) == rows
 
 
 def test_a_selection_is_a_condition_over_clips(shared: Lab) -> None:
