@@ -279,7 +279,8 @@ def _print_canaries(found: Diff, console: Console) -> None:
         for c in found.canaries
     ]
     a, b = _medians(found)
-    rows.append(("median", f"{a:.2f}", f"{b:.2f}", f"{b - a:+.2f}"))
+    gain = median(c.db_b - c.db_a for c in found.canaries)
+    rows.append(("median", f"{a:.2f}", f"{b:.2f}", f"{gain:+.2f}"))
     print_table(("clip", "A", "B", "B - A"), rows, console)
 
 
