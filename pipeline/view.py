@@ -103,7 +103,7 @@ def decode(
 
     def write(originals: Iterator[Pixels] | None) -> None:
         psnr.clear()
-        shown = _exactly(count, _pictures(encoder, latents))
+        shown = _exactly(count, chain.from_iterable(encoder.decode(latents)))
         if originals is not None:
             shown = _beside(originals, shown, psnr)
         with (
@@ -306,19 +306,6 @@ def _originals(
 
 
 # ── frames ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def _pictures(encoder: VideoEncoder, latents: Latents) -> Iterator[Pixels]:
-    """uint8 RGB [H, W, 3]"""
-    try:
-        yield from chain.from_iterable(encoder.decode(latents))
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be installed
-            raise
-        raise UsageError(
-            f"the GPU has too little memory to decode latents {latents.shape}: set "
-            "CUDA_VISIBLE_DEVICES to nothing to decode on the CPU, which is slow"
-        ) from error
 
 
 def _exactly(count: int, frames: Iterator[Pixels]) -> Iterator[Pixels]:

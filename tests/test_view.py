@@ -23,7 +23,7 @@ import pipeline.view
 from encoders.dct import MEAN, DctEncoder
 from encoders.frames import Latents, Pixels
 from encoders.video import VideoEncoder
-from infra.errors import MediaError, NotFound, Reason, StorageError, UsageError
+from infra.errors import MediaError, NotFound, OutOfDeviceMemory, Reason, StorageError, UsageError
 from infra.storage import Storage
 from manifests.dataset import Dataset, open_dataset
 from manifests.schemas import Sample
@@ -222,7 +222,7 @@ def test_a_learned_encoder_decodes_on_a_gpu_that_may_be_too_small(
     class Large(DctEncoder):
         def decode(self, latents: Latents) -> Iterator[Pixels]:
             yield next(super().decode(latents))
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise OutOfDeviceMemory("too little memory")
 
     def load_encoder(spec: VaeSpec, device: str) -> VideoEncoder:
         devices.append(device)
