@@ -67,6 +67,7 @@ WHERE build_id = $follows AND outcome = 'kept'
 """
 
 # What was dropped stays dropped, unless it is tried again and that could change something.
+# A shard_id is taken although its plan was deleted: gc may still be at its tar.
 _TABLES = """
 CREATE TEMP TABLE captions_in_force AS
 SELECT clip_id, text_digest, octet_length(encode(text)) AS text_bytes FROM chosen_captions;
@@ -81,7 +82,7 @@ ANTI JOIN (
 LEFT JOIN seats USING (clip_id);
 
 CREATE TEMP TABLE taken AS
-SELECT DISTINCT shard_id FROM completed_samples SEMI JOIN seats ON shard_id = seat
+SELECT DISTINCT shard_id FROM samples SEMI JOIN seats ON shard_id = seat
 WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE held AS
@@ -214,16 +215,19 @@ def check_where(con: duckdb.DuckDBPyConnection, where: str) -> int:
     """How many clips there are now that an SQL condition takes.
 
     Raises UsageError, with DuckDB's words and the columns there are, where it is no condition over
-    `clips`, or one that says something else each time: then so would every plan.
+    a clip's own columns, or one that says something else each time: then so would every plan.
     """
     try:
         changing = _changing(con, where)
+        asks = _asks_again(con, where)
         clips = con.sql("FROM current_clips").filter(where)
         (counted,) = clips.aggregate("count(*)").fetchall()
     except duckdb.Error as error:
         raise _refused(con, where, str(error)) from error
     if changing:
         raise _refused(con, where, f"{changing} is not the same at every run")
+    if asks:
+        raise _refused(con, where, "a query within it; a clip is taken for what it is by itself")
     return int(counted[0])
 
 
@@ -243,6 +247,17 @@ def _changing(con: duckdb.DuckDBPyConnection, where: str) -> str:
     """Functions of the condition whose value hangs on the clock or on chance."""
     found = con.execute(_CHANGING, [f"SELECT 1 WHERE ({where}\n)"]).fetchall()
     return ", ".join(f"{name}()" for (name,) in found)
+
+
+_SUBQUERIES = """
+SELECT list_contains(json_extract_string(json_serialize_sql(?), '$..class'), 'SUBQUERY')
+"""
+
+
+def _asks_again(con: duckdb.DuckDBPyConnection, where: str) -> bool:
+    """Whether a query is within the condition: a sample, or rows that change beside the clip."""
+    ((asks,),) = con.execute(_SUBQUERIES, [f"SELECT 1 WHERE ({where}\n)"]).fetchall()
+    return bool(asks)
 
 
 def _select(con: duckdb.DuckDBPyConnection, where: str | None) -> None:

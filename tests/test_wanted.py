@@ -166,7 +166,7 @@ def tables(tmp_path: Path) -> Tables:
         ("width < height", 8),
         ("kind = 'video' -- none of them", 0),
         ("list_contains(dominant_colors, 'grey')", 24),
-        ("clip_id IN (SELECT max(clip_id) FROM current_clips)", 1),
+        ("clip_id IN ('00000000000000000000000000000003', 'x')", 1),
         ("regexp_matches(clip_id, '[0-4]$')", 10),
     ],
 )
@@ -189,6 +189,10 @@ def test_a_condition_takes_clips(where: str, clips: int, tables: Tables) -> None
         ("(SELECT count(*) FROM read_text('/etc/hostname')) > 0", "Permission Error"),
         ("random() < 0.5", "random() is not the same at every run"),
         ("width > 0 AND today() > DATE '2020-01-01'", "today() is not the same"),
+        ("clip_id IN (SELECT clip_id FROM current_clips LIMIT 1)", "a query within it"),
+        ("clip_id IN (SELECT clip_id FROM clips USING SAMPLE 50%)", "a query within it"),
+        ("(SELECT count(*) FROM samples) = 0 -- yet", "a query within it"),
+        ("width > 0 AND EXISTS (FROM stills)", "a query within it"),
         ("CURRENT_DATE > DATE '2020-01-01'", "current_date() is not the same"),
     ],
 )
