@@ -8,6 +8,7 @@ samples  137 to encode, 0 to copy, 7 to leave out
 frames   17,670 to decode, 17,809 to encode (12:30 min of footage)
 bytes    51.8 MB of footage and 0 B of latents to read, 881 MB to write
 time     about 1:12 min with 2 workers at 47.4 million pixels/s each, as last measured
+current  dct-e20ab277 → dct-9939e0a4, if the gates allow
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from rich.console import Console
 
 from manifests.schemas import Build
 from pipeline.changes import Change, told
-from pipeline.display import json_value, length, line, size, write
+from pipeline.display import counted, json_value, length, line, size, write
 from pipeline.preview import Preview
+from pipeline.promote import Promotion
 from pipeline.rates import Estimate
 
 
@@ -31,16 +33,20 @@ def print_rebuild_preview(
     old: Build | None,
     changes: Sequence[Change],
     estimate: Estimate | None,
+    promotion: Promotion | None,
     as_json: bool,
     console: Console,
 ) -> None:
     """`old`: the build that is current, which `changes` are counted from."""
     if as_json:
-        found = _as_json(preview, old, changes, estimate)
+        found = _as_json(preview, old, changes, estimate, promotion)
         write(console, json.dumps(json_value(found), indent=2))
         return
     for text in _lines(preview, old, changes, estimate):
         line(console, text)
+    if promotion is not None:
+        gates = ", if the gates allow" if promotion.if_gates_allow else ""
+        line(console, f"current  {promotion.before or 'none'} → {promotion.to}{gates}")
 
 
 def _stale(preview: Preview, old: Build | None) -> int:
@@ -65,7 +71,7 @@ def _lines(
         f"samples  {preview.encoded:,} to encode, {preview.copied:,} to copy, "
         f"{preview.dropped:,} to leave out{waiting}"
     )
-    if not (preview.shards or preview.replaced or preview.dropped):
+    if preview.idle:
         yield "nothing to encode, copy or write"
         return
     yield (
@@ -94,7 +100,7 @@ def _time(preview: Preview, estimate: Estimate | None) -> str:
         return "nothing is encoded"
     if estimate is None:
         return "not measured yet: no run under this encoder"
-    workers = f"{estimate.workers:,} worker{'' if estimate.workers == 1 else 's'}"
+    workers = counted(estimate.workers, "worker")
     rate = estimate.rate.pixels_per_second / 1e6
     return (
         f"about {length(estimate.seconds)} with {workers} at {rate:,.3g} million pixels/s each, "
@@ -103,7 +109,11 @@ def _time(preview: Preview, estimate: Estimate | None) -> str:
 
 
 def _as_json(
-    preview: Preview, old: Build | None, changes: Sequence[Change], estimate: Estimate | None
+    preview: Preview,
+    old: Build | None,
+    changes: Sequence[Change],
+    estimate: Estimate | None,
+    promotion: Promotion | None,
 ) -> dict[str, Any]:
     return {
         "from": {"build_id": old.build_id, "name": old.name} if old else None,
@@ -133,4 +143,13 @@ def _as_json(
             "to_write": preview.bytes_to_write,
         },
         "estimate": dataclasses.asdict(estimate) if estimate else None,
+        "current": _promotion(promotion) if promotion else None,
+    }
+
+
+def _promotion(promotion: Promotion) -> dict[str, Any]:
+    return {
+        "from": promotion.before or None,
+        "to": promotion.to,
+        "if_gates_allow": promotion.if_gates_allow,
     }

@@ -39,6 +39,11 @@ class Preview:
     bytes_to_copy: int = 0  # of latents
     bytes_to_write: int = 0
 
+    @property
+    def idle(self) -> bool:
+        """There is nothing to encode, copy or write."""
+        return not (self.shards or self.replaced or self.dropped)
+
 
 def preview_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Preview:
     """What `plan_build` and the run after it would do. Commits nothing."""

@@ -74,6 +74,28 @@ class Settled:
     before: str = ""  # name of the other build that was current, and still is if this one is not
 
 
+@dataclass(frozen=True)
+class Promotion:
+    """What a run would make current, by its name."""
+
+    before: str  # name of the build that is current, or empty
+    to: str
+    if_gates_allow: bool  # else whatever they say
+
+
+def foreseen(
+    dataset: Dataset, build: Generation, *, builds: bool, wanted: bool, force: bool
+) -> Promotion | None:
+    """What `settle` would promote after a run that builds something, or nothing; None: nothing."""
+    con = connect(dataset.tables)
+    current = current_build(con)
+    is_there = builds or last_plan(con, build.build_id) is not None
+    if not wanted or not is_there or (current and current.build_id == build.build_id):
+        return None
+    before = current.name if current else ""
+    return Promotion(before, build.name, if_gates_allow=bool(before) and not force)
+
+
 def settle(dataset: Dataset, build: Generation, *, wanted: bool, force: bool) -> Settled:
     """Make a build current that a run has written, unless another one is and a gate says no.
 

@@ -22,7 +22,7 @@ RATES_FILE = "rates.json"
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Of decoding, encoding and writing together, as a whole step of a run took it."""
+    """Of decoding and encoding, the waiting of one for the other included; not of the writing."""
 
     pixels_per_second: float  # frames × width × height encoded by one worker
     workers: int  # that ran beside each other
@@ -54,16 +54,22 @@ def record_rate(
 
 
 def estimate(
-    dataset: Dataset, encoder: VideoEncoder, *, pixels: int, workers: int | None = None
+    dataset: Dataset,
+    encoder: VideoEncoder,
+    *,
+    pixels: int,
+    shards: int,
+    workers: int | None = None,
 ) -> Estimate | None:
     """How long encoding `pixels` would take with so many workers (None: as many as last time).
 
-    None where no run under this very encoder was measured.
+    No more of them than there are shards have anything to do: one worker owns one shard. None where
+    no run under this very encoder was measured.
     """
     rate = _rate(_read(dataset).get(_key(encoder)))
     if rate is None:
         return None
-    workers = workers or rate.workers
+    workers = max(1, min(workers or rate.workers, shards))
     return Estimate(pixels / (rate.pixels_per_second * workers), workers, rate)
 
 

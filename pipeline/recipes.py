@@ -36,7 +36,7 @@ from pipeline.drive import encoder_resources, scan_sources, write_shards
 from pipeline.dry_run import print_rebuild_preview
 from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
 from pipeline.preview import preview_build
-from pipeline.promote import settle
+from pipeline.promote import foreseen, settle
 from pipeline.rates import estimate, record_rate
 from pipeline.verify import Verified
 from pipeline.verify import verify as check_build
@@ -79,8 +79,9 @@ def ingest(
     roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
 ) -> Outcome:
     """The main job: what is new under the roots becomes samples of the build in force."""
-    load_captioner(dataset.spec.caption.captioner)  # a wrong name is said before hours of scanning
+    load_captioner(dataset.spec.caption.captioner)  # what is wrong is said before hours of scanning
     encoder = load_encoder(dataset.spec.vae)
+    check_where(connect(dataset.tables), dataset.spec.select.where or "true")
     found = find(roots, dataset, options, console)
     write_spec(dataset)
     with Cluster(options.ray_address, options.workers) as cluster:
@@ -110,9 +111,14 @@ def preview(
     found = preview_build(dataset, generation, retry=options.retry_rejected)
     current = current_build(connect(dataset.tables))
     pixels = found.pixels_to_encode
-    time_needed = estimate(dataset, encoder, pixels=pixels, workers=options.workers)
-    differences = changes(current, generation)
-    print_rebuild_preview(found, current, differences, time_needed, as_json, console)
+    time_needed = estimate(
+        dataset, encoder, pixels=pixels, shards=found.shards, workers=options.workers
+    )
+    promotion = foreseen(
+        dataset, generation, builds=not found.idle, wanted=options.promote, force=options.force
+    )
+    why = changes(current, generation)
+    print_rebuild_preview(found, current, why, time_needed, promotion, as_json, console)
 
 
 def refuse_empty(dataset: Dataset) -> None:

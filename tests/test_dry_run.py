@@ -21,6 +21,7 @@ from pipeline.build import Generation
 from pipeline.changes import Change, changes, differences, shortened
 from pipeline.dry_run import print_rebuild_preview
 from pipeline.preview import Preview
+from pipeline.promote import Promotion
 from pipeline.rates import RATES_FILE, Estimate, Rate, estimate, record_rate
 
 OLD, NEW = "o" * 32, "n" * 32
@@ -48,10 +49,11 @@ def shown(
     old: Build | None = None,
     why: tuple[Change, ...] = (),
     time: Estimate | None = None,
+    promotion: Promotion | None = None,
     as_json: bool = False,
 ) -> str:
     out = io.StringIO()
-    print_rebuild_preview(found, old, why, time, as_json, Console(file=out, width=40))
+    print_rebuild_preview(found, old, why, time, promotion, as_json, Console(file=out, width=40))
     return out.getvalue()
 
 
@@ -100,6 +102,14 @@ def test_copies_take_no_encoding() -> None:
 def test_nothing_to_do_is_said() -> None:
     text = shown(preview(fresh=17, shards=0, dropped=0, encoded=0))
     assert text.endswith("nothing to encode, copy or write\n")
+
+
+def test_what_becomes_current_is_said() -> None:
+    idle = preview(fresh=17, shards=0, dropped=0, encoded=0)
+    text = shown(idle, promotion=Promotion("old", "wan", if_gates_allow=True))
+    assert text.endswith("copy or write\ncurrent  old → wan, if the gates allow\n")
+    text = shown(preview(), promotion=Promotion("", "wan", if_gates_allow=False))
+    assert text.endswith("\ncurrent  none → wan\n")
 
 
 def test_as_json() -> None:
@@ -164,21 +174,31 @@ def test_long_values_are_shortened_and_stay_apart() -> None:
 
 
 def test_a_measured_rate_gives_an_estimate(dataset: Dataset) -> None:
-    assert estimate(dataset, ENCODER, pixels=100) is None
+    assert estimate(dataset, ENCODER, pixels=100, shards=9) is None
     record_rate(dataset, ENCODER, pixels=6_000_000, seconds=2.0, workers=3)
-    assert estimate(dataset, ENCODER, pixels=30_000_000) == Estimate(10.0, 3, Rate(1e6, 3))
-    assert estimate(dataset, ENCODER, pixels=30_000_000, workers=1) == Estimate(
+    assert estimate(dataset, ENCODER, pixels=30_000_000, shards=9) == Estimate(
+        10.0, 3, Rate(1e6, 3)
+    )
+    assert estimate(dataset, ENCODER, pixels=30_000_000, shards=9, workers=1) == Estimate(
         30.0, 1, Rate(1e6, 3)
     )
+
+
+@pytest.mark.parametrize(("shards", "workers"), [(9, 3), (2, 2), (0, 1)])
+def test_no_more_workers_than_shards_have_work(shards: int, workers: int, dataset: Dataset) -> None:
+    record_rate(dataset, ENCODER, pixels=6_000_000, seconds=2.0, workers=3)
+    for asked in (None, 3):
+        found = estimate(dataset, ENCODER, pixels=30_000_000, shards=shards, workers=asked)
+        assert found == Estimate(30 / workers, workers, Rate(1e6, 3))
 
 
 def test_each_encoder_has_the_rate_of_its_last_run(dataset: Dataset) -> None:
     other = DctEncoder(latents_mean=(0.0,) * 16)
     record_rate(dataset, ENCODER, pixels=100, seconds=1.0, workers=1)
-    assert estimate(dataset, other, pixels=100) is None
+    assert estimate(dataset, other, pixels=100, shards=9) is None
     record_rate(dataset, other, pixels=900, seconds=1.0, workers=1)
     record_rate(dataset, ENCODER, pixels=200, seconds=1.0, workers=1)
-    seconds = [estimate(dataset, e, pixels=1800) for e in (ENCODER, other)]
+    seconds = [estimate(dataset, e, pixels=1800, shards=9) for e in (ENCODER, other)]
     assert [found and found.seconds for found in seconds] == [9.0, 2.0]
 
 
@@ -210,9 +230,9 @@ KEY = f"dct-{ENCODER.fingerprint}"
 )
 def test_a_damaged_file_is_no_estimate_and_is_written_anew(text: bytes, dataset: Dataset) -> None:
     Path(dataset.path(RATES_FILE)).write_bytes(text)
-    assert estimate(dataset, ENCODER, pixels=100) is None
+    assert estimate(dataset, ENCODER, pixels=100, shards=9) is None
     record_rate(dataset, ENCODER, pixels=100, seconds=1.0, workers=1)
-    found = estimate(dataset, ENCODER, pixels=100)
+    found = estimate(dataset, ENCODER, pixels=100, shards=9)
     assert found is not None
     assert found.seconds == 1.0
 
@@ -225,4 +245,4 @@ def test_a_rate_that_cannot_be_written_ends_no_run(
 
     monkeypatch.setattr(Storage, "write_bytes", refuse)
     record_rate(dataset, ENCODER, pixels=100, seconds=1.0, workers=1)
-    assert estimate(dataset, ENCODER, pixels=100) is None
+    assert estimate(dataset, ENCODER, pixels=100, shards=9) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,21 @@ from typing import Any
 import inline
 import pytest
 from lab import Lab
+from rich.console import Console
 from snapshot import assert_same, shards_of
 
 from encoders.load import load_encoder
 from infra.errors import CommitError, UsageError
-from manifests.dataset import replace_spec
+from infra.storage import Storage
+from manifests.dataset import replace_spec, resolve_dataset
 from manifests.queries import State, connect, find_build, last_plan, next_sequence, promotions
 from manifests.schemas import Build
+from manifests.specs import DatasetSpec, SelectSpec
 from manifests.tables import Tables
 from pipeline.build import Generation, complete, plan_build
 from pipeline.outcome import BuildOutcome
 from pipeline.preview import preview_build
-from pipeline.recipes import RunOptions, build
+from pipeline.recipes import RunOptions, build, ingest, preview
 
 # webdataset leaves its files for the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -242,6 +247,25 @@ def test_a_preview_of_an_interrupted_plan_counts_what_is_left(lab: Lab) -> None:
     assert said.frames_to_decode == said.frames_to_encode == said.encoded
 
 
+def test_a_preview_says_what_becomes_current(lab: Lab) -> None:
+    def said(given: dict[str, Any], **options: bool) -> Any:
+        out = io.StringIO()
+        dataset = inline.asked(str(lab.dataset), given)
+        preview(dataset, RunOptions(**options), None, True, Console(file=out))
+        return json.loads(out.getvalue())["current"]
+
+    old = lab.current().name
+    assert said({}) is None
+    gated = {"from": old, "to": "second", "if_gates_allow": True}
+    assert said(OTHER_VAE) == gated | {"to": said(OTHER_VAE)["to"]}
+    lab.rebuild(OTHER_VAE, name="second", promote=False)
+    assert said(OTHER_VAE) == gated  # there is nothing to write
+    assert said(OTHER_VAE, force=True) == gated | {"if_gates_allow": False}
+    assert said(OTHER_VAE, promote=False) is None
+    # Nothing can be built, so nothing becomes current.
+    assert said({"caption": {"captioner": "sidecar"}}) is None
+
+
 # ── names, promotions, deletions ─────────────────────────────────────────────────────────────────
 
 
@@ -326,6 +350,17 @@ def test_a_selection_is_a_condition_over_clips(shared: Lab) -> None:
         lab.rebuild({"select": {"where": "colour = 1"}})
     with pytest.raises(UsageError, match="Could not convert string"):
         lab.rebuild({"select": {"where": "clip_id::INT > 1"}})
+
+
+@pytest.mark.parametrize("where", ["moton > 1", "clip_id IN (SELECT clip_id FROM stills LIMIT 9)"])
+def test_a_selection_is_refused_before_footage_is_scanned(
+    where: str, shared: Lab, tmp_path: Path
+) -> None:
+    spec = DatasetSpec(select=SelectSpec(where=where))
+    dataset = resolve_dataset(str(tmp_path / "new"), Storage(), spec)
+    with pytest.raises(UsageError, match="cannot select clips where"):
+        ingest([str(shared.footage)], dataset, RunOptions(), inline.CONSOLE)
+    assert not (tmp_path / "new").exists()
 
 
 def test_promotions_are_a_stack(lab: Lab) -> None:
