@@ -5,20 +5,26 @@ Weights are seeded, and the latents' constants are none of them trivial.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from blocks import cut, smooth
 
+from encoders.diffusers_vae import DiffusersEncoder
+from encoders.frames import FrameBlock, Latents
 from encoders.torchvision_ops import mend_torchvision
+from manifests.specs import VaeSpec
 
 mend_torchvision()
 
 import diffusers  # noqa: E402
 
 SEED = 7
+FRAMES = 25  # valid for every class
 
 
 def constants(count: int) -> dict[str, list[float]]:
@@ -154,3 +160,23 @@ def save(name: str, folder: Path) -> Path:
     """The model as `save_pretrained` writes it; gives `folder`."""
     tiny(name).save_pretrained(folder)
     return folder
+
+
+def encoder(path: Path, device: str = "cpu", **options: Any) -> DiffusersEncoder:
+    options = {"dtype": "float32", **options}
+    return DiffusersEncoder(VaeSpec(encoder=f"diffusers:{path}", **options), device)
+
+
+def encode(encoder: DiffusersEncoder, clip: FrameBlock, seed: int = 0) -> Latents:
+    frames = clip.shape[0]
+    return encoder.encode(cut(clip, encoder.block_sizes(frames)), frames, seed)
+
+
+def clip_for(encoder: DiffusersEncoder, frames: int = FRAMES) -> FrameBlock:
+    return smooth(frames, 2 * encoder.spatial_stride, 3 * encoder.spatial_stride)
+
+
+def change(path: Path, **values: Any) -> None:
+    """Rewrites keys of the config in this folder."""
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | values))
