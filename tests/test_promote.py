@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 from lab import Lab
+from rich.console import Console
+from typer.testing import CliRunner
 
 import pipeline.promote
+import pipeline.recipes
 from encoders.load import load_encoder
 from infra.errors import CheckFailed, UsageError
 from infra.storage import Storage
@@ -22,9 +26,10 @@ from manifests.fingerprint import canonical_json
 from manifests.queries import find_build, promotions
 from manifests.schemas import Build
 from pipeline.build import Generation
+from pipeline.cli import app
 from pipeline.gates import Failure
-from pipeline.outcome import refuse_failed
-from pipeline.promote import promote, rollback, settle, spec_of
+from pipeline.outcome import BuildOutcome, Outcome, print_built, refuse_failed
+from pipeline.promote import Settled, promote, rollback, settle, spec_of
 
 FPS = {"vae": {"fps": "12"}}  # of images it changes nothing but the build's identity
 SIZE = {"shards": {"target_bytes": 2_000_000}}
@@ -229,3 +234,44 @@ def test_a_builds_spec_is_the_datasets(tmp_path: Path) -> None:
     dataset = create_dataset(str(tmp_path), Storage(), given)
     generation = Generation.of(dataset, load_encoder(given.vae))
     assert spec_of(dataset, generation) == given
+
+
+# ── the command's words ──────────────────────────────────────────────────────────────────────────
+
+FAILURE = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR of a clip is 3.0 dB; " * 9)
+
+
+def test_lines_are_not_broken(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.promote, "gates", lambda *_: [FAILURE])
+    done = CliRunner().invoke(app, ["promote", str(lab.dataset), "second", "--force"])
+    assert done.output.splitlines()[1:] == [f"  {FAILURE}"]
+
+
+@pytest.mark.parametrize("command", ["ingest", "rebuild"])
+def test_a_run_whose_build_a_gate_refuses_ends_with_6(
+    command: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = BuildOutcome(build="new", settled=Settled(False, (FAILURE,), before="old"))
+    outcome = {"ingest": Outcome(build=built), "rebuild": built}[command]
+    monkeypatch.setattr(pipeline.recipes, command, lambda *_: outcome)
+    where = ["x", "--dataset", str(lab.dataset)] if command == "ingest" else [str(lab.dataset)]
+    done = CliRunner().invoke(app, [command, *where, "--json"])
+    assert isinstance(done.exception, CheckFailed)
+    assert json.loads(done.stdout) == json.loads(json.dumps(dataclasses.asdict(outcome)))
+    assert "old stays current" in str(done.exception)
+    assert "new --force" in str(done.exception)
+
+
+def test_where_none_is_current_none_stays() -> None:
+    built = BuildOutcome(build="new", settled=Settled(False, (FAILURE,)))
+    with pytest.raises(CheckFailed, match=r"^a gate says no to new: make it current all the same"):
+        refuse_failed(built, "d")
+    for settled in (Settled(True, (FAILURE,)), Settled(False), None):
+        refuse_failed(BuildOutcome(build="new", settled=settled), "d")
+
+
+def test_clips_that_wait_for_a_caption_come_with_advice() -> None:
+    out = io.StringIO()
+    print_built(BuildOutcome(uncaptioned=9), "a b", False, Console(file=out, width=40))
+    advice = "9 clips without a caption left out: telecine caption 'a b' --retry-failed"
+    assert advice in out.getvalue()
