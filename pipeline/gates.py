@@ -50,7 +50,8 @@ MAX_PSNR_LOSS_DB = 3.0  # median loss over the canaries of both builds
 
 MIN_KEPT = 0.5  # of what was planned
 
-NAMED = 5  # channels and clips that a message names
+NAMED = 3  # channels and clips that a message names
+SHOWN = 8  # digits of a clip_id: commands take its beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _finite(con: duckdb.DuckDBPyConnection, build_id: str) -> Iterator[Failure]:
     found = con.sql(_NOT_FINITE, params=params).fetchall()
     if found:
         count = found[0][1]
-        first = _some([clip_id for clip_id, _ in found], count)
+        first = _some([clip_id[:SHOWN] for clip_id, _ in found], count)
         text = f"the encoder returned NaN or infinity for {counted(count, 'clip')}: {first}"
         yield Failure("finite", found[0][0], count, "none", text)
 
@@ -265,7 +266,7 @@ def _failure(
 def _clip(clip: ClipChannel, compared: bool) -> str:
     new = f"mean {clip.mean:.3g}, std {clip.std:.3g}"
     old = f"; was {clip.other_mean:.3g}, {clip.other_std:.3g}" if compared else ""
-    return f"{clip.clip_id} ({new}{old})"
+    return f"{clip.clip_id[:SHOWN]} ({new}{old})"
 
 
 def _rms(values: Iterable[float]) -> float:
@@ -301,7 +302,7 @@ def _canary(
     found = canaries(con, build_id)
     if found and (middle := median(found.values())) < MIN_PSNR_DB:
         clips = sorted(found, key=lambda clip: found[clip])
-        lowest = [f"{clip} {found[clip]:.1f} dB" for clip in clips[:NAMED]]
+        lowest = [f"{clip[:SHOWN]} {found[clip]:.1f} dB" for clip in clips[:NAMED]]
         text = (
             f"PSNR of {counted(len(found), 'clip')} decoded again is {middle:.1f} dB in the "
             f"median; expected at least {MIN_PSNR_DB:g} dB. Lowest: {_some(lowest, len(found))}"
@@ -311,7 +312,9 @@ def _canary(
     losses = {clip: before[clip] - db for clip, db in found.items() if clip in before}
     if losses and (middle := median(losses.values())) > MAX_PSNR_LOSS_DB:
         clips = sorted(losses, key=lambda clip: -losses[clip])
-        most = [f"{clip} {before[clip]:.1f} → {found[clip]:.1f} dB" for clip in clips[:NAMED]]
+        most = [
+            f"{clip[:SHOWN]} {before[clip]:.1f} → {found[clip]:.1f} dB" for clip in clips[:NAMED]
+        ]
         text = (
             f"PSNR of {counted(len(losses), 'clip')} decoded again is {middle:.1f} dB lower in the "
             f"median than in the current build; expected at most {MAX_PSNR_LOSS_DB:g} dB. "
