@@ -5,8 +5,9 @@
     tables/<name>/    a file that no version in need names, a week old
     uploads           begun and never ended, a day old
 
-A build is gone with the commit of its event. The files are removed after it, so that a kill in
-between leaves orphans, which the next gc finds, and never a row without its tar.
+A build is gone with the commit of its event. Then the indexes are written of those that stay, and
+at last files are removed: a kill in between leaves orphans, which the next gc finds, and never a
+row or an index without its tar.
 """
 
 from __future__ import annotations
@@ -18,12 +19,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from rich.console import Console
 
-from infra.disk import PART_PREFIX
 from infra.errors import CommitError, NotFound
 from infra.faults import kill_point
 from infra.storage import ObjectInfo
@@ -31,10 +30,10 @@ from manifests.dataset import Dataset
 from manifests.queries import BuildState, State, builds, connect, find_build, next_sequence
 from manifests.schemas import TABLES
 from manifests.tables import RETENTION_HOURS, Tables
-from pipeline.build import PINNED
+from pipeline.build import PINNED, write_index
 from pipeline.display import line, size, write
 from pipeline.progress import Step
-from pipeline.stored import SHARDS, named, stored
+from pipeline.stored import SHARDS, is_shard, needed, stored
 
 UPLOAD_SECONDS = 24 * 3600.0  # after which an upload that was begun is taken for dead
 AT_ONCE = 10_000  # files between two steps of the progress shown
@@ -95,7 +94,7 @@ def collect(
     dead = [build for build in known if build.build_id not in reasons]
     remaining = [build for build in known if build.build_id in reasons]
 
-    in_need = named(con, remaining)
+    in_need = needed(dataset, remaining)
     in_need |= {f"{SHARDS}/{build.name}/{INDEX}" for build in remaining}
     working = tuple(f"{SHARDS}/{build.name}/" for build in remaining if build.in_progress)
     own: dict[str, list[ObjectInfo]] = defaultdict(list)
@@ -136,8 +135,7 @@ def _left_alone(known: list[BuildState], kept: set[str], unfinished: bool) -> di
 
 def _is_ours(path: str) -> bool:
     """A tar or an index, whole. Anything else under shards/ is not of our making, or a view."""
-    name = PurePosixPath(path).name
-    return not name.startswith(PART_PREFIX) and (name.endswith(".tar") or name == INDEX)
+    return is_shard(path) or (path.endswith(f"/{INDEX}") and path.count("/") == 2)
 
 
 def _uploads(dataset: Dataset) -> tuple[ObjectInfo, ...]:
@@ -154,7 +152,7 @@ def _table_files(dataset: Dataset, remaining: list[BuildState], hours: int) -> I
         pinned = [getattr(p, f"{name}_version") for p in plans] if name in PINNED else []
         old = set(dataset.tables.unreferenced(name, pinned, hours))
         if old:
-            there = dataset.storage.list(dataset.path(f"tables/{name}"))
+            there = dataset.storage.list(dataset.path(f"tables/{name}"), follow_links=False)
             start = len(dataset.path(""))
             yield from (info for info in there if info.uri[start:] in old)
 
@@ -165,21 +163,19 @@ def _table_files(dataset: Dataset, remaining: list[BuildState], hours: int) -> I
 def delete(dataset: Dataset, garbage: Garbage, console: Console) -> None:
     """Delete what was collected from this dataset. Killed in between, the next gc does the rest.
 
-    Raises CommitError, with no file touched, where another run has written events since.
+    Raises CommitError where another run has written events since, and deletes no more.
     """
     _commit_deletions(dataset, garbage.builds)
-    seen = dataset.tables.version("builds")
-    now = Tables(dataset.uri, lambda: dataset.storage.delta_options(dataset.uri))
-    if now.version("builds") != seen:
-        raise CommitError(
-            f"another run is writing to this dataset ({dataset.uri}): what is garbage may be in "
-            "use by now. No file was deleted; run again when it has ended"
-        )
+    _refuse_news(dataset)
+    for build in builds(connect(dataset.tables)):
+        if build.completed:  # whoever was to write these may have been killed before
+            write_index(dataset, build.last)
     groups = garbage.groups()
     total = sum(len(files) for _, _, files in groups)
     with Step(console, "gc", "files", total, total) as step:
         for what, _, files in groups:
             for part in _parts(files):
+                _refuse_news(dataset)
                 if what == "uploads":
                     for upload in part:
                         dataset.storage.abort(upload)
@@ -190,7 +186,21 @@ def delete(dataset: Dataset, garbage: Garbage, console: Console) -> None:
 
 
 def _parts(files: Sequence[ObjectInfo]) -> Iterator[Sequence[ObjectInfo]]:
-    return (files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE))
+    """An index first: it is the one name that a build which is made again takes again."""
+    indexes = [info for info in files if info.uri.endswith(f"/{INDEX}")]
+    others = [info for info in files if not info.uri.endswith(f"/{INDEX}")]
+    for some in (indexes, others):
+        yield from (some[start : start + AT_ONCE] for start in range(0, len(some), AT_ONCE))
+
+
+def _refuse_news(dataset: Dataset) -> None:
+    """Between two parts hours may pass, and what was garbage be of use again."""
+    now = Tables(dataset.uri, lambda: dataset.storage.delta_options(dataset.uri))
+    if now.version("builds") != dataset.tables.version("builds"):
+        raise CommitError(
+            f"another run is writing to this dataset ({dataset.uri}): what is garbage may be in "
+            "use by now. No more is deleted; run again when it has ended"
+        )
 
 
 def _commit_deletions(dataset: Dataset, dead: Sequence[DeadBuild]) -> None:

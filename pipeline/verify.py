@@ -20,7 +20,7 @@ from pipeline.commit import COMMIT_SECONDS
 from pipeline.display import counted, line, size, write
 from pipeline.repair import Repaired
 from pipeline.repair import repair as mend
-from pipeline.stored import SHARDS, named, stored
+from pipeline.stored import SHARDS, is_shard, needed, stored
 
 LISTED = 50  # findings printed on a terminal; the JSON has them all
 
@@ -116,16 +116,16 @@ def _chosen(dataset: Dataset, build: str | None) -> BuildState:
 
 
 def _orphans(dataset: Dataset, build: BuildState, there: Iterable[str]) -> list[Finding]:
-    """Tars in the build's folder that no row names. While a plan is in progress none is called so:
+    """Tars in the build's folder that nothing needs. While a plan is in progress none is called so:
     a worker may have uploaded it a moment ago.
     """
     if build.in_progress:
         return []
-    own = {p for p in there if p.startswith(f"{SHARDS}/{build.name}/") and p.endswith(".tar")}
-    con = connect(dataset.tables)
+    own = {p for p in there if p.startswith(f"{SHARDS}/{build.name}/") and is_shard(p)}
+    known = builds(connect(dataset.tables))
     return [
         Finding(path, Kind.ORPHANED, "no row names it; telecine gc deletes it")
-        for path in sorted(own - named(con, builds(con)))
+        for path in sorted(own - needed(dataset, known))
     ]
 
 

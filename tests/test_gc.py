@@ -32,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 OTHER_VAE = {"vae": {"patch": 4}}  # latents of their own
 OTHER_TEXTS = {"caption": {"captioner": "signal"}}  # equal latents
+STRAY = f"144/1x1/image/{'0' * 32}.tar"  # under a build's folder, named by no row
 
 
 def offered(dataset: Path | str, *keep: str, unfinished: bool = False, hours: int = 168) -> Garbage:
@@ -164,6 +165,31 @@ def test_a_build_in_progress_is_left_alone(lab: Lab) -> None:
     assert verify(lab.dataset).sound
 
 
+def test_what_a_plan_in_progress_copies_from_stays(lab: Lab) -> None:
+    """Although the build it is of needs it no more, and the footage is gone."""
+    given = OTHER_VAE | OTHER_TEXTS
+    inline.recaption(str(lab.dataset), given)
+    lab.killed("committed:planned", "rebuild", given=given, name="third")
+    before = {s.shard_path for s in lab.live()}
+    lab.text("a", "another text")
+    try:
+        lab.ingest()
+    finally:
+        (lab.footage / "a.txt").unlink()
+    (replaced,) = before - {s.shard_path for s in lab.live()}
+    garbage = gc(lab.dataset)
+    assert (len(garbage.builds), garbage.orphans) == (1, ())
+    assert verify(lab.dataset).findings == ()
+    away = lab.footage.rename(lab.footage.with_name("away"))
+    try:
+        lab.rebuild(given, name="third")
+    finally:
+        away.rename(lab.footage)
+    assert {s.outcome for s in lab.live()} == {"kept"}
+    orphans = {info.uri for info in gc(lab.dataset, "second").orphans}
+    assert str(lab.dataset / replaced) in orphans
+
+
 def test_the_current_build_is_never_offered(lab: Lab) -> None:
     lab.text("a", "another text")
     try:
@@ -182,8 +208,10 @@ def test_the_current_build_is_never_offered(lab: Lab) -> None:
 def test_orphans_go_and_what_is_not_ours_stays(lab: Lab) -> None:
     first, second = (build.name for build in lab.builds())
     kept = lab.dataset / "shards" / second
-    orphans = {kept / "160" / "x.tar", lab.dataset / "shards/gone/index.json"}
+    orphans = {kept / STRAY, lab.dataset / "shards/gone/index.json"}
     others = {kept / "note.txt", lab.dataset / "shards" / first / "note.txt"}
+    others |= {kept / name for name in ("160/x.tar", "160/index.json", f"more/{STRAY}")}
+    others |= {lab.dataset / "shards" / name for name in ("x.tar", "index.json")}
     for path in orphans | others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -193,6 +221,22 @@ def test_orphans_go_and_what_is_not_ours_stays(lab: Lab) -> None:
     assert others < left
     assert not orphans & left
     assert not (lab.dataset / "shards/gone").exists()
+    assert verify(lab.dataset).sound
+
+
+def test_what_is_linked_stays(lab: Lab, tmp_path: Path) -> None:
+    """Another dataset's shards, read through a link in this one's folder."""
+    other = tmp_path / "other"
+    shutil.copytree(lab.dataset, other)
+    before = shards_of(other)
+    first, second = (build.name for build in lab.builds())
+    link = lab.dataset / "shards/borrowed"
+    link.symlink_to(other / "shards" / first)
+    (lab.dataset / "shards" / first / "32").symlink_to(other / "shards" / second)
+    garbage = gc(lab.dataset)
+    assert garbage.orphans == ()
+    assert shards_of(other) == before
+    assert link.is_symlink()
     assert verify(lab.dataset).sound
 
 
@@ -246,7 +290,7 @@ gc(sys.argv[1])
 
 @pytest.mark.parametrize("point", ["commit:deleted", "committed:deleted", "deleted:build"])
 def test_killed_and_run_again(lab: Lab, tmp_path: Path, point: str) -> None:
-    (lab.dataset / "shards/second/x.tar").write_bytes(b"x")
+    (lab.dataset / f"shards/second/{STRAY}").write_bytes(b"x")
     undisturbed = tmp_path / "undisturbed"
     shutil.copytree(lab.dataset, undisturbed)
     gc(undisturbed)
@@ -273,7 +317,7 @@ def test_nothing_is_deleted_beside_another_writer(lab: Lab) -> None:
     assert lab.current().name == garbage.builds[0].build.name
     with pytest.raises(CommitError, match="another run"):
         delete(opened, garbage, inline.CONSOLE)
-    stray = lab.dataset / "shards/second/x.tar"
+    stray = lab.dataset / f"shards/second/{STRAY}"
     stray.write_bytes(b"x")
     opened = open_dataset(str(lab.dataset), Storage())
     garbage = collect(opened, ["second"])
@@ -282,7 +326,71 @@ def test_nothing_is_deleted_beside_another_writer(lab: Lab) -> None:
     with pytest.raises(CommitError, match="another run"):
         delete(opened, garbage, inline.CONSOLE)
     assert stray.exists()
-    assert {p for p in shards_of(lab.dataset) if "x.tar" not in p} == set(before)
+    assert set(shards_of(lab.dataset)) == {*before, f"shards/second/{STRAY}"}
+
+
+def test_a_build_made_again_while_it_is_deleted_is_whole(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = lab.builds()[0]
+    opened = open_dataset(str(lab.dataset), Storage())
+    garbage = collect(opened)
+    remove, before = opened.storage.delete, set(shards_of(lab.dataset))
+
+    def beside(uris: list[str], within: str) -> None:
+        if uris[0].endswith(".tar"):
+            lab.rebuild({"vae": {"patch": 2}})
+        remove(uris, within)
+
+    monkeypatch.setattr(opened.storage, "delete", beside)
+    delete(opened, garbage, inline.CONSOLE)
+    assert lab.current().build_id == first.build_id
+    assert verify(lab.dataset).sound
+    lab.check()
+    made = {s.shard_path for s in lab.live()}
+    assert made
+    assert not made & before
+
+
+def test_what_another_run_began_meanwhile_stops_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_dataset(str(lab.dataset), Storage())
+    garbage = collect(opened)
+    remove, gone = opened.storage.delete, list[str]()
+
+    def beside(uris: list[str], within: str) -> None:
+        remove(uris, within)
+        gone.extend(uris)
+        lab.rebuild({"vae": {"patch": 2}})
+
+    monkeypatch.setattr(opened.storage, "delete", beside)
+    with pytest.raises(CommitError, match="No more is deleted"):
+        delete(opened, garbage, inline.CONSOLE)
+    assert len(gone) == 1 < len(garbage.builds[0].files)
+    assert verify(lab.dataset).sound
+    lab.check()
+
+
+@pytest.mark.parametrize("point", ["committed:promoted", "committed:completed"])
+def test_trainers_are_shown_no_file_that_goes(lab: Lab, point: str) -> None:
+    """Where a run was killed before it could write index.json and current.json."""
+    if point == "committed:promoted":
+        lab.killed(point, "rebuild", given={"vae": {"patch": 8}}, name="third")
+    else:
+        lab.text("a", "another text")
+        try:
+            lab.killed(point)
+        finally:
+            (lab.footage / "a.txt").unlink()
+    assert gc(lab.dataset).size_bytes > 0
+    pointer = json.loads((lab.dataset / "shards/current.json").read_text())
+    assert pointer["name"] == lab.current().name
+    index = lab.dataset / "shards" / pointer["index"]
+    listed = {
+        str(index.parent / shard["path"]) for shard in json.loads(index.read_text())["shards"]
+    }
+    assert listed == {str(p) for p in (lab.dataset / "shards").rglob("*.tar")}
 
 
 # ── printing ─────────────────────────────────────────────────────────────────────────────────────
@@ -296,7 +404,7 @@ def printed(garbage: Garbage, *, deleted: bool, as_json: bool) -> str:
 
 def test_what_goes_is_printed(lab: Lab) -> None:
     first = lab.builds()[0]
-    (lab.dataset / "shards/second/x.tar").write_bytes(b"x" * 1500)
+    (lab.dataset / f"shards/second/{STRAY}").write_bytes(b"x" * 1500)
     garbage = offered(lab.dataset)
     text = printed(garbage, deleted=False, as_json=False)
     assert f"build       {first.name}: 3 files, " in text
@@ -306,7 +414,7 @@ def test_what_goes_is_printed(lab: Lab) -> None:
     said = json.loads(printed(garbage, deleted=False, as_json=True))
     assert [b["build_id"] for b in said["builds"]] == [first.build_id]
     assert said["orphans"] == [
-        {"uri": join(str(lab.dataset), "shards/second/x.tar"), "size_bytes": 1500}
+        {"uri": join(str(lab.dataset), f"shards/second/{STRAY}"), "size_bytes": 1500}
     ]
     assert (said["deleted"], said["size_bytes"]) == (False, garbage.size_bytes)
     kept = printed(offered(lab.dataset, first.name), deleted=False, as_json=False)

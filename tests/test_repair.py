@@ -131,7 +131,7 @@ def test_in_a_store(tmp_path: Path, root: str) -> None:
     whole = storage.read_bytes(one)
     storage.delete([one], root)
     storage.write_bytes(two, storage.read_bytes(two)[:-512] + b"x" * 512)
-    storage.write_bytes(one.replace(".tar", "0.tar"), b"")
+    storage.write_bytes(join(one.rpartition("/")[0], "0" * 32 + ".tar"), b"")
     kinds = [finding.kind for finding in verify(root).findings]
     assert kinds == [Kind.MISSING, Kind.DAMAGED, Kind.ORPHANED]
     mended = verify(root, repair=True)
@@ -143,7 +143,8 @@ def test_in_a_store(tmp_path: Path, root: str) -> None:
 def test_orphans_are_told_and_no_fault(lab: Lab) -> None:
     stray = (lab.dataset / tars(lab)[0]).with_name("0" * 32 + ".tar")
     stray.write_bytes(b"")
-    (stray.parent / "note.txt").write_bytes(b"not ours")
+    for name in ("note.txt", "x.tar"):
+        (stray.parent / name).write_bytes(b"not ours")
     verified = verify(lab.dataset)
     assert found(verified) == [(str(stray.relative_to(lab.dataset)), Kind.ORPHANED)]
     assert verified.sound
