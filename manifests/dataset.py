@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from infra.errors import CommitError, NoBucket, NotFound, UsageError
 from infra.storage import Storage, is_s3, join
+from manifests.fingerprint import flat
 from manifests.specs import DatasetSpec
 from manifests.tables import Tables
 
@@ -177,20 +178,10 @@ def _without_none(value: Any) -> Any:
 
 
 def _differences(stored: DatasetSpec, given: DatasetSpec) -> list[str]:
-    old = _flat(stored.canonical())
-    new = _flat(given.model_dump(mode="json", exclude_unset=True))
+    old = flat(stored.canonical())
+    new = flat(given.model_dump(mode="json", exclude_unset=True))
     return [
         f"  {key}: the dataset has {old[key]!r}, given {value!r}"
         for key, value in sorted(new.items())
         if old[key] != value
     ]
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: item
-        for name, part in value.items()
-        for key, item in _flat(part, f"{prefix}.{name}" if prefix else name).items()
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 JsonValue: TypeAlias = (
     "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
@@ -28,3 +28,14 @@ def fingerprint(value: JsonValue) -> str:
 def short_id(kind: str, *parts: JsonValue) -> str:
     """128-bit identifier of a row: 32 hexadecimal digits, safe as a WebDataset key (no dot)."""
     return fingerprint([kind, *parts])[:32]
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Tables within tables by their dotted keys, as in `vae.fps`; a list is one value."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: item
+        for name, part in value.items()
+        for key, item in flat(part, f"{prefix}.{name}" if prefix else name).items()
+    }

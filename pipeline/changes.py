@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from manifests.fingerprint import canonical_json, fingerprint
+from manifests.fingerprint import canonical_json, fingerprint, flat
 from manifests.schemas import Build
 
 if TYPE_CHECKING:
@@ -76,18 +76,7 @@ def _facts(spec: str, identity: str) -> dict[str, Any]:
         "encoder": json.loads(identity),
         **{key: asked[key] for key in ("patch", "fps") if key in asked},
     }
-    return _flat(known)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Tables by their keys; a list is one value."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: item
-        for name, part in value.items()
-        for key, item in _flat(part, f"{prefix}.{name}" if prefix else name).items()
-    }
+    return flat(known)
 
 
 def shortened(value: Any) -> str:
