@@ -183,10 +183,10 @@ def build(
         written = write_shards(work, dataset, cluster, needs, options.commit_seconds, console)
         complete(dataset, work)
         built += written
-        workers = cluster.size(needs)
-        seconds = written.encode_seconds / workers
-        pixels = written.pixels_encoded
-        record_rate(dataset, encoder, pixels=pixels, seconds=seconds, workers=workers)
+        if pixels := written.pixels_encoded:
+            workers = cluster.size(needs)
+            seconds = written.encode_seconds / workers
+            record_rate(dataset, encoder, pixels=pixels, seconds=seconds, workers=workers)
         # What an earlier run began is finished first; what came since is a plan of its own.
         again = work.resumed
         work = plan_build(dataset, generation, retry=options.retry_rejected) if again else None
