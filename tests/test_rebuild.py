@@ -195,7 +195,14 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("point", POINTS)
+def rarely(point: str) -> bool:
+    """Before a commit nothing differs from after the step before it, but for files in the store."""
+    return point in {"commit:completed", "commit:promoted", "committed:current"}
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(p, marks=[pytest.mark.slow] * rarely(p)) for p in POINTS]
+)
 def test_killed_anywhere_and_run_again(shared: Lab, undisturbed: Lab, point: str) -> None:
     lab = copied(shared, point.replace(":", "-"))
     lab.killed(point, "rebuild", given=OTHER_VAE)

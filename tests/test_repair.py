@@ -279,7 +279,17 @@ BOUNDARIES = [
 ]
 
 
-def test_killed_at_every_boundary_and_run_again(lab: Lab, tmp_path: Path) -> None:
+FEW = ["repaired", "committed:planned", "committed:samples"]
+
+
+@pytest.mark.parametrize(
+    "boundaries",
+    [FEW, pytest.param(["repaired", *BOUNDARIES, "committed:index"], marks=pytest.mark.slow)],
+    ids=["few", "every"],
+)
+def test_killed_at_boundaries_and_run_again(
+    lab: Lab, tmp_path: Path, boundaries: list[str]
+) -> None:
     """Of three shards one is put back and two are replaced, whatever comes in between."""
     lab.image("d", 9, (160, 320))
     lab.ingest()
@@ -290,7 +300,7 @@ def test_killed_at_every_boundary_and_run_again(lab: Lab, tmp_path: Path) -> Non
     undisturbed = tmp_path / "undisturbed"
     shutil.copytree(lab.dataset, undisturbed)
     assert verify(undisturbed, repair=True).sound
-    for boundary in ["repaired", *BOUNDARIES, "committed:index"]:
+    for boundary in boundaries:
         killed(lab.dataset, boundary)
     mended = verify(lab.dataset, repair=True)
     assert mended.sound
