@@ -63,7 +63,7 @@ class BuildOutcome:
     def __iadd__(self, other: BuildOutcome) -> BuildOutcome:
         for part in dataclasses.fields(self):
             value = getattr(self, part.name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int | float):
                 setattr(self, part.name, value + getattr(other, part.name))
         for reason, count in other.dropped_by_reason.items():
             self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count

@@ -219,13 +219,14 @@ def _jobs_anew(
 def _planned(dataset: Dataset, event: Build, shard_ids: Iterable[str]) -> Work:
     """Commits the event of a plan that replaces these shards."""
     con = connect(dataset.tables)
-    plan = _replacing(dataset, event.build_id, next_plan(con, event.build_id), shard_ids)
+    number = next_plan(con, event.build_id)
+    plan = _replacing(dataset, event.build_id, number, shard_ids)
     versions: dict[str, Any] = {f"{name}_version": dataset.tables.version(name) for name in PINNED}
     planned = dataclasses.replace(
         event,
         sequence=next_sequence(con),
         event="planned",
-        plan=next_plan(con, event.build_id),
+        plan=number,
         plan_digest=plan.digest,
         num_shards=len(plan.shards),
         num_samples=plan.num_samples,

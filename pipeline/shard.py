@@ -265,15 +265,18 @@ class ShardWorker:
     def _write(self, job: ShardJob, one: _Begun, made: Made, tar: TarWriter) -> Sample:
         if isinstance(made, Left):
             return job.drop(one.member, made.reason, made.detail)
+        parts: tuple[bytes | memoryview, ...]
         try:
-            facts = _copied_facts(made) if isinstance(made, Copied) else _measured(made)
+            if isinstance(made, Copied):
+                parts, facts = (made.data,), _copied_facts(made)
+            else:
+                parts = npy_parts(made.latents)
+                facts = _measured(made) | {"latent_sha256": _sha256(*parts)}
         except MediaError as error:
             return job.drop(one.member, error.reason, error.detail)
-        parts = (made.data,) if isinstance(made, Copied) else npy_parts(made.latents)
         key = one.member.clip.clip_id
         extent = tar.add(f"{key}.latent.npy", *parts)
-        facts |= _placed(one.encoding, extent) | {"latent_sha256": _sha256(*parts)}
-        row = job.row(one.member, outcome="kept", **facts)
+        row = job.row(one.member, outcome="kept", **facts, **_placed(one.encoding, extent))
         metadata = sample_json(
             one.member.clip,
             one.member.source,
@@ -301,7 +304,8 @@ def _measured(encoded: Encoded) -> dict[str, Any]:
 
 def _copied_facts(copied: Copied) -> dict[str, Any]:
     columns = (
-        "latent_mean", "latent_std", "latent_absmax", "channel_means", "channel_stds", "psnr_db",
+        "latent_sha256", "latent_mean", "latent_std", "latent_absmax",
+        "channel_means", "channel_stds", "psnr_db",
     )  # fmt: skip
     facts = {name: getattr(copied.sample, name) for name in columns}
     return {"copied_from": copied.sample.shard_path, **facts}
