@@ -24,6 +24,7 @@ from pipeline.options import (
     RayAddress,
     Vae,
     Workers,
+    dataset_at,
     given_spec,
     out,
     progress,
@@ -158,13 +159,13 @@ def rebuild(
     as_json: AsJson = False,
 ) -> None:
     """Make the shards again under another VAE, selection or texts, beside those there are."""
-    from manifests.dataset import asked_spec, open_dataset
+    from manifests.dataset import asked_spec
     from pipeline.outcome import print_built, refuse_failed
     from pipeline.recipes import RunOptions
     from pipeline.recipes import preview as preview_rebuild
     from pipeline.recipes import rebuild as run_rebuild
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     asked = asked_spec(opened.spec, given_spec(config, vae), where=where, target_bytes=shard_bytes)
     opened = dataclasses.replace(opened, spec=asked)
     options = RunOptions(
@@ -203,11 +204,10 @@ def caption(
     as_json: AsJson = False,
 ) -> None:
     """Caption the clips that have no caption under a captioner; `rebuild` then uses them."""
-    from manifests.dataset import open_dataset
     from pipeline.outcome import print_captioned
     from pipeline.recipes import RunOptions, recaption
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     options = RunOptions(workers=workers, ray_address=ray_address, retry_rejected=retry_failed)
     captioned = recaption(opened, captioner, options, progress())
     print_captioned(captioned, opened.uri, as_json, out())
@@ -243,10 +243,9 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a dataset holds, and what was left out and why; compare two builds."""
-    from manifests.dataset import open_dataset
     from pipeline import report
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     if names:
         if table != "builds" or len(names) != 2 or where or columns:
             raise UsageError(

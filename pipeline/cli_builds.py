@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from infra.errors import CheckFailed
-from infra.storage import absolute
 from pipeline.options import (
     AsJson,
     DatasetArgument,
@@ -18,9 +17,9 @@ from pipeline.options import (
     RayAddress,
     Vae,
     Workers,
+    dataset_at,
     out,
     progress,
-    storage,
 )
 
 BuildArgument = Annotated[
@@ -38,10 +37,9 @@ def promote(
     profile: Profile = None,
 ) -> None:
     """Make a build the current one: what `ingest` adds to and trainers follow."""
-    from manifests.dataset import open_dataset
     from pipeline.promote import promote as run_promote
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     promoted = run_promote(opened, build, force=force)
     out().print(promoted, markup=False, highlight=False, soft_wrap=True)
 
@@ -52,10 +50,9 @@ def rollback(
     profile: Profile = None,
 ) -> None:
     """Go back to the build that was current before."""
-    from manifests.dataset import open_dataset
     from pipeline.promote import rollback as run_rollback
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     out().print(run_rollback(opened), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -76,12 +73,11 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read every shard of a build again and check it against the tables."""
-    from manifests.dataset import open_dataset
     from pipeline.recipes import RunOptions
     from pipeline.recipes import verify as run_verify
     from pipeline.verify import print_verified
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     options = RunOptions(workers=workers, ray_address=ray_address, gpus_per_encoder=gpus)
     verified = run_verify(opened, build, options, progress(), repair=repair)
     print_verified(verified, opened.uri, as_json, out())
@@ -115,10 +111,9 @@ def decode(
     profile: Profile = None,
 ) -> None:
     """Decode a sample's latents back to pictures, to look at."""
-    from manifests.dataset import open_dataset
     from pipeline.view import decode as run_decode
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     decoded = run_decode(
         opened,
         clip_id,
@@ -149,10 +144,9 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List builds that are not current and files that nothing names; with --yes, delete them."""
-    from manifests.dataset import open_dataset
     from pipeline.gc import collect, delete, print_garbage
 
-    opened = open_dataset(absolute(dataset), storage(endpoint_url, profile))
+    opened = dataset_at(dataset, endpoint_url, profile)
     garbage = collect(opened, keep or [], unfinished)
     if yes:
         delete(opened, garbage, progress())

@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 
 from infra.errors import UsageError
-from infra.storage import Storage, StoreOptions
+from infra.storage import Storage, StoreOptions, absolute
 
 if TYPE_CHECKING:
+    from manifests.dataset import Dataset
     from manifests.specs import DatasetSpec
 
 DatasetArgument = Annotated[
@@ -71,6 +72,13 @@ def _read(path: Path) -> str:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read as text: {error}") from error
+
+
+def dataset_at(uri: str, endpoint_url: str | None, profile: str | None) -> Dataset:
+    """The dataset that is there. Raises UsageError where there is none."""
+    from manifests.dataset import open_dataset
+
+    return open_dataset(absolute(uri), storage(endpoint_url, profile))
 
 
 def storage(endpoint_url: str | None, profile: str | None) -> Storage:
