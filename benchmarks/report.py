@@ -134,11 +134,12 @@ def source_of(clip: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def captions(n: npt.NDArray[np.int64]) -> Columns:
     return {
         "clip_id": ids(3, n),
-        "captioner": pick(n, ["signal", "signal", "sidecar"]),
+        "captioner": "vlm",
         "captioner_fingerprint": "c" * 64,
         "input_digest": ids(5, n),
         "outcome": pick(n, ["ok"] * 30 + ["empty"]),
         "text": pc.binary_join_element_wise("A still shot of ", ids(6, n), ""),
+        "text_key": pa.array(n * 2654435761 % 2**61 + 1),
     }
 
 
@@ -150,6 +151,7 @@ def samples(n: npt.NDArray[np.int64]) -> Columns:
         "clip_id": ids(3, n),
         "outcome": "kept",
         "text_digest": ids(7, n),
+        "captions_digest": ids(7, n),
         "shard_id": ids(8, bucket),
         "shard_path": ids(9, bucket),
         "shard_sha256": ids(10, bucket),
@@ -206,9 +208,14 @@ import sys, time
 start = time.perf_counter()
 from rich.console import Console
 from manifests.tables import Tables
+from manifests.dataset import Dataset
+from manifests.specs import DatasetSpec
+from infra.storage import Storage
 from pipeline.report import inspect_summary
 ready = time.perf_counter()
-inspect_summary(Tables(sys.argv[1]), False, Console(file=sys.stderr))
+tables = Tables(sys.argv[1])
+dataset = Dataset(tables.uri, Storage(), DatasetSpec(), tables)
+inspect_summary(dataset, False, Console(file=sys.stderr))
 end = time.perf_counter()
 # Not ru_maxrss: that of the parent counts in it.
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line[:5] == "VmHWM")

@@ -85,6 +85,15 @@ class Speaker:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a clip that was captioned by itself."""
+
+    start_seconds: float  # since the clip's first frame
+    end_seconds: float  # excluded
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionReply:
     clip_id: str
@@ -93,6 +102,7 @@ class CaptionReply:
     outcome: Outcome
     text: str = ""
     detail: str = ""  # why there is no text, or whose answer came before
+    windows: tuple[Window, ...] = ()  # of a text that was joined from more than one
 
 
 class Captioner(Protocol):
@@ -125,7 +135,12 @@ class Captioner(Protocol):
 
 
 def reply(
-    request: CaptionRequest, speaker: Speaker, outcome: Outcome, text: str = "", detail: str = ""
+    request: CaptionRequest,
+    speaker: Speaker,
+    outcome: Outcome,
+    text: str = "",
+    detail: str = "",
+    windows: tuple[Window, ...] = (),
 ) -> CaptionReply:
     return CaptionReply(
         clip_id=request.clip_id,
@@ -134,6 +149,7 @@ def reply(
         outcome=outcome,
         text=text,
         detail=detail,
+        windows=windows,
     )
 
 

@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 from encoders.captioner import Captioner, FirstOf
 from encoders.dct import DctEncoder
+from encoders.describer import DEFAULT_RUNTIME, CaptionRuntime
 from encoders.sidecar import SidecarCaptioner
 from encoders.signal import SignalCaptioner
 from encoders.video import VideoEncoder
 from infra.errors import UsageError
-from manifests.specs import VaeSpec
+from manifests.specs import CaptionSpec, VaeSpec
 
 _CAPTIONERS: dict[str, Callable[[], Captioner]] = {
     "auto": lambda: FirstOf("auto", [SidecarCaptioner(), SignalCaptioner()]),
     "sidecar": SidecarCaptioner,
     "signal": SignalCaptioner,
 }
+LEARNED_CAPTIONERS = ("openclip", "vlm", "openai")
 
 
 def load_encoder(spec: VaeSpec, device: str = "cpu") -> VideoEncoder:
@@ -48,12 +50,76 @@ def _refuse_options(spec: VaeSpec) -> None:
         )
 
 
-def load_captioner(spec: str) -> Captioner:
-    """The captioner that `spec` names. Raises UsageError where there is none of that name."""
-    make = _CAPTIONERS.get(spec)
-    if make is None:
+def load_captioner(spec: CaptionSpec, runtime: CaptionRuntime = DEFAULT_RUNTIME) -> Captioner:
+    """The captioner that `spec` names. Loads no weights before they are needed.
+
+    Raises UsageError where there is none of that name, or the spec asks of it what it cannot do.
+    """
+    name, _, which = spec.captioner.partition(":")
+    if name in _CAPTIONERS and not which:
+        _refuse_caption_options(spec)
+        return _CAPTIONERS[name]()
+    if name in LEARNED_CAPTIONERS and which:
+        return _load_model(name, which, spec, runtime)
+    raise UsageError(
+        f"there is no captioner {spec.captioner!r}; choose one of "
+        f"{', '.join(sorted(_CAPTIONERS))}, openclip:MODEL[@TAG_OR_FILE], vlm:FOLDER_OR_HUB_ID or "
+        "openai:MODEL ([caption] captioner in telecine.toml)"
+    )
+
+
+def _load_model(name: str, which: str, spec: CaptionSpec, runtime: CaptionRuntime) -> Captioner:
+    if name == "openclip":
+        from encoders.coca import load_coca
+
+        return load_coca(spec, runtime)
+    if name == "vlm":
+        from encoders.vlm import load_vlm
+
+        return load_vlm(spec, runtime)
+    from encoders.chat import load_chat
+
+    return load_chat(spec, runtime)
+
+
+def _refuse_caption_options(spec: CaptionSpec) -> None:
+    """The embedded captioners have none of the options of models."""
+    plain = CaptionSpec(captioner=spec.captioner)
+    given = [key for key, value in plain if getattr(spec, key) != value]
+    if given:
         raise UsageError(
-            f"there is no captioner {spec!r}; choose one of {', '.join(sorted(_CAPTIONERS))} "
-            "([caption] captioner in telecine.toml)"
+            f"[caption] {', '.join(given)}: only captioners that are models have this, not "
+            f"{spec.captioner}"
         )
-    return make()
+
+
+def pin_captioner(spec: CaptionSpec) -> CaptionSpec:
+    """The spec with the digest of the model's files as they are now, where it has files.
+
+    Raises UsageError where they are not there.
+    """
+    name, _, _ = spec.captioner.partition(":")
+    unpinned = spec.model_copy(update={"weights": None})
+    if name == "openclip":
+        from encoders.openclip_files import weights_of
+
+        return unpinned.model_copy(update={"weights": weights_of(spec.captioner)})
+    if name == "vlm":
+        from encoders.vlm import weights_of as vlm_weights_of
+
+        return unpinned.model_copy(update={"weights": vlm_weights_of(spec.captioner)})
+    return unpinned
+
+
+def absolute_captioner(captioner: str) -> str:
+    """`captioner` with a path in it made absolute, so that it holds in any working directory."""
+    name, _, _ = captioner.partition(":")
+    if name == "openclip":
+        from encoders.openclip_files import absolute
+
+        return absolute(captioner)
+    if name == "vlm":
+        from encoders.vlm_files import absolute as absolute_vlm
+
+        return absolute_vlm(captioner)
+    return captioner

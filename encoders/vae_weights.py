@@ -103,13 +103,13 @@ def weights_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path, facts in files:
         version = facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
-        content = _file_digest(path, *version)
+        content = file_digest(path, *version)
         digest.update(f"{path.name}\0{content}\0".encode())
     return digest.hexdigest()
 
 
 @functools.cache
-def _file_digest(path: Path, *version: int) -> str:
+def file_digest(path: Path, *version: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

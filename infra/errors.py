@@ -12,7 +12,9 @@ TelecineError           print the message, no traceback, leave with `exit_code`
 │   └── Unreadable      the store will not or cannot give this object, others it may
 ├── CommitError         a table commit failed; nothing of it is visible: run again         (4)
 ├── ClusterError        Ray could not start, join or keep going                            (5)
-└── CheckFailed         what was made is not good: a build's gate, a damaged shard         (6)
+├── CheckFailed         what was made is not good: a build's gate, a damaged shard         (6)
+└── ServerError         a captioning server said no: out of reach, refuses the key,
+                        has no such model                                                  (7)
 
 MediaError              one source or clip is bad: becomes a row, never ends the run
 """
@@ -80,6 +82,10 @@ class ClusterError(TelecineError):
 
 class CheckFailed(TelecineError):
     exit_code = 6
+
+
+class ServerError(TelecineError):
+    exit_code = 7
 
 
 class Reason(StrEnum):

@@ -156,16 +156,67 @@ class Still:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionWindow:
+    """A part of a clip that a captioner described by itself."""
+
+    start_seconds: float = column("since the clip's first frame")
+    end_seconds: float = column("since the clip's first frame, excluded")
+    text: str = column("what was said of this part")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
     """What one captioner said of one clip."""
 
     clip_id: str = column("the clip")
-    captioner: str = column("name: sidecar, signal, ...")
+    captioner: str = column("name: sidecar, signal, openclip, vlm or openai")
     captioner_fingerprint: str = column("of the captioner's spec, weights included")
     input_digest: str = column("of what it was given: stills, measurements, sidecar version")
     outcome: str = column("ok, empty, refused, truncated or failed")
     text: str = column("the caption, or empty")
+    text_key: int = column(
+        "first 63 bits of the text's SHA-256, 0 of none: equal texts are counted", 0
+    )
+    windows: tuple[CaptionWindow, ...] = column("parts that the text was joined from, if any", ())
     detail: str = column("why it failed, or empty", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """Where one scorer's model puts one clip."""
+
+    clip_id: str = column("the clip")
+    scorer: str = column("name: openclip")
+    scorer_fingerprint: str = column("of the model, weights included")
+    stills_digest: str = column("of the stills it was shown")
+    embedding: bytes = column(
+        "float16, little-endian: mean over the stills of their embeddings of length 1; or empty"
+    )
+    detail: str = column("why there is none, or empty", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One number of one clip."""
+
+    clip_id: str = column("the clip")
+    name: str = column("text_similarity, aesthetic_score or similarity_<name of a prompt>")
+    scorer_fingerprint: str = column("of the model, weights included")
+    input_digest: str = column("of what was compared: stills, and caption, prompt or head")
+    value: float = column("cosine similarity -1..1, or the head's own scale")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """A clip's place among its near-duplicates. The row in force has the highest round."""
+
+    clip_id: str = column("the clip")
+    grouping: str = column("fingerprint of scorer, threshold and which clip of a group is kept")
+    round: int = column("0, 1, 2, ...: the run that grouped; only what changed has a row")
+    duplicate_group: str = column("clip_id of the one that is kept")
+    duplicate_rank: int = column(
+        "0: the one that is kept, or without duplicates; 1, 2, ...: others"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +229,8 @@ class Sample:
     outcome: str = column("kept or dropped")
     reason: str = column("why it was dropped, one of errors.Reason; else empty", "")
     detail: str = column("the failure's own words", "")
-    text_digest: str = column("SHA-256 of the caption in the sample", "")
+    text_digest: str = column("SHA-256 of the sample's .txt", "")
+    captions_digest: str = column("SHA-256 of all that its JSON says of captions", "")
     shard_id: str = column("128-bit hash of build and members; kept by builds that follow", "")
     shard_path: str = column("relative to the dataset", "")
     shard_sha256: str = column("of the tar", "")
@@ -227,6 +279,8 @@ class Build:
     sources_version: int = column("table version planned from, -1 if there was no table")
     clips_version: int = column("table version planned from, -1 if there was no table")
     captions_version: int = column("table version planned from, -1 if there was no table")
+    scores_version: int = column("table version planned from, -1 if there was no table")
+    duplicates_version: int = column("table version planned from, -1 if there was no table")
     samples_version: int = column("table version planned from, -1 if there was no table")
     builds_version: int = column("table version planned from, -1 if there was no table")
     vae: str = column("the encoder's identity, canonical JSON")
@@ -236,13 +290,16 @@ class Build:
     spec: str = column("the build's spec, canonical JSON")
 
 
-Row: TypeAlias = Source | Clip | Still | Caption | Sample | Build
+Row: TypeAlias = Source | Clip | Still | Caption | Embedding | Score | Duplicate | Sample | Build
 
 TABLES: dict[str, type[Row]] = {
     "sources": Source,
     "clips": Clip,
     "stills": Still,
     "captions": Caption,
+    "embeddings": Embedding,
+    "scores": Score,
+    "duplicates": Duplicate,
     "samples": Sample,
     "builds": Build,
 }

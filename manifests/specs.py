@@ -6,6 +6,7 @@ A dataset's `telecine.toml` is one `DatasetSpec`. Options that only change speed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -73,8 +74,67 @@ class PixelSpec(Spec):
     hdr: Literal["tonemap", "reject"] = "tonemap"
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class CaptionSpec(Spec):
-    captioner: str = "auto"
+    """Who says what of each clip. Those from `weights` on are for captioners that are models.
+
+    What is None is the captioner's own default; `weights` is found when a captioner is chosen, so
+    that what its captions are called is known where its model is not at hand.
+    """
+
+    captioner: str = "auto"  # sidecar, signal, openclip:..., vlm:... or openai:MODEL
+    weights: str | None = None  # SHA-256 of the model's files
+    prompt: str | None = None
+    frames: Positive | None = None  # stills that are shown of a window, at most
+    window_seconds: Annotated[float, Field(gt=0)] = 10.0  # longer clips: in windows, joined
+    merge_prompt: str | None = None  # has the model join the windows' texts; None: one by one
+    max_tokens: Positive | None = None  # of one answer
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # computed in
+
+
+class CaptionMixSpec(Spec):
+    """Which shares of the clips take a second captioner's text, or none: chosen by clip_id."""
+
+    second: CaptionSpec | None = None
+    second_share: Share = 0.0
+    none_share: Share = 0.0
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> CaptionMixSpec:
+        if self.second_share + self.none_share > 1:
+            raise ValueError(
+                f"second_share ({self.second_share}) and none_share ({self.none_share}) are more "
+                "than all clips"
+            )
+        if self.second_share and self.second is None:
+            raise ValueError("second_share needs a [caption_mix.second] captioner")
+        return self
+
+
+class ScoreSpec(Spec):
+    """What clips are scored by. A `--where` may use each score as a column of `clips`."""
+
+    scorer: str | None = None  # openclip:...
+    weights: str | None = None  # SHA-256 of the model's files, found when it was chosen
+    prompts: Mapping[str, str] = {}  # name → text; the column is similarity_<name>
+    aesthetic: str | None = None  # file of a linear head over the embedding
+    aesthetic_weights: str | None = None  # its SHA-256, found when it was chosen
+    dtype: Literal["bfloat16", "float16", "float32"] = "float32"  # computed in
+    duplicate_threshold: Annotated[float, Field(gt=0, le=1)] | None = (
+        None  # cosine; None: no groups
+    )
+    duplicate_keep: Literal["longest", "largest"] = "longest"
+
+    @field_validator("prompts")
+    @classmethod
+    def _names(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch("[a-z][a-z0-9_]{0,47}", name) or not text.strip():
+                raise ValueError(f"{name} = {text!r}: a prompt has a name of a-z 0-9 _ and a text")
+        return dict(value)
 
 
 class VaeSpec(Spec):
@@ -155,6 +215,8 @@ class DatasetSpec(Spec):
     scan: ScanSpec = ScanSpec()
     pixels: PixelSpec = PixelSpec()
     caption: CaptionSpec = CaptionSpec()
+    caption_mix: CaptionMixSpec = CaptionMixSpec()
+    score: ScoreSpec = ScoreSpec()
     vae: VaeSpec = VaeSpec()
     select: SelectSpec = SelectSpec()
     buckets: BucketSpec = BucketSpec()
@@ -163,7 +225,8 @@ class DatasetSpec(Spec):
     def overlaid(self, given: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
         """The spec with the given keys of the given tables in place of its own.
 
-        Another encoder has options of its own: those not given are the defaults, not the old ones.
+        Another encoder or captioner has options of its own: those not given are the defaults, not
+        the old ones.
         Raises pydantic's ValidationError where a value is not allowed.
         """
         tables = self.model_dump()
@@ -171,6 +234,9 @@ class DatasetSpec(Spec):
         if encoder != self.vae.encoder:
             kept = VaeSpec(encoder=encoder, patch=self.vae.patch, fps=self.vae.fps)
             tables["vae"] = kept.model_dump()
+        captioner = given.get("caption", {}).get("captioner", self.caption.captioner)
+        if captioner != self.caption.captioner:
+            tables["caption"] = CaptionSpec(captioner=captioner).model_dump()
         for name, table in given.items():
             tables[name] = tables[name] | dict(table)
         return DatasetSpec.model_validate(tables)

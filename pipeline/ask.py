@@ -8,6 +8,7 @@ CaptionTask ──▶ CaptionWorker (reads the sidecar, asks) ──▶ replies 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -24,11 +25,12 @@ from encoders.captioner import (
     clean_text,
     reply,
 )
+from encoders.describer import DEFAULT_RUNTIME, CaptionRuntime
 from encoders.load import load_captioner
 from encoders.sidecar import MAX_BYTES
 from infra.errors import Changed, StorageError, TelecineError, concerns_one_object
 from infra.storage import Storage
-from manifests.schemas import Caption
+from manifests.schemas import Caption, CaptionWindow
 from manifests.specs import CaptionSpec
 
 _log = logging.getLogger("telecine.caption")
@@ -154,10 +156,23 @@ def _row(request: CaptionRequest, answer: CaptionReply) -> Caption:
         input_digest=request.input_digest,
         outcome=outcome,
         text=text,
+        text_key=text_key(text),
+        windows=tuple(
+            CaptionWindow(start_seconds=w.start_seconds, end_seconds=w.end_seconds, text=w.text)
+            for w in answer.windows
+            if text
+        ),
         detail=clean_text(answer.detail),
     )
 
 
-def make_caption_worker(spec: CaptionSpec, storage: Storage) -> Callable[[], CaptionWorker]:
+def text_key(text: str) -> int:
+    """A number that equal texts share; 0 of none."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) >> 1 if text else 0
+
+
+def make_caption_worker(
+    spec: CaptionSpec, storage: Storage, runtime: CaptionRuntime = DEFAULT_RUNTIME
+) -> Callable[[], CaptionWorker]:
     """For the pool: the captioner is loaded in the process that uses it."""
-    return lambda: CaptionWorker(load_captioner(spec.captioner), storage)
+    return lambda: CaptionWorker(load_captioner(spec, runtime), storage)

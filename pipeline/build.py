@@ -14,7 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
+from encoders.scorer import load_scorer
 
+from encoders.load import load_captioner
 from encoders.video import VideoEncoder
 from infra.errors import CommitError, UsageError
 from infra.faults import kill_point
@@ -31,13 +33,15 @@ from manifests.queries import (
     next_sequence,
 )
 from manifests.schemas import Build
+from manifests.specs import DatasetSpec
 from pipeline.jobs import shard_jobs
 from pipeline.plan import ShardPlan
+from pipeline.scored import uses_scores
 from pipeline.shard import ShardJob
 from pipeline.wanted import Aim, Wishes, make_plan
 
 CURRENT_FILE = "current.json"  # under shards/
-PINNED = ("sources", "clips", "captions", "samples", "builds")
+PINNED = ("sources", "clips", "captions", "scores", "duplicates", "samples", "builds")
 
 _NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -49,7 +53,7 @@ class Generation:
     build_id: str
     name: str  # folder under shards/
     encoder: VideoEncoder
-    spec: str  # canonical JSON of a DatasetSpec, but for its scan
+    spec: str  # canonical JSON of a DatasetSpec, but for its scan, and scores it does not select by
     latents_fingerprint: str  # of all that latents depend on
 
     @classmethod
@@ -61,13 +65,15 @@ class Generation:
         """
         spec = dataset.spec.canonical()
         del spec["scan"]
+        if not uses_scores(dataset.spec.select.where):
+            del spec["score"]
         # Not where the weights lie, but what they are.
         vae: dict[str, JsonValue] = {
             "encoder": encoder.identity(),
             "patch": dataset.spec.vae.patch,
             "fps": dataset.spec.vae.fps,
         }
-        build_id = short_id("build", {**spec, "vae": vae})
+        build_id = short_id("build", {**spec, "vae": vae, **_models(dataset.spec)})
         called = str(encoder.identity()["name"]).lower()
         default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"
         name = _name(connect(dataset.tables), build_id, name, default)
@@ -77,6 +83,23 @@ class Generation:
     @property
     def vae_fingerprint(self) -> str:
         return self.encoder.fingerprint
+
+
+def _models(spec: DatasetSpec) -> dict[str, JsonValue]:
+    """What captions and scores come from, in place of the spec's words for it."""
+    mix, second = spec.caption_mix, spec.caption_mix.second
+    models: dict[str, JsonValue] = {
+        "caption": load_captioner(spec.caption).fingerprint,
+        "caption_mix": {
+            "second": load_captioner(second).fingerprint if second else None,
+            "second_share": mix.second_share,
+            "none_share": mix.none_share,
+        },
+    }
+    if uses_scores(spec.select.where) and spec.score.scorer is not None:
+        scores = spec.score.canonical() | {"scorer": load_scorer(spec.score).fingerprint}
+        models["score"] = {k: v for k, v in scores.items() if k not in ("weights", "aesthetic")}
+    return models
 
 
 def _name(con: duckdb.DuckDBPyConnection, build_id: str, asked: str | None, default: str) -> str:
@@ -176,7 +199,8 @@ def _followed(con: duckdb.DuckDBPyConnection, generation: Generation) -> str:
     if current is None or current.build_id == generation.build_id:
         return ""
     theirs, ours = json.loads(current.spec), json.loads(generation.spec)
-    equal = all(theirs[part] == ours[part] for part in ("select", "buckets", "shards"))
+    layout = ("select", "score", "buckets", "shards")
+    equal = all(theirs.get(part) == ours.get(part) for part in layout)
     return current.build_id if equal else ""
 
 
@@ -199,6 +223,8 @@ def _event(
         sources_version=versions["sources"],
         clips_version=versions["clips"],
         captions_version=versions["captions"],
+        scores_version=versions["scores"],
+        duplicates_version=versions["duplicates"],
         samples_version=versions["samples"],
         builds_version=versions["builds"],
         vae=canonical_json(generation.encoder.identity()),
@@ -225,7 +251,7 @@ def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
 def jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
     """A job for each of the shards, from the tables that the plan was made from."""
     con = connect(dataset.tables, pinned(work.event))
-    return shard_jobs(con, dataset.spec.caption, work.event, shards, work.wishes.canaries)
+    return shard_jobs(con, dataset.spec, work.event, shards, work.wishes.canaries)
 
 
 def drop_without_bucket(dataset: Dataset, work: Work) -> None:

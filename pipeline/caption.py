@@ -12,43 +12,35 @@ once more (`retry_failed` asks whatever the count). A later text beats any failu
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
-from encoders.captioner import (
-    WITH_TEXT,
-    Captioner,
-    CaptionRequest,
-    ClipFacts,
-    Input,
-)
+from encoders.captioner import Captioner, CaptionRequest, ClipFacts, Input
+from encoders.describer import CaptionRuntime
 from encoders.load import load_captioner
 from infra.ray import Cluster, Lost, Resources
 from manifests.dataset import Dataset
 from manifests.queries import connect
 from manifests.schemas import Caption
-from manifests.specs import CaptionSpec
 from manifests.tables import Tables
 from pipeline.ask import CaptionTask, accept, make_caption_worker
+from pipeline.chosen import FACTS, by_speakers, captions_of, inputs, usable
 from pipeline.commit import Commits
 from pipeline.progress import Step
+from pipeline.selection import create_selected_clips
+from pipeline.with_stills import Stills, with_stills
 
 MAX_ATTEMPTS = 3  # failed rows for one input, after which only `retry_failed` asks again
 BATCH_CLIPS = 512
-BATCH_CLIPS_WITH_STILLS = 32  # of at most 64 stills of some 15 kB
-LOOKUP_STILLS = 16_384  # rows of `stills` whose clips are looked up by one query
+BATCH_CLIPS_WITH_STILLS = 64  # of at most 64 stills of some 15 kB
+BATCH_STILL_BYTES = 16 * 2**20
 
-FACTS = tuple(field.name for field in dataclasses.fields(ClipFacts))
-_SPAN = ("start_pts", "end_pts", "time_base_num", "time_base_den")
+Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]
 
 
 @dataclass
@@ -58,8 +50,10 @@ class CaptionOutcome:
     captioner: str  # as the spec names it
     outcomes: dict[str, int] = field(default_factory=dict)  # captions by outcome: ok, empty, ...
     chosen: bool = False  # it is the one in force since this run
+    in_force: bool = True
     clips: int = 0  # current clips ...
-    with_text: int = 0  # ... of which so many have a text now
+    with_text: int = 0  # ... of which so many have a text of this captioner now
+    waiting: int = 0  # ... and so many of those that the build takes have none yet, but may get one
 
     def add(self, captions: Iterable[Caption]) -> None:
         for caption in captions:
@@ -69,18 +63,24 @@ class CaptionOutcome:
 def caption_clips(
     dataset: Dataset,
     cluster: Cluster,
-    resources: Resources,
     commit_seconds: float,
     console: Console,
     *,
+    needs: Needs = lambda: (Resources(), CaptionRuntime()),
+    only: pa.Table | None = None,
     retry_failed: bool = False,
 ) -> CaptionOutcome:
-    """Ask once about every pending clip and commit what comes back, as it comes."""
+    """Ask once about every pending clip and commit what comes back, as it comes.
+
+    `only` names the clips that are asked about, in a column `clip_id`; None: all. `needs` is asked
+    what a worker gets, where there is one to start.
+    """
     outcome = CaptionOutcome(dataset.spec.caption.captioner)
-    captioner = load_captioner(dataset.spec.caption.captioner)
-    total = count_pending(dataset.tables, captioner, retry_failed=retry_failed)
-    batches = pending(dataset.tables, captioner, retry_failed=retry_failed)
-    make_worker = make_caption_worker(dataset.spec.caption, dataset.storage)
+    captioner = load_captioner(dataset.spec.caption)
+    total = count_pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
+    batches = pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
+    resources, runtime = needs() if total else (Resources(), CaptionRuntime())
+    make_worker = make_caption_worker(dataset.spec.caption, dataset.storage, runtime)
     commits = Commits(dataset.tables, ["captions"], commit_seconds)
     with commits, Step(console, "caption", "clips", total, total) as step:
         for end in cluster.run(batches, make_worker, resources=resources):
@@ -93,18 +93,31 @@ def caption_clips(
             commits.flush_if_due()
             step.advance(done=len(rows), weight=len(rows))
     with connect(dataset.tables) as con:
-        create_chosen_captions(con, dataset.spec.caption)
-        query = "SELECT (SELECT count(*) FROM current_clips), count(*) FROM chosen_captions"
-        ((outcome.clips, outcome.with_text),) = con.sql(f"{query} WHERE text <> ''").fetchall()
+        _count_texts(con, dataset, outcome)
     return outcome
+
+
+def _count_texts(con: duckdb.DuckDBPyConnection, dataset: Dataset, outcome: CaptionOutcome) -> None:
+    con.execute(f"CREATE TEMP TABLE said AS {captions_of(dataset.spec.caption)}")
+    ((outcome.clips,),) = con.sql("SELECT count(*) FROM current_clips").fetchall()
+    ((outcome.with_text,),) = con.sql("SELECT count(*) FROM said WHERE said.text <> ''").fetchall()
+    create_selected_clips(con, dataset.spec)
+    waiting = con.sql("SELECT count(*) FROM selected_clips ANTI JOIN said USING (clip_id)")
+    ((outcome.waiting,),) = waiting.fetchall()
 
 
 # ── which clips ──────────────────────────────────────────────────────────────────────────────────
 
 
-def count_pending(tables: Tables, captioner: Captioner, *, retry_failed: bool = False) -> int:
-    query = f"SELECT count(*) FROM ({_pending(captioner, retry_failed)})"
-    ((count,),) = connect(tables).sql(query).fetchall()
+def count_pending(
+    tables: Tables,
+    captioner: Captioner,
+    *,
+    retry_failed: bool = False,
+    only: pa.Table | None = None,
+) -> int:
+    query = f"SELECT count(*) FROM ({_pending(captioner, retry_failed, only)})"
+    ((count,),) = _connect(tables, only).sql(query).fetchall()
     return int(count)
 
 
@@ -114,166 +127,65 @@ def pending(
     *,
     batch_clips: int | None = None,
     retry_failed: bool = False,
+    only: pa.Table | None = None,
 ) -> Iterator[list[CaptionTask]]:
     """Batches of the clips that were pending when the first one was asked for.
 
     Commits made meanwhile change nothing of it, so a clip that fails is not asked about twice.
     A clip of a captioner that uses stills comes with them, or without any if they are incomplete.
     """
-    query = _pending(captioner, retry_failed)
+    query = _pending(captioner, retry_failed, only)
+    # A connection of its own: an open result blocks it.
+    con = _connect(tables, only)
     if Input.STILLS in captioner.uses:
-        tasks, size = _with_stills(tables, query), BATCH_CLIPS_WITH_STILLS
+        tasks = with_stills(tables, con, query)
+        yield from _batches(map(_task_of, tasks), batch_clips or BATCH_CLIPS_WITH_STILLS)
     else:
-        tasks, size = _without_stills(tables, query), BATCH_CLIPS
-    while batch := list(itertools.islice(tasks, batch_clips or size)):
+        reader = con.sql(query).to_arrow_reader(8192)
+        rows = (row for batch in reader for row in batch.to_pylist())
+        yield from _batches(map(_task, rows), batch_clips or BATCH_CLIPS)
+
+
+def _batches(tasks: Iterable[CaptionTask], most: int) -> Iterator[list[CaptionTask]]:
+    """In order; of long clips, with their many stills, fewer together."""
+    batch: list[CaptionTask] = []
+    size = 0
+    for task in tasks:
+        batch.append(task)
+        size += sum(len(jpeg) for _, jpeg in task.request.stills)
+        if len(batch) == most or size >= BATCH_STILL_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
 
 
-def _inputs(uses: frozenset[Input]) -> str:
-    """SQL: every current clip with what its captions are made from, and the digest of that."""
-    named = ["stills_digest", *(FACTS if Input.FACTS in uses else ())]
-    digested = "to_json({" + ", ".join(f"'{name}': clip.{name}" for name in named) + "})::VARCHAR"
-    uri, version = "''", "''"
-    if Input.SIDECAR in uses:
-        uri, version = "source.sidecar_uri", "source.sidecar_version"
-    columns = ", ".join(f"clip.{name}" for name in (*_SPAN, *FACTS))
-    # Without a sidecar the digest is that of a captioner which knows of none.
-    return f"""
-        SELECT clip.clip_id, clip.stills_digest, clip.num_stills, {columns},
-            source.start_pts AS source_start_pts,
-            {uri} AS sidecar_uri, {version} AS sidecar_version,
-            sha256({digested} || CASE {uri} WHEN '' THEN ''
-                ELSE to_json([{uri}, {version}])::VARCHAR END) AS input_digest
-        FROM current_clips AS clip JOIN current_sources AS source USING (source_id)
-    """
+def _connect(tables: Tables, only: pa.Table | None) -> duckdb.DuckDBPyConnection:
+    con = connect(tables)
+    if only is not None:
+        con.register("only_clips", only)
+    return con
 
 
-def _pending(captioner: Captioner, retry_failed: bool) -> str:
+def _pending(captioner: Captioner, retry_failed: bool, only: pa.Table | None) -> str:
     limit = "" if retry_failed else f"OR count_if(outcome = 'failed') >= {MAX_ATTEMPTS}"
     return f"""
-        FROM ({_inputs(captioner.uses)}) ANTI JOIN (
+        FROM ({inputs(captioner.uses)})
+        {"" if only is None else "SEMI JOIN only_clips USING (clip_id)"}
+        ANTI JOIN (
             SELECT clip_id, input_digest FROM captions
-            WHERE captioner_fingerprint IN {_speakers(captioner)}
+            WHERE {by_speakers(captioner)}
             GROUP BY clip_id, input_digest
-            HAVING bool_or({_usable(captioner)}) {limit}
+            HAVING bool_or({usable(captioner)}) {limit}
         ) USING (clip_id, input_digest)
     """
 
 
-def _quoted(words: Iterable[str]) -> str:
-    """Hashes and outcomes: they hold no quote."""
-    return ", ".join(f"'{word}'" for word in words)
+def _task_of(found: tuple[dict[str, Any], Stills]) -> CaptionTask:
+    return _task(*found)
 
 
-_TEXTS = f"({_quoted(sorted(WITH_TEXT))})"
-
-
-def _speakers(captioner: Captioner) -> str:
-    return f"({_quoted(speaker.fingerprint for speaker in captioner.speakers)})"
-
-
-def _rank(captioner: Captioner) -> str:
-    order = _quoted(speaker.fingerprint for speaker in captioner.speakers)
-    return f"list_position([{order}], captioner_fingerprint)"
-
-
-def _usable(captioner: Captioner) -> str:
-    """SQL: a caption that may be in force: it has a text, or nobody is left who could give one."""
-    last = captioner.speakers[-1].fingerprint
-    return f"outcome IN {_TEXTS} OR outcome <> 'failed' AND captioner_fingerprint = '{last}'"
-
-
-def create_chosen_captions(con: duckdb.DuckDBPyConnection, spec: CaptionSpec) -> None:
-    """Make the view `chosen_captions`: for each current clip the caption in force under the spec.
-
-    Columns clip_id, captioner, captioner_fingerprint, outcome, text, text_digest. It is the text
-    of the first speaker that has one for the clip's present input. A clip of which the last
-    speaker had nothing to say has an empty text; one that is still pending has no row.
-    """
-    captioner = load_captioner(spec.captioner)
-    con.execute(f"""
-        CREATE OR REPLACE TEMP VIEW chosen_captions AS
-        SELECT clip_id, said.*, sha256(said.text) AS text_digest FROM (
-            SELECT clip_id, arg_min(
-                {{captioner: captioner, captioner_fingerprint: captioner_fingerprint,
-                  outcome: outcome, text: text}},
-                (outcome NOT IN {_TEXTS}, {_rank(captioner)}, outcome, text)
-            ) AS said
-            FROM captions SEMI JOIN ({_inputs(captioner.uses)}) USING (clip_id, input_digest)
-            WHERE captioner_fingerprint IN {_speakers(captioner)} AND ({_usable(captioner)})
-            GROUP BY clip_id
-        )
-    """)
-
-
-# ── tasks, with their stills ─────────────────────────────────────────────────────────────────────
-
-
-def _without_stills(tables: Tables, query: str) -> Iterator[CaptionTask]:
-    # A connection of its own: an open result blocks it.
-    reader = connect(tables).sql(query).to_arrow_reader(8192)
-    for rows in reader:
-        yield from map(_task, rows.to_pylist())
-
-
-def _with_stills(tables: Tables, query: str) -> Iterator[CaptionTask]:
-    """In the order in which the stills lie, so that each of their files is read once.
-
-    Holds the stills of the clips begun and not complete: a clip's stills are committed together.
-    """
-    con = connect(tables)
-    begun: dict[str, dict[int, tuple[float, bytes]]] = defaultdict(dict)
-    for fragments in _fragments(tables):
-        rows = _wanted(con, query, fragments)
-        for still in _stills(fragments, list(rows)):
-            row, parts = rows[still["clip_id"]], begun[still["clip_id"]]
-            parts[still["position"]] = still["seconds"], still["jpeg"]
-            if len(parts) == row["num_stills"]:
-                del begun[still["clip_id"]]
-                yield _task(row, tuple(parts[i] for i in sorted(parts)))
-    missing = con.sql(f"FROM ({query}) ANTI JOIN stills USING (clip_id)").to_arrow_table()
-    incomplete = _rows_of(con, query, list(begun))
-    yield from map(_task, [*missing.to_pylist(), *incomplete.values()])
-
-
-def _fragments(tables: Tables) -> Iterator[list[Any]]:
-    """The files of `stills`, small ones together."""
-    together: list[Any] = []
-    count = 0
-    for fragment in tables.dataset("stills").get_fragments():
-        together.append(fragment)
-        count += fragment.count_rows()
-        if count >= LOOKUP_STILLS:
-            yield together
-            together, count = [], 0
-    if together:
-        yield together
-
-
-def _wanted(
-    con: duckdb.DuckDBPyConnection, query: str, fragments: list[Any]
-) -> dict[str, dict[str, Any]]:
-    columns = [f.to_table(columns=["clip_id"])["clip_id"].to_pylist() for f in fragments]
-    return _rows_of(con, query, sorted({clip_id for column in columns for clip_id in column}))
-
-
-def _rows_of(
-    con: duckdb.DuckDBPyConnection, query: str, clip_ids: list[str]
-) -> dict[str, dict[str, Any]]:
-    con.register("asked", pa.table({"clip_id": pa.array(clip_ids, pa.string())}))
-    found = con.sql(f"FROM ({query}) SEMI JOIN asked USING (clip_id)").to_arrow_table()
-    return {row["clip_id"]: row for row in found.to_pylist()}
-
-
-def _stills(fragments: list[Any], clip_ids: list[str]) -> Iterator[dict[str, Any]]:
-    columns = ["clip_id", "position", "seconds", "jpeg"]
-    wanted = pc.field("clip_id").isin(pa.array(clip_ids, pa.string()))
-    for fragment in fragments:
-        for rows in fragment.to_batches(columns=columns, filter=wanted, batch_size=256):
-            yield from rows.to_pylist()
-
-
-def _task(row: dict[str, Any], stills: tuple[tuple[float, bytes], ...] = ()) -> CaptionTask:
+def _task(row: dict[str, Any], stills: Stills = ()) -> CaptionTask:
     def seconds(pts: int) -> float:
         ticks = pts - row["source_start_pts"]
         return float(ticks * row["time_base_num"] / row["time_base_den"])

@@ -14,9 +14,12 @@ import typer
 
 from infra.errors import StorageError, TelecineError, UsageError
 from infra.storage import Storage, absolute
-from pipeline import cli_builds
+from pipeline import cli_builds, cli_captions
 from pipeline.options import (
     AsJson,
+    Batch,
+    CaptionUrl,
+    Concurrency,
     DatasetArgument,
     EndpointUrl,
     Gpus,
@@ -73,6 +76,14 @@ def ingest(
         typer.Option(help="Specs for a new dataset, as a telecine.toml (see docs/specs.md)."),
     ] = None,
     vae: Vae = None,
+    captioner: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Captioner of a new dataset, as in telecine caption."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Selection of a new dataset: clips that this SQL condition is true of."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and do none of it.")
     ] = False,
@@ -88,6 +99,9 @@ def ingest(
             "--allow-duplicates", help="Ingest an object although another has the same bytes."
         ),
     ] = False,
+    caption_url: CaptionUrl = "",
+    concurrency: Concurrency = 32,
+    batch: Batch = None,
     workers: Workers = None,
     gpus: Gpus = None,
     endpoint_url: EndpointUrl = None,
@@ -104,7 +118,9 @@ def ingest(
 
     roots = [absolute(source) for source in sources]
     opened = resolve_dataset(
-        absolute(dataset), storage(endpoint_url, profile), given_spec(config, vae)
+        absolute(dataset),
+        storage(endpoint_url, profile),
+        given_spec(config, vae, captioner=captioner, where=where),
     )
     options = RunOptions(
         workers=workers,
@@ -112,6 +128,9 @@ def ingest(
         retry_rejected=retry_rejected,
         allow_duplicates=allow_duplicates,
         gpus_per_encoder=gpus,
+        caption_url=caption_url,
+        concurrency=concurrency,
+        batch=batch,
     )
     if dry_run:
         print_preview(find_news(roots, opened, options, progress()), as_json, out())
@@ -185,43 +204,14 @@ def rebuild(
 
 
 @app.command()
-def caption(
-    dataset: DatasetArgument,
-    captioner: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="auto, sidecar or signal; from then on the one in force (default: that one).",
-        ),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask again about clips that failed thrice.")
-    ] = False,
-    workers: Workers = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
-    ray_address: RayAddress = None,
-    as_json: AsJson = False,
-) -> None:
-    """Caption the clips that have no caption under a captioner; `rebuild` then uses them."""
-    from pipeline.outcome import print_captioned
-    from pipeline.recipes import RunOptions, recaption
-
-    opened = dataset_at(dataset, endpoint_url, profile)
-    options = RunOptions(workers=workers, ray_address=ray_address, retry_rejected=retry_failed)
-    captioned = recaption(opened, captioner, options, progress())
-    print_captioned(captioned, opened.uri, as_json, out())
-
-
-@app.command()
 def inspect(
     dataset: DatasetArgument,
     table: Annotated[
         str | None,
         typer.Argument(
             metavar="[TABLE]",
-            help="List rows: sources, clips, stills, captions, samples or builds. "
-            "Without it: a summary.",
+            help="List rows: sources, clips, stills, captions, embeddings, scores, duplicates, "
+            "samples or builds. Without it: a summary.",
         ),
     ] = None,
     names: Annotated[
@@ -261,10 +251,10 @@ def inspect(
                 "--where and --columns choose rows of a table: name one, as in "
                 f"telecine inspect {dataset} clips --where 'motion > 0.1'"
             )
-        report.inspect_summary(opened.tables, as_json, out())
+        report.inspect_summary(opened, as_json, out())
     else:
         most = limit if limit is not None else 0 if as_json else 20
-        report.inspect_table(opened.tables, table, where, columns, most, as_json, out())
+        report.inspect_table(opened, table, where, columns, most, as_json, out())
 
 
 @app.command()
@@ -290,9 +280,11 @@ def demo(
     options = RunOptions(workers=workers)
     ingested = run_ingest([str(footage)], opened, options, progress())
     print_outcome(ingested, opened.uri, False, screen)
-    report.inspect_summary(opened.tables, False, screen)
+    report.inspect_summary(opened, False, screen)
 
 
+app.command()(cli_captions.caption)
+app.command()(cli_captions.score)
 for command in (cli_builds.promote, cli_builds.rollback, cli_builds.verify, cli_builds.decode):
     app.command()(command)
 app.command()(cli_builds.gc)

@@ -139,8 +139,26 @@ def print_summary(found: Summary, console: Console) -> None:
         _print_sources(found, console)
     if found.captions:
         heading(console, "captions")
-        rows = [(c.captioner, c.outcome, c.captions) for c in found.captions]
-        print_table(("captioner", "outcome", "captions"), rows, console)
+        rows = [
+            (c.captioner, c.captioner_fingerprint[:8], c.outcome, c.captions)
+            for c in found.captions
+        ]
+        print_table(("captioner", "spec", "outcome", "captions"), rows, console)
+    for alarm in found.repeated:
+        console.print(
+            Text("alarm: ", style="bold red")
+            + plain(
+                f"{alarm.captions:,} of {alarm.of:,} captions of {alarm.captioner} "
+                f"{alarm.captioner_fingerprint[:8]} say the same: {alarm.text[:200]}"
+            ),
+            soft_wrap=True,
+        )
+    if found.scores:
+        heading(console, f"scores of {found.scorer}")
+        scores = [(s.name, s.scores, s.lowest, s.mean, s.highest) for s in found.scores]
+        print_table(("score", "clips", "lowest", "mean", "highest"), scores, console)
+    if found.duplicates:
+        line(console, f"{counted(found.duplicates, 'clip')} with duplicate_rank > 0")
     for build in found.builds:
         _print_build(build, console)
     for error in found.errors:

@@ -173,16 +173,23 @@ class _ScanReceipts:
 def encoder_resources(
     cluster: Cluster, vae: VaeSpec, *, gpus: float | None = None, cpus: float | None = None
 ) -> Resources:
-    """What one encoder gets: where not told, a learned one a GPU if the cluster has any.
-
-    Two CPUs beside a GPU: one thread decodes a clip, another begins the next one. Asks the cluster,
-    and so starts it, only for a learned encoder of which nothing is told.
-    """
-    learned = vae.encoder != "dct"
-    if gpus is None:
-        gpus = 1.0 if learned and cluster.gpus() else 0.0
-    if gpus and not learned:
+    """What one encoder gets. Asks the cluster, and so starts it, only for a learned one."""
+    if vae.encoder != "dct":
+        return model_resources(cluster, gpus=gpus, cpus=cpus)
+    if gpus:
         raise UsageError(f"the {vae.encoder} encoder computes on the CPU: give it no GPU")
+    return Resources(cpus=cpus or 1)
+
+
+def model_resources(
+    cluster: Cluster, *, gpus: float | None = None, cpus: float | None = None
+) -> Resources:
+    """What one learned model gets: where not told, a GPU if the cluster has any.
+
+    Two CPUs beside a GPU: one thread decodes a clip, another begins the next one.
+    """
+    if gpus is None:
+        gpus = 1.0 if cluster.gpus() else 0.0
     return Resources(cpus=cpus or (2 if gpus else 1), gpus=gpus)
 
 

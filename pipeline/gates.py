@@ -21,6 +21,7 @@ import duckdb
 
 from infra.errors import Reason
 from manifests.queries import last_plan
+from manifests.specs import DatasetSpec
 from pipeline.channels import (
     NARROWEST,
     OUTLYING,
@@ -33,6 +34,7 @@ from pipeline.channels import (
     pooled,
 )
 from pipeline.display import counted
+from pipeline.scored import create_scored_clips
 
 # Against the model's own constants, in its standard deviations: wide, since footage differs.
 MAX_MEAN = 3.0  # of any channel
@@ -339,7 +341,7 @@ FROM live_samples SEMI JOIN (
 
 # Selected now, kept by the current build and without any row in this one.
 _WAITING = """
-SELECT count(*) FROM (FROM current_clips WHERE ({where}
+SELECT count(*) FROM (FROM scored_clips WHERE ({where}
 ))
 SEMI JOIN (SELECT clip_id FROM live_samples WHERE build_id = ? AND outcome = 'kept') USING (clip_id)
 ANTI JOIN (SELECT clip_id FROM live_samples WHERE build_id = ?) USING (clip_id)
@@ -378,7 +380,9 @@ def _coverage(
 def _waiting(con: duckdb.DuckDBPyConnection, build_id: str, current: str) -> int:
     """Clips that the current build keeps and that wait: for a caption, or for the next plan."""
     event = last_plan(con, build_id)
-    where = json.loads(event.spec).get("select", {}).get("where") if event is not None else None
+    spec = DatasetSpec() if event is None else DatasetSpec.model_validate_json(event.spec)
+    where = spec.select.where
+    create_scored_clips(con, spec, [where])
     query = _WAITING.format(where=where or "true")
     ((count,),) = con.sql(query, params=[current, build_id]).fetchall()
     return int(count)

@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from manifests.schemas import Build, Clip, Sample, Source, from_arrow
-from manifests.specs import CaptionSpec
-from pipeline.caption import create_chosen_captions
+from manifests.specs import DatasetSpec
+from pipeline.chosen import create_chosen_captions
 from pipeline.plan import Member, ShardPlan
 from pipeline.sample import ChosenCaption
 from pipeline.shard import MemberJob, ShardJob
@@ -26,7 +26,8 @@ CREATE OR REPLACE TEMP TABLE job_sources AS
 SELECT * FROM current_sources SEMI JOIN job_clips USING (source_id);
 
 CREATE OR REPLACE TEMP TABLE job_captions AS
-SELECT clip_id, captioner, captioner_fingerprint, text, text_digest
+SELECT clip_id, captioner, captioner_fingerprint, text, text_digest, captions,
+    captions_digest
 FROM captions_in_force SEMI JOIN members USING (clip_id);
 """
 # Latents are copied from the build's own shards first: they are what it has vouched for.
@@ -40,13 +41,13 @@ QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY build_id <> $build_id, 
 
 def shard_jobs(
     con: duckdb.DuckDBPyConnection,
-    captions: CaptionSpec,
+    spec: DatasetSpec,
     event: Build,
     shards: Iterable[ShardPlan],
     canaries: Collection[str],
 ) -> Iterator[ShardJob]:
     """The jobs of a plan's shards, in order. `con` shows the tables that the plan was made from."""
-    create_chosen_captions(con, captions)
+    create_chosen_captions(con, spec)
     con.execute("CREATE TEMP TABLE captions_in_force AS FROM chosen_captions")
     for chunk in _chunks(shards):
         facts = _Facts(con, event, chunk)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +44,19 @@ Gpus = Annotated[
         "learned encoder where there is any, else 0).",
     ),
 ]
+CaptionUrl = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Of the OpenAI-compatible server of an openai: captioner, as in "
+        "http://host:8000/v1 (default: OPENAI_BASE_URL). Its key: OPENAI_API_KEY.",
+    ),
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="Requests to a captioning server at once.")]
+Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="What a captioner or scorer takes at once (default: its own)."),
+]
 Vae = Annotated[
     str | None,
     typer.Option(
@@ -51,8 +66,17 @@ Vae = Annotated[
 ]
 
 
-def given_spec(config: Path | None, vae: str | None) -> DatasetSpec | None:
+def given_spec(
+    config: Path | None,
+    vae: str | None,
+    *,
+    captioner: str | None = None,
+    where: str | None = None,
+) -> DatasetSpec | None:
     """What a file and the line say of the spec; folders of weights are made absolute."""
+    from encoders.openclip_files import absolute as absolute_model
+
+    from encoders.load import absolute_captioner
     from encoders.vae_weights import absolute
     from manifests.dataset import parse_spec
     from manifests.specs import DatasetSpec
@@ -60,11 +84,96 @@ def given_spec(config: Path | None, vae: str | None) -> DatasetSpec | None:
     given: dict[str, Any] = {}
     if config is not None:
         given = parse_spec(_read(config), str(config)).model_dump(exclude_unset=True)
-    if vae is not None:
-        given.setdefault("vae", {})["encoder"] = vae
+    line = {
+        ("vae", "encoder"): vae,
+        ("caption", "captioner"): captioner,
+        ("select", "where"): where,
+    }
+    for (table, key), value in line.items():
+        if value is not None:
+            given.setdefault(table, {})[key] = value
     if "encoder" in given.get("vae", {}):
         given["vae"]["encoder"] = absolute(given["vae"]["encoder"])
+    for named in (given.get("caption", {}), given.get("caption_mix", {}).get("second") or {}):
+        if "captioner" in named:
+            named["captioner"] = absolute_captioner(named["captioner"])
+    if "scorer" in given.get("score", {}):
+        given["score"]["scorer"] = absolute_model(given["score"]["scorer"])
     return DatasetSpec.model_validate(given) if given else None
+
+
+def given_caption(spec: DatasetSpec, config: Path | None, captioner: str | None) -> DatasetSpec:
+    """The spec with the captioner that is asked for; one that is named is looked at anew."""
+    given = given_spec(config, None, captioner=captioner)
+    tables = given.model_dump(exclude_unset=True) if given else {}
+    if other := sorted(tables.keys() - {"caption"}):
+        raise UsageError(
+            f"--config {config}: telecine caption takes the table [caption] alone, not "
+            f"{', '.join(other)}; telecine rebuild --config takes the others"
+        )
+    asked = spec.overlaid(tables)
+    if captioner is None:
+        return asked
+    return asked.model_copy(update={"caption": asked.caption.model_copy(update={"weights": None})})
+
+
+def given_score(
+    spec: DatasetSpec,
+    scorer: str | None,
+    prompts: Sequence[str],
+    aesthetic: Path | None,
+    duplicates: bool,
+    threshold: float | None,
+    keep: str | None,
+) -> DatasetSpec:
+    """The spec with the scores that are asked for beside those in force.
+
+    Raises UsageError where there is nothing to score by, or two prompts have one name.
+    """
+    from encoders.openclip_files import absolute
+    from pydantic import ValidationError
+
+    from manifests.specs import ScoreSpec
+
+    known = spec.score.model_dump()
+    if scorer is not None:
+        if absolute(scorer) != spec.score.scorer:  # a head is for one model's embeddings
+            known |= {"aesthetic": None, "aesthetic_weights": None}
+        known |= {"scorer": absolute(scorer), "weights": None}
+    if known["scorer"] is None:
+        raise UsageError("no scorer is in force yet: name one, --scorer openclip:MODEL@TAG_OR_FILE")
+    known["prompts"] = {**known["prompts"], **_prompts(prompts)}
+    if aesthetic is not None:
+        known |= {"aesthetic": str(aesthetic.expanduser().resolve()), "aesthetic_weights": None}
+    if threshold is not None or keep is not None or duplicates:
+        known["duplicate_threshold"] = threshold or known["duplicate_threshold"] or THRESHOLD
+        known["duplicate_keep"] = keep or known["duplicate_keep"]
+    try:
+        return spec.model_copy(update={"score": ScoreSpec.model_validate(known)})
+    except ValidationError as error:
+        raise UsageError("; ".join(str(e["msg"]) for e in error.errors())) from error
+
+
+THRESHOLD = 0.95
+
+
+def _prompts(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        named = re.fullmatch(r"([a-z][a-z0-9_]*)=(.+)", text, re.DOTALL)
+        name, prompt = named.groups() if named else (_slug(text), text)
+        if not name:
+            raise UsageError(f"--prompt {text!r}: give it a name of a-z 0-9 _, as in NAME={text}")
+        if found.setdefault(name, prompt) != prompt:
+            raise UsageError(
+                f"--prompt: both {found[name]!r} and {prompt!r} are named {name}; name one "
+                "otherwise, as in NAME=TEXT"
+            )
+    return found
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_0123456789")[:48].rstrip("_")
 
 
 def _read(path: Path) -> str:

@@ -15,10 +15,13 @@ from manifests.schemas import Sample, Source
 from pipeline.compare import TO_SCAN, Discovery, State
 from pipeline.discover import Listing
 from pipeline.display import counted
+from pipeline.scored import score_columns
 
 if TYPE_CHECKING:
+    from manifests.dataset import Dataset
     from pipeline.caption import CaptionOutcome
     from pipeline.promote import Settled
+    from pipeline.score import ScoreOutcome
 
 
 @dataclass
@@ -165,13 +168,40 @@ def print_captioned(
         console.print_json(json.dumps(dataclasses.asdict(captioned)))
         return
     counts = ", ".join(f"{n} {outcome}" for outcome, n in captioned.outcomes.items())
-    lines = [
-        f"captioned {counts or 'no clip that was not captioned before'}",
-        f"in force  {captioned.captioner}: {captioned.with_text} of "
-        f"{counted(captioned.clips, 'clip')} have a text",
-    ]
-    if captioned.outcomes or captioned.chosen:
+    texts = f"{captioned.with_text} of {counted(captioned.clips, 'clip')} have a text"
+    lines = [f"captioned {counts or 'no clip that was not captioned before'}"]
+    if not captioned.in_force:
+        lines.append(f"aside     {captioned.captioner}: {texts}; another captioner is in force")
+    else:
+        lines.append(f"in force  {captioned.captioner}: {texts}")
+    if captioned.waiting:
+        lines.append(f"waiting   {counted(captioned.waiting, 'clip')} of the selection without one")
+    if captioned.in_force and (captioned.outcomes or captioned.chosen):
         lines.append(f"next      telecine rebuild {shlex.quote(dataset)}")
+    _print(lines, console)
+
+
+def print_scored(scored: ScoreOutcome, dataset: Dataset, as_json: bool, console: Console) -> None:
+    """For score."""
+    if as_json:
+        console.print_json(json.dumps(dataclasses.asdict(scored)))
+        return
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(scored.scores.items()))
+    lines = [
+        f"scored    {counted(scored.embedded, 'clip')} embedded; "
+        + (counts or "no score that was not there before")
+    ]
+    if scored.failed:
+        failed = f"telecine inspect {shlex.quote(dataset.uri)} embeddings --where \"detail <> ''\""
+        lines.append(f"failed    {counted(scored.failed, 'clip')}: {failed}")
+    if (grouping := scored.grouping) is not None:
+        lines.append(
+            f"grouped   {counted(grouping.clips, 'clip')}: {grouping.duplicates} duplicates in "
+            f"{counted(grouping.groups, 'group')} at {grouping.threshold:g}; "
+            f'--where "duplicate_rank = 0" takes one of each'
+        )
+    columns = ", ".join(score_columns(dataset.spec.score))
+    lines.append(f"in force  {scored.scorer}: clips have {columns}")
     _print(lines, console)
 
 

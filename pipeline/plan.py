@@ -33,7 +33,7 @@ from pipeline.timing import Timed, encoded_frames, encoded_rate
 
 TAR_BLOCK = 512
 NPY_HEADER = 128
-TEXT_RESERVE = 8192  # a sample's JSON and text members with their headers, without the caption
+TEXT_RESERVE = 8192  # a sample's JSON and text members with their headers, without captions
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,7 +77,7 @@ class Candidate:
     """A clip that the build wants."""
 
     clip_id: str
-    text_digest: str
+    captions_digest: str
     bucket: Bucket
     size_bytes: int  # in the tar
     copied: bool = False  # a live shard has its latents, here or in another build
@@ -89,7 +89,7 @@ class LiveMember:
     """A sample that an existing shard of the build holds."""
 
     clip_id: str
-    text_digest: str
+    captions_digest: str
     shard_id: str
     shard_bytes: int
     bucket: Bucket
@@ -170,9 +170,11 @@ def nearest_aspect(width: int, height: int, aspects: Iterable[str]) -> str:
 
 
 def sample_bytes(encoding: Encoding, text_bytes: int) -> int:
-    """Tar bytes of a sample, known before a frame is decoded. The JSON repeats the caption."""
+    """Tar bytes of a sample, known before a frame is decoded; `text_bytes` are those of its .txt
+    and of what its JSON says of captions.
+    """
     blocks = math.ceil(encoding.latent_bytes / TAR_BLOCK) + 1
-    return blocks * TAR_BLOCK + TEXT_RESERVE + 2 * text_bytes
+    return blocks * TAR_BLOCK + TEXT_RESERVE + text_bytes
 
 
 def plan_shards(
@@ -201,7 +203,7 @@ def plan_shards(
     def fresh(shard_id: str) -> bool:
         members = shards[shard_id]
         there = [candidates.get(m.clip_id) for m in members]
-        if [c and c.text_digest for c in there] != [m.text_digest for m in members]:
+        if [c and c.captions_digest for c in there] != [m.captions_digest for m in members]:
             return False
         seat, *others = {c.seat for c in there if c}
         whole = len(members) == seats[seat] and (shard_id == seat or seat in taken)
@@ -246,7 +248,7 @@ def _fill(candidates: list[Candidate], target_bytes: float) -> Iterator[list[Can
 
 def _shard(members: list[Candidate], seat: str, build_id: str, number: int) -> ShardPlan:
     bucket = members[0].bucket
-    content = [[m.clip_id, m.text_digest] for m in members]
+    content = [[m.clip_id, m.captions_digest] for m in members]
     return ShardPlan(
         seat or short_id("shard", build_id, number, bucket.folder, content),
         bucket,

@@ -70,7 +70,7 @@ def _add(preview: Preview, member: MemberJob, generation: Generation, spec: Data
     clip, source = member.clip, member.source
     encoding = plan_encoding(clip, generation.encoder, spec.vae)
     assert encoding is not None  # the planner left out what has none
-    preview.bytes_to_write += sample_bytes(encoding, len(member.caption.text.encode()))
+    preview.bytes_to_write += sample_bytes(encoding, member.caption.text_bytes)
     if member.copy is not None:
         preview.copied += 1
         preview.bytes_to_copy += member.copy.latent_bytes

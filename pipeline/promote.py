@@ -169,7 +169,8 @@ def spec_of(dataset: Dataset, build: Generation | Build) -> DatasetSpec:
     """The dataset's spec as it is while the build is current."""
     try:
         return DatasetSpec.model_validate(
-            {"scan": dataset.spec.scan.canonical(), **json.loads(build.spec)}
+            {part: dataset.spec.canonical()[part] for part in ("scan", "score")}
+            | json.loads(build.spec)
         )
     except ValidationError as error:
         raise UsageError(

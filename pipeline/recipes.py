@@ -1,9 +1,10 @@
 """The whole program on one screen: each recipe is its list of steps. Read this first.
 
-    ingest  =  discover → scan → caption → build      of what is new
+    ingest  =  discover → scan → caption → score → build   of what is new
     rebuild =  build                                  what the spec asks for, beside what there is
     scan    =  probe → segment → measure              objects  → sources, clips, stills
     caption =  stills and facts → text                clips    → captions
+    score   =  stills and texts → numbers             clips    → embeddings, scores, duplicates
     build   =  plan → decode → encode → shard → gates clips × captions × encoder → samples
     verify  =  check → repair                         tars against samples
 
@@ -13,10 +14,11 @@ one that was killed goes on where it was. Each step is in the file of its name.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import pyarrow as pa
 from rich.console import Console
 
 from encoders.load import load_captioner, load_encoder
@@ -25,7 +27,6 @@ from infra.errors import UsageError
 from infra.ray import Cluster, Resources
 from manifests.dataset import Dataset, replace_spec, write_spec
 from manifests.queries import connect, current_build
-from manifests.specs import CaptionSpec
 from pipeline.build import Generation, complete, plan_build
 from pipeline.caption import CaptionOutcome, caption_clips
 from pipeline.changes import changes
@@ -34,13 +35,15 @@ from pipeline.compare import Discovery, compare
 from pipeline.discover import discover, refuse_within
 from pipeline.drive import encoder_resources, scan_sources, write_shards
 from pipeline.dry_run import print_rebuild_preview
+from pipeline.models import captioner_needs, check_models, scorer_needs, with_models
 from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
 from pipeline.preview import preview_build
 from pipeline.promote import foreseen, settle
 from pipeline.rates import estimate, record_rate
+from pipeline.score import ScoreOutcome, score_clips
+from pipeline.selection import check_where, selected_or_none
 from pipeline.verify import Verified
 from pipeline.verify import verify as check_build
-from pipeline.wanted import check_where
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class RunOptions:
     gpus_per_encoder: float | None = None  # None: 1 for a learned encoder where there is any
     promote: bool = True
     force: bool = False  # promote although a gate says no
+    caption_url: str = ""  # of an OpenAI-compatible server
+    concurrency: int = 32  # requests to it at once
+    batch: int | None = None  # of a captioner or scorer on a device; None: its own default
 
 
 def find(
@@ -79,14 +85,16 @@ def ingest(
     roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
 ) -> Outcome:
     """The main job: what is new under the roots becomes samples of the build in force."""
-    load_captioner(dataset.spec.caption.captioner)  # what is wrong is said before hours of scanning
+    dataset = with_models(dataset)
+    check_models(dataset.spec, options.caption_url)  # said before hours of scanning
     encoder = load_encoder(dataset.spec.vae)
-    check_where(connect(dataset.tables), dataset.spec.select.where or "true")
+    check_where(connect(dataset.tables), dataset.spec, dataset.spec.select.where)
     found = find(roots, dataset, options, console)
     write_spec(dataset)
     with Cluster(options.ray_address, options.workers) as cluster:
         scanned = scan(found, dataset, cluster, options, console)
         caption(dataset, cluster, options, console)
+        score(dataset, cluster, options, console)
         built = build(dataset, encoder, cluster, options, console)
     return Outcome(scanned, built)
 
@@ -95,6 +103,7 @@ def rebuild(
     dataset: Dataset, options: RunOptions, console: Console, name: str | None = None
 ) -> BuildOutcome:
     """The second job: the build that the dataset's spec asks for now, beside what there is."""
+    dataset = with_models(dataset)
     encoder = load_encoder(dataset.spec.vae)
     refuse_empty(dataset)
     with Cluster(options.ray_address, options.workers) as cluster:
@@ -105,6 +114,7 @@ def preview(
     dataset: Dataset, options: RunOptions, name: str | None, as_json: bool, console: Console
 ) -> None:
     """What `rebuild` would do, and why. Writes nothing, opens no footage."""
+    dataset = with_models(dataset)
     encoder = load_encoder(dataset.spec.vae)
     refuse_empty(dataset)
     generation = Generation.of(dataset, encoder, name)
@@ -124,7 +134,7 @@ def preview(
 def refuse_empty(dataset: Dataset) -> None:
     """Raises UsageError where there is no clip to build from, or the selection takes none."""
     where = dataset.spec.select.where
-    if not check_where(connect(dataset.tables), where or "true"):
+    if not check_where(connect(dataset.tables), dataset.spec, where):
         raise UsageError(
             f"--where {where!r} takes none of the clips of {dataset.uri}"
             if where
@@ -140,30 +150,79 @@ def scan(
 
 
 def caption(
-    dataset: Dataset, cluster: Cluster, options: RunOptions, console: Console
+    dataset: Dataset,
+    cluster: Cluster,
+    options: RunOptions,
+    console: Console,
+    only: pa.Table | None = None,
 ) -> CaptionOutcome:
-    """Stills and measurements → captions. The embedded captioners need a core, no GPU."""
+    """Stills and measurements → captions. The embedded captioners need a core, models a GPU."""
     return caption_clips(
         dataset,
         cluster,
-        Resources(cpus=1),
         options.commit_seconds,
         console,
+        needs=partial(captioner_needs, dataset.spec.caption, cluster, options),
+        only=only,
         retry_failed=options.retry_rejected,
     )
 
 
 def recaption(
-    dataset: Dataset, captioner: str | None, options: RunOptions, console: Console
+    dataset: Dataset,
+    options: RunOptions,
+    console: Console,
+    *,
+    where: str | None = None,
+    choose: bool = True,
 ) -> CaptionOutcome:
-    """Captions under a captioner, which is the one in force when they are there."""
-    chosen = CaptionSpec(captioner=captioner) if captioner else dataset.spec.caption
-    load_captioner(chosen.captioner)  # a wrong name is said before anything is written
-    asked = dataclasses.replace(dataset, spec=dataset.spec.model_copy(update={"caption": chosen}))
+    """Captions under the captioner that the dataset's spec asks for.
+
+    It is the one in force from then on, unless some of the clips were left out (`where`) and the
+    build would wait for them.
+    """
+    dataset = with_models(dataset)
+    load_captioner(dataset.spec.caption)  # a wrong name is said before anything is written
+    con = connect(dataset.tables)
+    only = selected_or_none(con, dataset.spec, where)
     with Cluster(options.ray_address, options.workers) as cluster:
-        captioned = caption(asked, cluster, options, console)
-    captioned.chosen = replace_spec(dataset, asked.spec).spec != dataset.spec
+        captioned = caption(dataset, cluster, options, console, only)
+    captioned.in_force = choose and (only is None or not captioned.waiting)
+    if captioned.in_force:
+        captioned.chosen = replace_spec(dataset, dataset.spec).spec != dataset.stored
     return captioned
+
+
+def score(
+    dataset: Dataset,
+    cluster: Cluster,
+    options: RunOptions,
+    console: Console,
+    only: pa.Table | None = None,
+) -> ScoreOutcome:
+    """Stills and texts → embeddings, scores, groups of duplicates. Without a scorer: nothing."""
+    return score_clips(
+        dataset,
+        cluster,
+        options.commit_seconds,
+        console,
+        needs=partial(scorer_needs, cluster, options),
+        only=only,
+        retry_failed=options.retry_rejected,
+    )
+
+
+def rescore(
+    dataset: Dataset, options: RunOptions, console: Console, *, where: str | None = None
+) -> ScoreOutcome:
+    """The scores that the dataset's spec asks for, which are those in force when they are there."""
+    dataset = with_models(dataset)
+    con = connect(dataset.tables)
+    only = selected_or_none(con, dataset.spec, where)
+    with Cluster(options.ray_address, options.workers) as cluster:
+        scored = score(dataset, cluster, options, console, only)
+    replace_spec(dataset, dataset.spec)
+    return scored
 
 
 def build(

@@ -15,12 +15,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from encoders.captioner import WITH_TEXT
-from encoders.load import load_captioner
 from infra.errors import CheckFailed
 from manifests.dataset import Dataset
 from manifests.queries import connect
 from manifests.schemas import Build, Clip, Sample, Source, from_arrow
+from manifests.specs import CaptionMixSpec
+from pipeline.chosen import ever_said, mixed
 from pipeline.plan import Bucket
 from pipeline.sample import ChosenCaption
 from pipeline.shard import MemberJob, ShardJob
@@ -62,10 +62,6 @@ CREATE TEMP TABLE job_sources AS
 SELECT * FROM sources SEMI JOIN job_clips USING (source_id, scan_fingerprint)
 WHERE status = 'scanned';
 
-CREATE TEMP TABLE job_captions AS
-SELECT clip_id, captioner, captioner_fingerprint, text, sha256(text) AS text_digest, outcome
-FROM captions SEMI JOIN job_samples USING (clip_id);
-
 CREATE TEMP TABLE job_copies AS
 SELECT live_samples.* FROM live_samples SEMI JOIN sound USING (shard_path)
 SEMI JOIN job_samples USING (clip_id) WHERE outcome = 'kept' AND build_id <> $build_id
@@ -93,15 +89,15 @@ class _Facts:
         self._sources = {source.source_id: source for source in sources}
         copies: list[Sample] = _all(con, "FROM job_copies", Sample)
         self._copies = {sample.clip_id: sample for sample in copies}
-        self._captions = _captions(con, dataset.spec.caption.captioner)
+        self._captions = _captions(con, dataset.spec.caption_mix)
 
     def member(self, sample: Sample) -> MemberJob:
         clip = self._clips[sample.clip_id]
-        caption = self._captions.get((sample.clip_id, sample.text_digest))
+        caption = self._captions.get((sample.clip_id, sample.captions_digest))
         if caption is None:
             raise CheckFailed(
-                f"{sample.shard_path} cannot be made again: `captions` has no text of clip "
-                f"{sample.clip_id} with the digest {sample.text_digest}"
+                f"{sample.shard_path} cannot be made again: `captions` no longer has what it says "
+                f"of clip {sample.clip_id}"
             )
         copy = self._copies.get(sample.clip_id)
         if copy is not None:  # the bytes from there; what is known of them, from here
@@ -120,16 +116,16 @@ def _all(con: duckdb.DuckDBPyConnection, query: str, row: Any) -> list[Any]:
 
 
 def _captions(
-    con: duckdb.DuckDBPyConnection, captioner: str
+    con: duckdb.DuckDBPyConnection, mix: CaptionMixSpec
 ) -> Mapping[tuple[str, str], ChosenCaption]:
-    """By clip_id and digest. Of those that said the same, the one the build would have chosen."""
-    speakers = [speaker.fingerprint for speaker in load_captioner(captioner).speakers]
-
-    def rank(fingerprint: str, outcome: str) -> tuple[bool, int]:
-        usable = outcome in WITH_TEXT or (outcome != "failed" and fingerprint == speakers[-1])
-        known = fingerprint in speakers
-        return usable and known, -speakers.index(fingerprint) if known else 0
-
-    said = con.sql("FROM job_captions").fetchall()
-    last_is_best = sorted(said, key=lambda row: rank(row[2], row[-1]))
-    return {(clip_id, row[-2]): ChosenCaption(*row[:-1]) for clip_id, *row in last_is_best}
+    """By clip_id and digest: of all that may have been chosen, what the samples say was."""
+    said = ever_said("job_samples")
+    nobody = "SELECT DISTINCT clip_id, NULL FROM job_samples"
+    second = f"{said} UNION ALL {nobody}" if mix.second else None
+    rows = con.sql(f"""
+        SELECT DISTINCT clip_id, captioner, captioner_fingerprint, text, text_digest, captions,
+            captions_digest
+        FROM ({mixed(said, second, mix)})
+        SEMI JOIN job_samples USING (clip_id, captions_digest)
+    """).fetchall()
+    return {(clip_id, row[-1]): ChosenCaption(*row) for clip_id, *row in rows}

@@ -260,7 +260,7 @@ def _replacing(dataset: Dataset, build_id: str, number: int, shard_ids: Iterable
     rows = con.sql(
         """
         SELECT shard_id, resolution, aspect, duration,
-            list([clip_id, text_digest] ORDER BY position)
+            list([clip_id, captions_digest] ORDER BY position)
         FROM live_samples SEMI JOIN asked USING (shard_id)
         WHERE build_id = ? AND outcome = 'kept' GROUP BY ALL ORDER BY shard_id
         """,

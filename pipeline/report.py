@@ -9,9 +9,11 @@ import duckdb
 from rich.console import Console
 
 from infra.errors import UsageError
+from manifests.dataset import Dataset
 from manifests.queries import connect
-from manifests.tables import Tables
+from manifests.specs import DatasetSpec
 from pipeline import display
+from pipeline.scored import create_scored_clips, score_columns
 from pipeline.summary import summary
 
 
@@ -31,7 +33,7 @@ LISTED = {
         "uri",
     ),
     "clips": Listed(
-        "FROM current_clips",
+        "FROM scored_clips",
         "clip_id, kind, num_frames, duration_seconds, width, height, motion, brightness, sharpness",
         "clip_id",
     ),
@@ -41,6 +43,17 @@ LISTED = {
         "clip_id, position",
     ),
     "captions": Listed("FROM captions", "clip_id, captioner, outcome, text", "clip_id"),
+    "embeddings": Listed(
+        "SELECT * EXCLUDE (embedding), octet_length(embedding) // 2 AS dimensions FROM embeddings",
+        "clip_id, scorer, dimensions, detail",
+        "clip_id",
+    ),
+    "scores": Listed("FROM scores", "clip_id, name, value", "clip_id, name"),
+    "duplicates": Listed(
+        "FROM duplicates",
+        "clip_id, round, duplicate_group, duplicate_rank",
+        "duplicate_group, duplicate_rank",
+    ),
     "samples": Listed(
         "FROM current_samples",
         "clip_id, outcome, reason, resolution, aspect, duration, latent_shape, shard_path",
@@ -56,6 +69,7 @@ LISTED = {
 
 def listing(
     con: duckdb.DuckDBPyConnection,
+    spec: DatasetSpec,
     name: str,
     where: str | None = None,
     columns: str | None = None,
@@ -63,11 +77,15 @@ def listing(
 ) -> duckdb.DuckDBPyRelation:
     """Rows of a table in force; `columns` are SQL expressions, `limit` 0 means all, unordered.
 
+    Clips have the scores in force under the spec as columns too.
+
     Raises UsageError, with DuckDB's words, for a table, condition or column that there is not.
     """
     if name not in LISTED:
         raise UsageError(f"there is no table {name!r}: choose one of {', '.join(LISTED)}")
     listed = LISTED[name]
+    if name == "clips":
+        create_scored_clips(con, spec, [where, columns])
     rows = con.sql(listed.relation)
     try:
         chosen = rows.filter(where) if where else rows
@@ -76,7 +94,10 @@ def listing(
         chosen = chosen.project(columns or listed.columns)
         chosen = chosen.limit(limit) if limit else chosen
     except duckdb.Error as error:
-        raise _refused(name, where, columns, rows, error) from error
+        there = [*rows.columns]
+        if name == "clips":
+            there += [c for c in score_columns(spec.score) if c not in there]
+        raise _refused(name, where, columns, there, error) from error
     return chosen
 
 
@@ -84,23 +105,22 @@ def _refused(
     name: str,
     where: str | None,
     columns: str | None,
-    rows: duckdb.DuckDBPyRelation,
+    there: list[str],
     error: duckdb.Error,
 ) -> UsageError:
     given = f"--where {where!r}" if where else ""
     given += f" --columns {columns!r}" if columns else ""
     return UsageError(
-        f"cannot list {name} {given.strip()}: {error}\n"
-        f"{name} has the columns {', '.join(rows.columns)}"
+        f"cannot list {name} {given.strip()}: {error}\n{name} has the columns {', '.join(there)}"
     )
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────
 
 
-def inspect_summary(tables: Tables, as_json: bool, console: Console) -> None:
+def inspect_summary(dataset: Dataset, as_json: bool, console: Console) -> None:
     """`telecine inspect DATASET`"""
-    found = summary(connect(tables), tables.uri)
+    found = summary(connect(dataset.tables), dataset.tables.uri, dataset.spec)
     if as_json:
         display.print_json(found, console)
     else:
@@ -108,7 +128,7 @@ def inspect_summary(tables: Tables, as_json: bool, console: Console) -> None:
 
 
 def inspect_table(
-    tables: Tables,
+    dataset: Dataset,
     name: str,
     where: str | None,
     columns: str | None,
@@ -117,7 +137,7 @@ def inspect_table(
     console: Console,
 ) -> None:
     """`telecine inspect DATASET TABLE`"""
-    rows = listing(connect(tables), name, where, columns, limit)
+    rows = listing(connect(dataset.tables), dataset.spec, name, where, columns, limit)
     try:
         if as_json:
             display.print_json_rows(rows.to_arrow_reader(10_000), console)

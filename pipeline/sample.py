@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,12 +22,19 @@ MEASUREMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class ChosenCaption:
-    """The caption in force for a clip."""
+    """The text in force for a clip, and what each captioner of the mix said of it."""
 
     captioner: str
     captioner_fingerprint: str
     text: str
     text_digest: str
+    captions: str = "[]"  # JSON array: captioner, captioner_fingerprint, outcome, text, windows
+    captions_digest: str = ""
+
+    @property
+    def text_bytes(self) -> int:
+        """In a sample: of its .txt, and of what its JSON says of captions."""
+        return 2 * len(self.text.encode()) + len(self.captions.encode())
 
 
 def sample_json(
@@ -46,6 +54,7 @@ def sample_json(
         "caption": caption.text,
         "captioner": caption.captioner,
         "captioner_fingerprint": caption.captioner_fingerprint,
+        "captions": json.loads(caption.captions),
         "width": sample.encoded_width,
         "height": sample.encoded_height,
         "native_width": clip.width,

@@ -86,6 +86,7 @@ class ShardJob:
             plan=self.plan,
             clip_id=member.clip.clip_id,
             text_digest=member.caption.text_digest,
+            captions_digest=member.caption.captions_digest,
             shard_id=self.shard_id,
             resolution=self.bucket.resolution,
             aspect=self.bucket.aspect,

@@ -6,13 +6,17 @@ by themselves, and the two are compared.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
+from encoders.captioner import WITH_TEXT
+from encoders.scorer import load_scorer
 from manifests.schemas import Build, from_arrow
+from manifests.specs import DatasetSpec, ScoreSpec
+from pipeline.scored import grouping
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,31 @@ class ClipCount:
 @dataclass(frozen=True)
 class CaptionCount:
     captioner: str
+    captioner_fingerprint: str
     outcome: str
     captions: int
+
+
+@dataclass(frozen=True)
+class RepeatedText:
+    """A text that one captioner gave of suspiciously many clips."""
+
+    captioner: str
+    captioner_fingerprint: str
+    text: str
+    captions: int  # that say it ...
+    of: int  # ... of all that have a text
+
+
+@dataclass(frozen=True)
+class ScoreCount:
+    """One score of the scorer in force."""
+
+    name: str
+    scores: int
+    lowest: float
+    mean: float
+    highest: float
 
 
 @dataclass(frozen=True)
@@ -87,15 +114,20 @@ class Summary:
     frames_dropped: dict[str, int]  # by reason
     clips: tuple[ClipCount, ...]
     captions: tuple[CaptionCount, ...]
+    repeated: tuple[RepeatedText, ...]
+    scorer: str  # in force, or empty
+    scores: tuple[ScoreCount, ...]
+    duplicates: int  # clips for which another one is kept
     builds: tuple[BuildReport, ...]
     errors: tuple[str, ...]  # numbers that must agree and do not
 
 
-def summary(con: duckdb.DuckDBPyConnection, dataset: str) -> Summary:
+def summary(con: duckdb.DuckDBPyConnection, dataset: str, spec: DatasetSpec) -> Summary:
     sources = tuple(SourceCount(*row) for row in _rows(con, _SOURCES))
     scanned = [s for s in sources if s.status == "scanned"]
     clips = tuple(ClipCount(*row) for row in _rows(con, _CLIPS))
     dropped = dict(_rows(con, _DROPPED_FRAMES))
+    captions = tuple(CaptionCount(*row) for row in _rows(con, _CAPTIONS))
     return Summary(
         dataset=dataset,
         sources=sources,
@@ -104,7 +136,11 @@ def summary(con: duckdb.DuckDBPyConnection, dataset: str) -> Summary:
         frames_kept=sum(s.frames_kept for s in scanned),
         frames_dropped=dropped,
         clips=clips,
-        captions=tuple(CaptionCount(*row) for row in _rows(con, _CAPTIONS)),
+        captions=captions,
+        repeated=_repeated(con, captions),
+        scorer=spec.score.scorer or "",
+        scores=_scores(con, spec.score),
+        duplicates=_duplicates(con, spec.score),
         builds=_builds(con),
         errors=_errors(con, scanned, clips, dropped),
     )
@@ -140,7 +176,37 @@ FROM current_clips GROUP BY kind ORDER BY kind DESC
 """
 
 _CAPTIONS = """
-SELECT captioner, outcome, count(*) FROM captions GROUP BY ALL ORDER BY ALL
+SELECT captioner, captioner_fingerprint, outcome, count(*) FROM captions
+GROUP BY ALL ORDER BY ALL
+"""
+
+# Sidecars and measurements may well say the same of many clips; a model that does is stuck.
+REPEATED_CAPTIONS, REPEATED_SHARE = 10, 0.01
+
+SAMPLED = 1_000_000  # captions that are looked through for texts that come again
+
+_OFTEN = """
+SELECT captioner_fingerprint, unnest(approx_top_k(text_key, 5)) AS text_key
+FROM captions {sample} WHERE text_key <> 0 AND captioner NOT IN ('sidecar', 'signal')
+GROUP BY captioner_fingerprint
+"""
+
+_REPEATED = """
+SELECT captioner, captioner_fingerprint, text_key, any_value(text), count(*) FROM captions
+SEMI JOIN often USING (captioner_fingerprint, text_key)
+GROUP BY captioner, captioner_fingerprint, text_key ORDER BY count(*) DESC, text_key
+"""
+
+_SCORES = """
+SELECT name, count(*), min(value), avg(value), max(value) FROM scores
+WHERE scorer_fingerprint = $scorer AND isfinite(value) GROUP BY name ORDER BY name
+"""
+
+_DUPLICATES = """
+SELECT count(*) FROM (
+    SELECT arg_max(duplicate_rank, round) AS rank FROM duplicates
+    WHERE grouping = $grouping GROUP BY clip_id
+) WHERE rank > 0
 """
 
 _BUCKETS = """
@@ -162,6 +228,42 @@ AND (build_id, plan) IN (
     EXCEPT SELECT build_id, plan FROM builds WHERE event = 'completed'
 ) GROUP BY build_id
 """
+
+
+def _repeated(
+    con: duckdb.DuckDBPyConnection, captions: tuple[CaptionCount, ...]
+) -> tuple[RepeatedText, ...]:
+    """Of many captions a sample is looked through, and what it names is counted: a text of one
+    clip in a hundred is in any sample.
+    """
+    told = Counter[str]()
+    for some in captions:
+        told[some.captioner_fingerprint] += some.captions if some.outcome in WITH_TEXT else 0
+    share = 100 * SAMPLED / max(SAMPLED, told.total())
+    sample = f"TABLESAMPLE {share} PERCENT (system, 7)" if share < 100 else ""
+    often = con.sql(_OFTEN.format(sample=sample)).to_arrow_table()
+    if not often.num_rows:
+        return ()
+    con.register("often", often)
+    return tuple(
+        RepeatedText(captioner, speaker, text, count, told[speaker])
+        for captioner, speaker, _, text, count in con.sql(_REPEATED).fetchall()
+        if count >= max(REPEATED_CAPTIONS, REPEATED_SHARE * told[speaker])
+    )
+
+
+def _scores(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> tuple[ScoreCount, ...]:
+    if spec.scorer is None:
+        return ()
+    rows = con.sql(_SCORES, params={"scorer": load_scorer(spec).fingerprint})
+    return tuple(ScoreCount(*row) for row in rows.fetchall())
+
+
+def _duplicates(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> int:
+    if spec.scorer is None or spec.duplicate_threshold is None:
+        return 0
+    ((count,),) = con.sql(_DUPLICATES, params={"grouping": grouping(spec)}).fetchall()
+    return int(count)
 
 
 def _errors(

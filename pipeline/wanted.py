@@ -17,10 +17,10 @@ import duckdb
 import pyarrow as pa
 
 from encoders.video import VideoEncoder
-from infra.errors import Reason, UsageError
+from infra.errors import Reason
 from manifests.schemas import Sample
 from manifests.specs import DatasetSpec
-from pipeline.caption import create_chosen_captions
+from pipeline.chosen import create_chosen_captions
 from pipeline.plan import (
     Bucket,
     Candidate,
@@ -31,6 +31,7 @@ from pipeline.plan import (
     plan_shards,
     sample_bytes,
 )
+from pipeline.selection import create_selected_clips
 
 ROWS_AT_ONCE = 10_000
 CANARIES = 8
@@ -53,8 +54,8 @@ class WantedClip:
     duration_seconds: float
     width: int
     height: int
-    text_digest: str
-    text_bytes: int
+    captions_digest: str
+    text_bytes: int  # of its .txt, and of what its JSON says of captions
     seat: str  # shard_id in the build that is followed, or empty
     copied: bool | None  # its latents are in a live shard; None: they are not
 
@@ -70,10 +71,12 @@ WHERE build_id = $follows AND outcome = 'kept'
 # A shard_id is taken although its plan was deleted: gc may still be at its tar.
 _TABLES = """
 CREATE TEMP TABLE captions_in_force AS
-SELECT clip_id, text_digest, octet_length(encode(text)) AS text_bytes FROM chosen_captions;
+SELECT clip_id, captions_digest,
+    2 * octet_length(encode(text)) + octet_length(encode(captions)) AS text_bytes
+FROM chosen_captions;
 
 CREATE TEMP TABLE wanted AS
-SELECT clip_id, text_digest, text_bytes, coalesce(seat, '') AS seat
+SELECT clip_id, captions_digest, text_bytes, coalesce(seat, '') AS seat
 FROM selected_clips JOIN captions_in_force USING (clip_id)
 ANTI JOIN (
     SELECT clip_id FROM live_samples
@@ -86,14 +89,14 @@ SELECT DISTINCT shard_id FROM samples SEMI JOIN seats ON shard_id = seat
 WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE held AS
-SELECT clip_id, text_digest, shard_id, shard_bytes, resolution, aspect, duration
+SELECT clip_id, captions_digest, shard_id, shard_bytes, resolution, aspect, duration
 FROM live_samples WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE fresh_shards AS
 WITH shards AS (
     SELECT shard_id, count(*) AS members, count(seat) AS wanted,
         min(seat) AS seat, max(seat) AS other_seat
-    FROM held LEFT JOIN wanted USING (clip_id, text_digest) GROUP BY shard_id
+    FROM held LEFT JOIN wanted USING (clip_id, captions_digest) GROUP BY shard_id
 ), occupied AS (SELECT seat, count(*) AS members FROM wanted WHERE seat <> '' GROUP BY seat)
 SELECT shard_id, seat FROM shards
 WHERE members = wanted AND seat = other_seat AND (seat = ''
@@ -182,8 +185,8 @@ def make_plan(
 
 
 def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, aim: Aim) -> None:
-    create_chosen_captions(con, spec.caption)
-    _select(con, spec.select.where)
+    create_chosen_captions(con, spec)
+    create_selected_clips(con, spec)
     known = {
         "build_id": aim.build_id,
         "retry": aim.retry,
@@ -208,78 +211,6 @@ def _count(con: duckdb.DuckDBPyConnection, what: str) -> int:
     return int(count)
 
 
-# ── selection ────────────────────────────────────────────────────────────────────────────────────
-
-
-def check_where(con: duckdb.DuckDBPyConnection, where: str) -> int:
-    """How many clips there are now that an SQL condition takes.
-
-    Raises UsageError, with DuckDB's words and the columns there are, where it is no condition over
-    a clip's own columns, or one that says something else each time: then so would every plan.
-    """
-    try:
-        changing = _changing(con, where)
-        asks = _asks_again(con, where)
-        clips = con.sql("FROM current_clips").filter(where)
-        (counted,) = clips.aggregate("count(*)").fetchall()
-    except duckdb.Error as error:
-        raise _refused(con, where, str(error)) from error
-    if changing:
-        raise _refused(con, where, f"{changing} is not the same at every run")
-    if asks:
-        raise _refused(con, where, "a query within it; a clip is taken for what it is by itself")
-    return int(counted[0])
-
-
-_CHANGING = """
-SELECT DISTINCT lower(called) FROM (
-    SELECT unnest(json_extract_string(tree, '$..function_name') ||
-        json_extract_string(tree, '$..column_names[0]')) AS called
-    FROM (SELECT json_serialize_sql(?) AS tree)
-) WHERE lower(called) IN (
-    SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'
-) OR lower(called) IN ('current_timestamp', 'current_time', 'localtime', 'localtimestamp')
-ORDER BY ALL
-"""
-
-
-def _changing(con: duckdb.DuckDBPyConnection, where: str) -> str:
-    """Functions of the condition whose value hangs on the clock or on chance."""
-    found = con.execute(_CHANGING, [f"SELECT 1 WHERE ({where}\n)"]).fetchall()
-    return ", ".join(f"{name}()" for (name,) in found)
-
-
-_SUBQUERIES = """
-SELECT list_contains(json_extract_string(json_serialize_sql(?), '$..class'), 'SUBQUERY')
-"""
-
-
-def _asks_again(con: duckdb.DuckDBPyConnection, where: str) -> bool:
-    """Whether a query is within the condition: a sample, or rows that change beside the clip."""
-    ((asks,),) = con.execute(_SUBQUERIES, [f"SELECT 1 WHERE ({where}\n)"]).fetchall()
-    return bool(asks)
-
-
-def _select(con: duckdb.DuckDBPyConnection, where: str | None) -> None:
-    """Make `selected_clips`, the ids of the current clips that the condition takes."""
-    clips = con.sql("FROM current_clips")
-    try:
-        clips = clips.filter(where) if where else clips
-        if where:
-            clips.project("clip_id").create("selected_clips")  # so that it is evaluated once
-        else:
-            clips.project("clip_id").create_view("selected_clips")
-    except duckdb.Error as error:
-        raise _refused(con, where or "", str(error)) from error
-
-
-def _refused(con: duckdb.DuckDBPyConnection, where: str, why: str) -> UsageError:
-    columns = con.sql("FROM current_clips").columns
-    return UsageError(
-        f"cannot select clips where {where!r}: {why}\nclips have the columns {', '.join(columns)}"
-    )
-
-
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -297,7 +228,7 @@ def _candidate(clip: WantedClip, spec: DatasetSpec, encoder: VideoEncoder) -> Ca
         return None
     size = sample_bytes(encoding, clip.text_bytes)
     return Candidate(
-        clip.clip_id, clip.text_digest, bucket, size, copied=bool(clip.copied), seat=clip.seat
+        clip.clip_id, clip.captions_digest, bucket, size, copied=bool(clip.copied), seat=clip.seat
     )
 
 
@@ -309,7 +240,7 @@ def _without_bucket(clip: WantedClip, aim: Aim) -> Sample:
         outcome="dropped",
         reason=Reason.NO_BUCKET,
         detail=f"{clip.width}×{clip.height}, {clip.duration_seconds:.3f} s",
-        text_digest=clip.text_digest,
+        captions_digest=clip.captions_digest,
     )
 
 
@@ -328,6 +259,6 @@ def _small_shards(
 
 
 def _members(con: duckdb.DuckDBPyConnection, which: str) -> Iterator[LiveMember]:
-    columns = "clip_id, text_digest, shard_id, shard_bytes, resolution, aspect, duration"
+    columns = "clip_id, captions_digest, shard_id, shard_bytes, resolution, aspect, duration"
     for clip_id, text, shard_id, size, *bucket in con.sql(f"SELECT {columns} {which}").fetchall():
         yield LiveMember(clip_id, text, shard_id, size, Bucket(*bucket))

@@ -20,7 +20,7 @@ from infra.ray import Cluster, Done, Resources
 from infra.storage import Storage
 from manifests.dataset import Dataset, create_dataset, open_dataset
 from pipeline.outcome import BuildOutcome, Outcome
-from pipeline.recipes import RunOptions, build, caption, find, scan
+from pipeline.recipes import RunOptions, build, caption, find, scan, score
 
 CONSOLE = Console(stderr=True)
 
@@ -45,6 +45,7 @@ def ingest(source: str, folder: str, **options: Any) -> Outcome:
     with Inline() as cluster:
         scanned = scan(find([source], dataset, chosen, CONSOLE), dataset, cluster, chosen, CONSOLE)
         caption(dataset, cluster, chosen, CONSOLE)
+        score(dataset, cluster, chosen, CONSOLE)
         encoder = load_encoder(dataset.spec.vae)
         return Outcome(scanned, build(dataset, encoder, cluster, chosen, CONSOLE))
 

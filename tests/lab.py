@@ -21,8 +21,10 @@ from PIL import Image
 
 from manifests.queries import BuildState, State, builds, connect, current_build
 from manifests.schemas import Sample, from_arrow
+from manifests.specs import DatasetSpec
 from manifests.tables import Tables
 from pipeline.outcome import BuildOutcome
+from pipeline.scored import create_scored_clips
 
 CHILD = [sys.executable, inline.__file__]
 
@@ -118,8 +120,10 @@ class Lab:
                 assert self.index(build)["num_samples"] == kept
         current = current_build(con)
         assert current is not None
-        where = json.loads(current.spec)["select"]["where"] or "true"
-        wanted = con.sql(f"SELECT clip_id FROM current_clips WHERE {where} ORDER BY clip_id")
+        spec = DatasetSpec.model_validate(json.loads(current.spec))
+        where = spec.select.where or "true"
+        create_scored_clips(con, spec, [where])
+        wanted = con.sql(f"SELECT clip_id FROM scored_clips WHERE {where} ORDER BY clip_id")
         assert [s.clip_id for s in live[current.build_id]] == [row[0] for row in wanted.fetchall()]
         pointer = json.loads((self.dataset / "shards" / "current.json").read_text())
         assert (pointer["build_id"], pointer["name"]) == (current.build_id, current.name)

@@ -58,7 +58,8 @@ def make_sample(**changes: Any) -> Sample:
     """Kept, in the bucket 360/16x9/2s."""
     facts: dict[str, Any] = {
         "build_id": "b" * 32, "plan": 0, "clip_id": "c" * 32, "outcome": "kept",
-        "text_digest": "t", "shard_id": "d" * 32, "shard_bytes": 10_000, "resolution": 360,
+        "text_digest": "t", "captions_digest": "t", "shard_id": "d" * 32, "shard_bytes": 10_000,
+        "resolution": 360,
         "aspect": "16x9", "duration": "2s", "latent_bytes": 1000, "latent_shape": (16, 13, 45, 80),
         "encoded_frames": 49, "frames_left_out": 1, "fps_num": 25, "fps_den": 1,
     }  # fmt: skip
@@ -69,8 +70,8 @@ def make_build(**changes: Any) -> Build:
     facts: dict[str, Any] = {
         "build_id": "b" * 32, "name": "dct-bbbbbbbb", "sequence": 0, "event": "planned", "plan": 0,
         "plan_digest": "d", "num_shards": 1, "num_samples": 1, "retry": False,
-        "sources_version": 0, "clips_version": 0, "captions_version": 0, "samples_version": -1,
-        "builds_version": -1, "vae": '{"name":"dct"}', "vae_fingerprint": "v",
+        "sources_version": 0, "clips_version": 0, "captions_version": 0, "scores_version": -1,
+        "duplicates_version": -1, "samples_version": -1, "builds_version": -1, "vae": '{"name":"dct"}', "vae_fingerprint": "v",
         "pixel_fingerprint": "p", "latents_fingerprint": "l", "follows": "", "spec": "{}",
     }  # fmt: skip
     return Build(**{**facts, **changes})

@@ -20,9 +20,10 @@ from encoders.captioner import (
 from encoders.load import load_captioner
 from encoders.signal import describe
 from infra.storage import Storage
+from manifests.specs import CaptionSpec
 from pipeline.ask import CaptionTask, CaptionWorker, accept
 
-SIDECAR, SIGNAL = map(load_captioner, ("sidecar", "signal"))
+SIDECAR, SIGNAL = (load_captioner(CaptionSpec(captioner=n)) for n in ("sidecar", "signal"))
 
 NUMBER = 5
 REQUESTS = [make_request(i) for i in range(NUMBER)]

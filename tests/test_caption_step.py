@@ -19,7 +19,7 @@ from encoders.captioner import (
     FirstOf,
 )
 from encoders.load import load_captioner
-from infra.ray import Cluster, Resources
+from infra.ray import Cluster
 from infra.storage import Storage
 from manifests.dataset import Dataset
 from manifests.queries import connect
@@ -31,11 +31,13 @@ from pipeline.caption import (
     MAX_ATTEMPTS,
     caption_clips,
     count_pending,
-    create_chosen_captions,
     pending,
 )
+from pipeline.chosen import create_chosen_captions
 
-AUTO, SIDECAR, SIGNAL = map(load_captioner, ("auto", "sidecar", "signal"))
+AUTO, SIDECAR, SIGNAL = (
+    load_captioner(CaptionSpec(captioner=name)) for name in ("auto", "sidecar", "signal")
+)
 
 
 @pytest.fixture
@@ -77,11 +79,11 @@ def asked(tables: Tables, captioner: Captioner = AUTO, **options: Any) -> set[st
 def chosen(tables: Tables, spec: str = "auto") -> dict[str, tuple[str, str]]:
     """clip_id → (captioner, text), after checking the columns that follow from others."""
     con = connect(tables)
-    create_chosen_captions(con, CaptionSpec(captioner=spec))
+    create_chosen_captions(con, DatasetSpec(caption=CaptionSpec(captioner=spec)))
     rows = con.sql(
         "SELECT clip_id, captioner, captioner_fingerprint, text, text_digest FROM chosen_captions"
     ).fetchall()
-    speakers = {s.name: s.fingerprint for s in load_captioner(spec).speakers}
+    speakers = {s.name: s.fingerprint for s in load_captioner(CaptionSpec(captioner=spec)).speakers}
     for _, captioner, speaker, text, digest in rows:
         assert speaker == speakers[captioner]
         assert digest == hashlib.sha256(text.encode()).hexdigest()
@@ -416,7 +418,7 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     add_source(dataset.tables, "b", clips=2)
     out = io.StringIO()
     with Cluster(workers=1) as cluster:
-        said = caption_clips(dataset, cluster, Resources(cpus=1), 10.0, Console(file=out))
+        said = caption_clips(dataset, cluster, 10.0, Console(file=out))
     assert (said.captioner, said.outcomes) == ("auto", {"ok": 4})
     assert "caption  4/4 clips" in out.getvalue()
     captions = chosen(dataset.tables)
@@ -425,6 +427,6 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     version = dataset.tables.version("captions")
     # No Ray answers there: with nothing to do it is never asked.
     with Cluster("127.0.0.1:1") as cluster:
-        said = caption_clips(dataset, cluster, Resources(cpus=1), 10.0, Console(file=io.StringIO()))
+        said = caption_clips(dataset, cluster, 10.0, Console(file=io.StringIO()))
     assert (said.outcomes, said.clips, said.with_text) == ({}, 4, 4)
     assert dataset.tables.version("captions") == version

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
+import vlm_models
 from asking import make_request
+from chat_server import ChatServer
+from openclip_models import COCA, jpeg, save_folder, tiny
 
 from encoders.captioner import (
     WITH_TEXT,
@@ -14,28 +22,77 @@ from encoders.captioner import (
     Sidecar,
     clean_text,
 )
-from encoders.load import load_captioner
+from encoders.describer import CaptionRuntime
+from encoders.load import load_captioner, pin_captioner
 from infra.errors import UsageError
 from manifests.fingerprint import fingerprint
+from manifests.specs import CaptionSpec
 
 SPECS = ("auto", "sidecar", "signal")
+MODELS = ("openclip", "vlm", "openai")
 
 
-@pytest.fixture(params=SPECS)
-def captioner(request: pytest.FixtureRequest) -> Captioner:
-    return load_captioner(request.param)
+def load(name: str) -> Captioner:
+    return load_captioner(CaptionSpec(captioner=name))
+
+
+@pytest.fixture(scope="module")
+def models(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Callable[[], Captioner]]]:
+    """Small random models on disk, and a server, each loaded anew by a call."""
+    folder = tmp_path_factory.mktemp("models")
+    save_folder(tiny(COCA), COCA, folder / "coca")
+    vlm_models.save(folder / "vlm", "qwen25")
+    with ChatServer() as server:
+        captioners = {
+            "openclip": f"openclip:{folder / 'coca'}",
+            "vlm": f"vlm:{folder / 'vlm'}",
+            "openai": "openai:tiny-vision",
+        }
+        runtime = CaptionRuntime(url=server.url)
+        yield {
+            name: partial(
+                load_captioner,
+                CaptionSpec(captioner=spec, max_tokens=8, window_seconds=1.0, **options),
+                runtime,
+            )
+            for name, spec in captioners.items()
+            for options in [{} if name == "openai" else {"dtype": "float32"}]
+        }
+
+
+@pytest.fixture(params=[*SPECS, *MODELS])
+def make(
+    request: pytest.FixtureRequest, models: dict[str, Callable[[], Captioner]]
+) -> Callable[[], Captioner]:
+    return models.get(request.param) or partial(load, request.param)
+
+
+@pytest.fixture
+def captioner(make: Callable[[], Captioner]) -> Captioner:
+    return make()
 
 
 def requests() -> list[CaptionRequest]:
-    """What a captioner meets: sidecars that are there, missing, empty or broken; no stills."""
+    """What a captioner meets: sidecars that are there, missing, empty or broken; stills that are
+    whole, missing or broken.
+    """
     return [
-        make_request(0),
-        make_request(1, sidecar=None),
-        make_request(2, sidecar=Sidecar("a.json", b"{")),
-        make_request(3, sidecar=Sidecar("a.srt", b"")),
-        make_request(4, stills=()),
-        make_request(5, sidecar=Sidecar("a.exe", b"\x00\x01")),
+        request(0),
+        request(1, sidecar=None),
+        request(2, sidecar=Sidecar("a.json", b"{")),
+        request(3, sidecar=Sidecar("a.srt", b"")),
+        request(4, stills=()),
+        request(5, sidecar=Sidecar("a.exe", b"\x00\x01")),
+        request(6, stills=((0.0, b"no JPEG"), (1.5, jpeg(6)))),
+        request(7, start_seconds=3.0, end_seconds=3.0, stills=((0.0, jpeg(7)),)),
     ]
+
+
+def request(number: int, **changes: Any) -> CaptionRequest:
+    stills = tuple((seconds, jpeg(10 * number + i)) for i, seconds in enumerate((0.0, 0.9, 1.4)))
+    return make_request(number, **{"stills": stills, **changes})
 
 
 def test_replies_echo_the_keys_in_the_order_asked(captioner: Captioner) -> None:
@@ -49,10 +106,11 @@ def test_an_empty_batch_has_no_replies(captioner: Captioner) -> None:
 
 
 def test_the_same_request_gets_the_same_reply_whoever_stands_beside_it(
-    captioner: Captioner,
+    captioner: Captioner, make: Callable[[], Captioner]
 ) -> None:
     together = captioner.caption(requests())
-    alone = [load_captioner(captioner.name).caption([r])[0] for r in requests()]
+    other = make()
+    alone = [other.caption([r])[0] for r in requests()]
     assert together == alone
 
 
@@ -74,35 +132,68 @@ def test_the_fingerprint_is_that_of_the_identity(captioner: Captioner) -> None:
 
 
 def test_what_is_not_used_changes_nothing(captioner: Captioner) -> None:
-    asked = make_request(0)
+    asked = request(0)
     others = {
-        Input.STILLS: make_request(0, stills=((0.5, b"another"),)),
-        Input.FACTS: make_request(0, facts=make_request(9).facts),
-        Input.SIDECAR: make_request(0, sidecar=Sidecar("b.txt", b"another")),
+        Input.STILLS: request(0, stills=((0.5, jpeg(99)),)),
+        Input.FACTS: request(0, facts=request(9).facts),
+        Input.SIDECAR: request(0, sidecar=Sidecar("b.txt", b"another")),
     }
     for used, other in others.items():
         if used not in captioner.uses:
             assert captioner.caption([asked]) == captioner.caption([other])
 
 
-def test_captioners_differ_in_fingerprint() -> None:
-    assert len({load_captioner(spec).fingerprint for spec in SPECS}) == len(SPECS)
+def test_captioners_differ_in_fingerprint(models: dict[str, Callable[[], Captioner]]) -> None:
+    found = {load(spec).fingerprint for spec in SPECS} | {
+        make().fingerprint for make in models.values()
+    }
+    assert len(found) == len(SPECS) + len(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_fails_where_a_still_is_missing_or_broken_and_nowhere_else(
+    name: str, models: dict[str, Callable[[], Captioner]]
+) -> None:
+    replies = models[name]().caption(requests())
+    failed = {r.clip_id for r in replies if r.outcome is Outcome.FAILED}
+    assert failed == ({"clip4"} if name == "openai" else {"clip4", "clip6"}), "a server may mind"
+
+
+@pytest.mark.parametrize("name", ["openclip", "vlm"])
+def test_what_captions_are_called_is_known_without_the_model(
+    name: str, models: dict[str, Callable[[], Captioner]], tmp_path: Path
+) -> None:
+    there: Any = models[name]
+    spec: CaptionSpec = there.args[0]
+    pinned = pin_captioner(spec)
+    assert pinned.weights
+    kind, _, _ = spec.captioner.partition(":")
+    away = pinned.model_copy(update={"captioner": f"{kind}:{tmp_path / 'away'}"})
+    assert load_captioner(away).fingerprint == there().fingerprint
+    with pytest.raises(UsageError):
+        load_captioner(away).caption([request(0)])
+    other = load_captioner(pinned.model_copy(update={"weights": "0" * 64}))
+    with pytest.raises(UsageError, match=r"nam(e|ing) it again"):
+        other.caption([request(0)])
 
 
 def test_an_unknown_captioner_is_refused_with_those_there_are() -> None:
     with pytest.raises(UsageError, match=r"no captioner 'oracle'; choose one of auto, sidecar, s"):
-        load_captioner("oracle")
+        load("oracle")
 
 
 # ── auto ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_auto_is_the_sidecar_where_it_has_a_text_and_else_signal() -> None:
-    auto, sidecar, signal = map(load_captioner, SPECS)
+    auto, sidecar, signal = map(load, SPECS)
     assert auto.speakers == (*sidecar.speakers, *signal.speakers)
     asked = requests()
     spoke = [reply.speaker.name for reply in auto.caption(asked)]
-    assert spoke == ["sidecar", "signal", "signal", "signal", "sidecar", "signal"]
+    assert spoke == [
+        *("sidecar", "signal", "signal", "signal"),
+        *("sidecar", "signal", "sidecar", "sidecar"),
+    ]
     for reply, by_sidecar, by_signal in zip(
         auto.caption(asked), sidecar.caption(asked), signal.caption(asked), strict=True
     ):
@@ -111,7 +202,7 @@ def test_auto_is_the_sidecar_where_it_has_a_text_and_else_signal() -> None:
 
 
 def test_auto_keeps_why_a_sidecar_failed_but_not_that_there_is_none() -> None:
-    replies = load_captioner("auto").caption(requests())
+    replies = load("auto").caption(requests())
     assert replies[1].detail == ""
     assert replies[2].detail.startswith("sidecar failed: a.json is malformed JSON: Expecting")
     assert replies[3].detail == ""

@@ -30,7 +30,7 @@ candidates = st.lists(
     st.builds(
         Candidate,
         clip_id=st.integers(0, 10**6).map(lambda n: f"{n:032x}"),
-        text_digest=st.sampled_from(["a", "b"]),
+        captions_digest=st.sampled_from(["a", "b"]),
         bucket=st.sampled_from(BUCKETS),
         size_bytes=st.integers(1, 1500),
     ),
@@ -47,7 +47,7 @@ def written(made: Plan, wanted: list[Candidate]) -> list[LiveMember]:
     """The shards of a plan as they would exist once built."""
     by_id = {c.clip_id: c for c in wanted}
     return [
-        LiveMember(m.clip_id, by_id[m.clip_id].text_digest, s.shard_id, size, s.bucket)
+        LiveMember(m.clip_id, by_id[m.clip_id].captions_digest, s.shard_id, size, s.bucket)
         for s in made.shards
         for size in [sum(by_id[m.clip_id].size_bytes for m in s.members)]
         for m in s.members
@@ -86,7 +86,7 @@ def test_after_any_change_each_wanted_clip_is_in_one_shard(
     live = written(plan(first), first)
     changed = [
         dataclasses.replace(
-            c, text_digest=data.draw(st.sampled_from(["a", "b"])), copied=data.draw(st.booleans())
+            c, captions_digest=data.draw(st.sampled_from(["a", "b"])), copied=data.draw(st.booleans())
         )
         for c in wanted
         if data.draw(st.booleans())
@@ -95,8 +95,8 @@ def test_after_any_change_each_wanted_clip_is_in_one_shard(
     kept = [m for m in live if m.shard_id not in made.replaces]
     new = [m for s in made.shards for m in s.members]
     assert Counter([m.clip_id for m in kept + new]) == Counter(c.clip_id for c in changed)
-    texts = {c.clip_id: c.text_digest for c in changed}
-    assert all(texts[m.clip_id] == m.text_digest for m in kept)
+    texts = {c.clip_id: c.captions_digest for c in changed}
+    assert all(texts[m.clip_id] == m.captions_digest for m in kept)
     copied = {c.clip_id: c.copied for c in changed}
     assert all(m.copied == copied[m.clip_id] for m in new)
 
@@ -191,7 +191,7 @@ def test_what_follows_has_the_layout_of_what_it_follows(
     some = st.lists(st.sampled_from(clips), unique=True) if clips else st.just([])
     for _ in range(data.draw(st.integers(1, 4))):
         texts = data.draw(st.sampled_from(["a", "b"]))
-        wanted = [dataclasses.replace(c, text_digest=texts) for c in data.draw(some)]
+        wanted = [dataclasses.replace(c, captions_digest=texts) for c in data.draw(some)]
         first.carry_out(first.plan(wanted), wanted)
         before = set(second.used)
         wanted = data.draw(some)

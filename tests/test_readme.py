@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import vlm_models
+from openclip_models import CLIP, save_folder, tiny
 from test_house import README, blocks, commands_in
 from vaes import save
 
@@ -32,6 +34,8 @@ def outputs(demo_footage: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     (folder / "footage").symlink_to(demo_footage)
     (folder / "demo").symlink_to(".")  # the Python examples read demo/dataset
     save("ltx090", folder / "weights" / "ltx-video")
+    vlm_models.save(folder / "weights" / "qwen2.5-vl", "qwen25", says=["A", "dog", "runs", "."])
+    save_folder(tiny(CLIP), CLIP, folder / "weights" / "clip")
     return folder, [run(folder, str(TELECINE), *words[1:], *forced(words)) for words in LOCAL]
 
 

@@ -14,8 +14,11 @@ from rich.console import Console
 from rows import make_build, make_caption, make_clip, make_sample, make_source, make_still
 
 from infra.errors import Reason, UsageError
+from infra.storage import Storage
+from manifests.dataset import Dataset
 from manifests.queries import connect
 from manifests.schemas import TABLES, DroppedSpan, Row
+from manifests.specs import DatasetSpec
 from manifests.tables import Tables
 from pipeline.report import LISTED, inspect_summary, inspect_table
 from pipeline.summary import Summary, summary
@@ -26,9 +29,13 @@ def tables(tmp_path: Path) -> Tables:
     return Tables(str(tmp_path))
 
 
+def dataset_of(tables: Tables) -> Dataset:
+    return Dataset(tables.uri, Storage(), DatasetSpec(), tables)
+
+
 def shown(tables: Tables, width: int = 120) -> str:
     out = io.StringIO()
-    inspect_summary(tables, False, Console(file=out, width=width))
+    inspect_summary(dataset_of(tables), False, Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -42,14 +49,14 @@ def listed(
 ) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=False)
-    inspect_table(tables, name, where, columns, limit, False, console)
+    inspect_table(dataset_of(tables), name, where, columns, limit, False, console)
     return out.getvalue()
 
 
 def as_json(tables: Tables, name: str, **choice: Any) -> list[dict[str, Any]]:
     out = io.StringIO()
     given = {"where": None, "columns": None, "limit": 20, **choice}
-    inspect_table(tables, name, **given, as_json=True, console=Console(file=out))
+    inspect_table(dataset_of(tables), name, **given, as_json=True, console=Console(file=out))
     rows: list[dict[str, Any]] = json.loads(out.getvalue())
     return rows
 
@@ -104,7 +111,7 @@ def fill(tables: Tables) -> None:
 
 
 def facts(tables: Tables) -> Summary:
-    return summary(connect(tables), tables.uri)
+    return summary(connect(tables), tables.uri, DatasetSpec())
 
 
 # ── the summary ──────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +192,7 @@ def test_the_summary_on_a_terminal(tables: Tables) -> None:
     assert "frames  121 decoded = 101 in clips + 20 dropped (black 10, too_short 10)" in text
     assert re.search(r"scanned +video +1 +2 MB +[0-9.]+ s +2\n", text)
     assert re.search(r"corrupt +1\n", text)
-    assert re.search(r"signal +ok +3\n", text)
+    assert re.search(r"signal +f +ok +3\n", text)
     assert "build dct-bbbbbbbb (current)" in text
     assert re.search(r"360 +16x9 +2s +1 +[0-9.]+ s +1 kB +1\n", text)
     assert "clips  3 = 2 in 2 shards (2 kB of latents) + 1 dropped (no_bucket 1)" in text
@@ -202,7 +209,7 @@ def test_a_dataset_without_rows_says_what_to_do(tables: Tables) -> None:
 def test_the_summary_as_json(tables: Tables) -> None:
     fill(tables)
     out = io.StringIO()
-    inspect_summary(tables, True, Console(file=out, width=40))
+    inspect_summary(dataset_of(tables), True, Console(file=out, width=40))
     found = json.loads(out.getvalue())
     assert found["dataset"] == tables.uri
     assert found["rejected"] == {"corrupt": 1}
@@ -217,7 +224,8 @@ def test_every_table_can_be_listed(tables: Tables) -> None:
     assert set(LISTED) == set(TABLES)
     counts = {name: len(as_json(tables, name)) for name in LISTED}
     assert counts == {
-        "sources": 3, "clips": 3, "stills": 6, "captions": 3, "samples": 3, "builds": 3,
+        "sources": 3, "clips": 3, "stills": 6, "captions": 3, "embeddings": 0, "scores": 0,
+        "duplicates": 0, "samples": 3, "builds": 3,
     }  # fmt: skip
 
 
@@ -297,7 +305,7 @@ def test_names_are_neither_markup_nor_terminal_commands(tables: Tables) -> None:
     tables.append("sources", [make_source(uri=HOSTILE, num_frames=7)])
     out = io.StringIO()
     console = Console(file=out, width=200, force_terminal=True, color_system="truecolor")
-    inspect_table(tables, "sources", None, "uri", 20, False, console)
+    inspect_table(dataset_of(tables), "sources", None, "uri", 20, False, console)
     assert HARMLESS in out.getvalue()
     assert "\x1b[2J" not in out.getvalue()
     assert repr(HOSTILE) in facts(tables).errors[0]

@@ -17,7 +17,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs" / "specs.md"
 
 
 def keys(value: Any, prefix: str = "") -> set[str]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         return {prefix}
     return {k for n, v in value.items() for k in keys(v, f"{prefix}.{n}" if prefix else n)}
 

@@ -22,7 +22,8 @@ from manifests.specs import DatasetSpec, SelectSpec, ShardSpec
 from manifests.tables import Tables
 from pipeline import wanted as wanted_module
 from pipeline.plan import Candidate, LiveMember, bucket_of, plan_encoding, sample_bytes
-from pipeline.wanted import Aim, check_where, make_plan
+from pipeline.selection import check_where
+from pipeline.wanted import Aim, make_plan
 
 TARGET = 1_000_000
 SPEC = DatasetSpec(shards=ShardSpec(target_bytes=TARGET))
@@ -52,7 +53,7 @@ def rows(history: History, members: list[LiveMember]) -> list[Sample]:
     return [
         make_sample(
             build_id=history.build_id, plan=history.number - 1, clip_id=m.clip_id,
-            text_digest=m.text_digest, shard_id=m.shard_id, shard_bytes=m.shard_bytes,
+            captions_digest=m.captions_digest, shard_id=m.shard_id, shard_bytes=m.shard_bytes,
             resolution=m.bucket.resolution, aspect=m.bucket.aspect, duration=m.bucket.duration,
         )
         for m in members
@@ -128,8 +129,9 @@ def test_settled_shards_stay_in_the_database(
     def captions(con: duckdb.DuckDBPyConnection, _: object) -> None:
         columns = {
             "clip_id": pa.array([CLIPS[n].clip_id for n in said], pa.string()),
-            "text_digest": pa.array(list(said.values()), pa.string()),
-            "text": pa.array(["x" * TEXT_BYTES for _ in said], pa.string()),
+            "captions_digest": pa.array(list(said.values()), pa.string()),
+            "text": pa.array(["x" * (TEXT_BYTES // 2) for _ in said], pa.string()),
+            "captions": pa.array(["" for _ in said], pa.string()),
         }
         con.register("chosen_captions", pa.table(columns))
 
@@ -172,7 +174,7 @@ def tables(tmp_path: Path) -> Tables:
 )
 def test_a_condition_takes_clips(where: str, clips: int, tables: Tables) -> None:
     con = connect(tables)
-    assert check_where(con, where) == clips
+    assert check_where(con, SPEC, where) == clips
     selected = SPEC.model_copy(update={"select": SelectSpec(where=where)})
     wishes = make_plan(con, selected, ENCODER, Aim("b", "l", 0, retry=False, follows=""))
     assert wishes.uncaptioned == clips
@@ -198,4 +200,4 @@ def test_a_condition_takes_clips(where: str, clips: int, tables: Tables) -> None
 )
 def test_what_is_no_condition_over_clips_is_refused(where: str, why: str, tables: Tables) -> None:
     with pytest.raises(UsageError, match=f"(?s){re.escape(why)}.*columns clip_id, source_id"):
-        check_where(connect(tables), where)
+        check_where(connect(tables), SPEC, where)

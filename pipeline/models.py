@@ -1,0 +1,100 @@
+"""The models that a run uses beside the VAE: which they are, if they are here, what they get.
+
+spec ─▶ with_models: digests of their files ─▶ check_models: here, and still the same
+                                          └─▶ captioner_needs, scorer_needs: CPUs, GPUs, device
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from typing import TYPE_CHECKING
+
+from encoders.describer import CaptionRuntime, Secret
+from encoders.load import LEARNED_CAPTIONERS, load_captioner, pin_captioner
+from encoders.scorer import pin_scorer
+from infra.errors import UsageError
+from infra.ray import Cluster, Resources
+from manifests.dataset import Dataset
+from manifests.specs import CaptionSpec, DatasetSpec
+from pipeline.drive import model_resources
+
+if TYPE_CHECKING:
+    from pipeline.recipes import RunOptions
+
+SERVER_WORKERS = 2  # the last requests of one batch run beside the first ones of the next
+
+
+def with_models(dataset: Dataset) -> Dataset:
+    """The dataset with its models named by what is in their files, where its spec does not yet."""
+    spec = dataset.spec
+    second = spec.caption_mix.second
+    mix = spec.caption_mix.model_copy(update={"second": second and _pinned(second)})
+    score = spec.score
+    unnamed = score.weights is None or (score.aesthetic and score.aesthetic_weights is None)
+    if score.scorer is not None and unnamed:
+        score = pin_scorer(score)
+    pinned = {"caption": _pinned(spec.caption), "caption_mix": mix, "score": score}
+    return dataclasses.replace(dataset, spec=spec.model_copy(update=pinned))
+
+
+def _pinned(caption: CaptionSpec) -> CaptionSpec:
+    load_captioner(caption)  # a wrong name or option is told before files are looked for
+    return pin_captioner(caption) if caption.weights is None else caption
+
+
+def check_models(spec: DatasetSpec, url: str) -> None:
+    """Raises UsageError where a model is out of reach, or not the one that the spec was made with.
+
+    It reads all of their files: a network or a disk that is slow is slow here.
+    """
+    caption = spec.caption
+    if caption.captioner.startswith("openai:") and not server_url(url):
+        raise UsageError(
+            f"{caption.captioner} is a model on a server: give its URL as --caption-url, "
+            "or in OPENAI_BASE_URL"
+        )
+    if pin_captioner(caption).weights != caption.weights:
+        raise UsageError(
+            f"the model at {caption.captioner} is not the one that captions were made with: "
+            "telecine caption DATASET --captioner takes it as another captioner"
+        )
+    if spec.score.scorer is not None and pin_scorer(spec.score) != spec.score:
+        raise UsageError(
+            f"the model at {spec.score.scorer}, or its aesthetic head, is not the one that scores "
+            "were made with: telecine score DATASET --scorer takes it as another scorer"
+        )
+
+
+def server_url(given: str) -> str:
+    return given or os.environ.get("OPENAI_BASE_URL", "")
+
+
+def captioner_needs(
+    spec: CaptionSpec, cluster: Cluster, options: RunOptions
+) -> tuple[Resources, CaptionRuntime]:
+    """What a worker with the captioner gets, and how it runs there."""
+    name = spec.captioner.partition(":")[0]
+    if name not in LEARNED_CAPTIONERS:
+        return Resources(), CaptionRuntime()
+    if name == "openai":
+        workers = min(SERVER_WORKERS, options.concurrency)
+        runtime = CaptionRuntime(
+            url=server_url(options.caption_url),
+            key=Secret(os.environ.get("OPENAI_API_KEY", "")),
+            concurrency=math.ceil(options.concurrency / workers),
+        )
+        return Resources(workers=workers), runtime
+    return _model_needs(cluster, options)
+
+
+def scorer_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, CaptionRuntime]:
+    """What a worker with the scorer gets, and how it runs there."""
+    return _model_needs(cluster, options)
+
+
+def _model_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, CaptionRuntime]:
+    resources = model_resources(cluster, gpus=options.gpus_per_encoder)
+    device = "cuda" if resources.gpus else "cpu"
+    return resources, CaptionRuntime(device=device, batch=options.batch)
