@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
+from infra.errors import TelecineError
 from manifests.fingerprint import JsonValue, fingerprint
 
 
@@ -105,6 +106,15 @@ class CaptionReply:
     windows: tuple[Window, ...] = ()  # of a text that was joined from more than one
 
 
+class Interrupted(Exception):
+    """The captioner can answer nobody any more, and why; what it had answered before is kept."""
+
+    def __init__(self, error: TelecineError, replies: Sequence[CaptionReply]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.replies = tuple(replies)
+
+
 class Captioner(Protocol):
     """Says something of clips. Cheap to construct: a model is loaded by the first `caption`."""
 
@@ -129,8 +139,8 @@ class Captioner(Protocol):
     def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
         """One reply per request, in their order, with the request's two keys.
 
-        What is wrong with one clip is that clip's `failed`; an exception means that nobody got
-        an answer.
+        What is wrong with one clip is that clip's `failed`. Raises Interrupted where some got an
+        answer and nobody else will; any other exception means that nobody got one.
         """
 
 

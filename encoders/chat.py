@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,10 @@ from encoders.chat_answer import VERSION as ANSWERS
 from encoders.chat_answer import answer
 from encoders.chat_client import Server, client_of, hidden_in_logs, server_of
 from encoders.chat_failure import failure
-from encoders.describer import MAX_TOKENS, CaptionRuntime, ModelCaptioner
+from encoders.describer import MAX_TOKENS, CaptionRuntime, ModelCaptioner, Unfinished
 from encoders.guards import Said
 from encoders.windows import View
-from infra.errors import UsageError
+from infra.errors import ServerError, UsageError
 from manifests.fingerprint import JsonValue, fingerprint
 from manifests.specs import CaptionSpec
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 VERSION = 1  # rises when the same view would be asked about in other words
 MAX_RETRIES = 5  # after 0.5, 1, 2, 4, 8 s, or as long as the server says
+PATIENCE_SECONDS = 300.0  # with 429 beyond that: limits are by the minute
+PAUSE_SECONDS = 10.0
 
 _NEEDS = "an openai captioner needs the openai package: pip install 'telecine[caption]'"
 
@@ -55,13 +58,19 @@ class ChatDescriber:
     name = "openai"
 
     def __init__(
-        self, spec: CaptionSpec, runtime: CaptionRuntime, *, max_retries: int = MAX_RETRIES
+        self,
+        spec: CaptionSpec,
+        runtime: CaptionRuntime,
+        *,
+        max_retries: int = MAX_RETRIES,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._model = spec.captioner.partition(":")[2]
         self._max_tokens = spec.max_tokens or MAX_TOKENS  # as `ModelCaptioner` reckons
         self._temperature = spec.temperature
         self._runtime = runtime
         self._max_retries = max_retries
+        self._patience_seconds = patience_seconds
 
     def identity(self) -> dict[str, JsonValue]:
         """What is asked, and of which model; not of which server."""
@@ -94,6 +103,10 @@ class ChatDescriber:
                 tasks = [asyncio.create_task(ask(view)) for view in views]
                 try:
                     return await asyncio.gather(*tasks)
+                except ServerError as error:
+                    if answered := _answered(tasks):
+                        raise Unfinished(error, answered) from error
+                    raise
                 finally:
                     for task in tasks:
                         task.cancel()
@@ -103,14 +116,22 @@ class ChatDescriber:
         import httpx2
         import openai
 
-        try:
-            response = await client.post(
-                "/chat/completions", cast_to=httpx2.Response, body=self._request(view)
-            )
-        except openai.APIError as caught:
-            error = caught
-        else:
-            return _shown(server, answer(response.content))
+        until = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                response = await client.post(
+                    "/chat/completions", cast_to=httpx2.Response, body=self._request(view)
+                )
+            except openai.RateLimitError as caught:
+                error: openai.APIError = caught
+                if time.monotonic() < until:
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    continue
+            except openai.APIError as caught:
+                error = caught
+            else:
+                return _shown(server, answer(response.content))
+            break
         # Not within the handler: the library's errors hold the server's message as it is.
         return await failure(server, client, self._model, error)
 
@@ -122,6 +143,15 @@ class ChatDescriber:
             "temperature": self._temperature,
         }
         return request | ({"seed": seed(view)} if self._temperature > 0 else {})
+
+
+def _answered(tasks: Sequence[asyncio.Task[Said]]) -> dict[int, Said]:
+    """By their places."""
+    return {
+        place: task.result()
+        for place, task in enumerate(tasks)
+        if task.done() and not task.cancelled() and task.exception() is None
+    }
 
 
 def _shown(server: Server, said: Said) -> Said:

@@ -35,10 +35,14 @@ def _said(message: dict[str, Any], finish: object) -> Said:
     if not isinstance(content, str):
         return Said(Outcome.FAILED, "", f"no chat completion: a {type(content).__name__} as text")
     text = _without_thoughts(content)
+    if finish == "stop" and content.strip() and not text:
+        return Said(Outcome.FAILED, "", "thoughts and no answer")
     if finish == "stop":
         return Said(Outcome.OK, text)
     if finish == "length":
-        return Said(Outcome.TRUNCATED, text, "" if text else "no answer yet at its token limit")
+        if not text:
+            return Said(Outcome.FAILED, "", "no answer yet at its token limit")
+        return Said(Outcome.TRUNCATED, text)
     return Said(Outcome.FAILED, "", f"it stopped for another reason than its end: {finish!r}")
 
 

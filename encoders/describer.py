@@ -6,7 +6,8 @@ request ─▶ windows.views ─▶ Describer.describe ─▶ guards.guard ─�
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from encoders.captioner import (
     CaptionReply,
     CaptionRequest,
     Input,
+    Interrupted,
     Outcome,
     Speaker,
     Window,
@@ -23,6 +25,7 @@ from encoders.captioner import (
 from encoders.guards import VERSION as GUARDS
 from encoders.guards import Said, guard, worst
 from encoders.windows import View, joined, merge_prompt, views
+from infra.errors import TelecineError
 from manifests.fingerprint import JsonValue, fingerprint
 from manifests.specs import CaptionSpec
 
@@ -61,6 +64,15 @@ class CaptionRuntime:
 DEFAULT_RUNTIME = CaptionRuntime()
 
 
+class Unfinished(Exception):
+    """No other view would fare better, and why; some were answered before, by their places."""
+
+    def __init__(self, error: TelecineError, said: Mapping[int, Said]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.said = dict(said)
+
+
 class Describer(Protocol):
     """Says something of views. Cheap to construct: a model is loaded by the first `describe`."""
 
@@ -73,8 +85,8 @@ class Describer(Protocol):
     def describe(self, views: Sequence[View]) -> list[Said]:
         """One answer per view, in their order; a view without stills is a text to answer.
 
-        What is wrong with one view is that view's `failed`. Raises a TelecineError where no other
-        view would fare better; any other exception means that nobody got an answer.
+        What is wrong with one view is that view's `failed`. Raises a TelecineError, or Unfinished,
+        where no other view would fare better; any other exception means that nobody got an answer.
         """
 
 
@@ -122,8 +134,41 @@ class ModelCaptioner:
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
         shown = [self._views(request) for request in requests]
-        answers = iter(self._describe([view for some in shown for view in some]))
-        said = [[next(answers) for _ in some] for some in shown]
+        asked = [view for some in shown for view in some]
+        try:
+            answers = iter(self._describe(asked))
+        except Unfinished as unfinished:
+            raise self._interrupted(requests, shown, unfinished) from unfinished
+        return self._replies(requests, shown, [[next(answers) for _ in some] for some in shown])
+
+    def _interrupted(
+        self,
+        requests: Sequence[CaptionRequest],
+        shown: Sequence[list[View]],
+        unfinished: Unfinished,
+    ) -> Interrupted:
+        """With the replies about those clips whose views were all answered."""
+        places = iter(range(sum(map(len, shown))))
+        kept: list[tuple[CaptionRequest, list[View], list[Said]]] = []
+        for request, some in zip(requests, shown, strict=True):
+            said = [unfinished.said.get(place) for place in itertools.islice(places, len(some))]
+            told = [
+                self._guarded(one, view.prompt)
+                for one, view in zip(said, some, strict=True)
+                if one is not None
+            ]
+            merges = self._spec.merge_prompt is not None and len(some) > 1
+            if len(told) == len(some) and not merges:
+                kept.append((request, some, told))
+        replies = self._replies(*map(list, zip(*kept, strict=True))) if kept else []
+        return Interrupted(unfinished.error, replies)
+
+    def _replies(
+        self,
+        requests: Sequence[CaptionRequest],
+        shown: Sequence[list[View]],
+        said: Sequence[list[Said]],
+    ) -> list[CaptionReply]:
         windows = [
             [
                 Window(view.start_seconds, view.end_seconds, answer.text)
@@ -151,12 +196,16 @@ class ModelCaptioner:
             window_seconds=self._spec.window_seconds,
         )
 
-    def _describe(self, asked: Sequence[View]) -> list[Said]:
+    def _describe(self, asked: Sequence[View], prompt: str | None = None) -> list[Said]:
+        """The answers, guarded against saying `prompt`, or else what was asked."""
         answers = self._describer.describe(asked) if asked else []
         return [
-            guard(answer, prompt=view.prompt, max_tokens=self._max_tokens)
+            self._guarded(answer, prompt or view.prompt)
             for view, answer in zip(asked, answers, strict=True)
         ]
+
+    def _guarded(self, answer: Said, prompt: str) -> Said:
+        return guard(answer, prompt=prompt, max_tokens=self._max_tokens)
 
     def _whole(self, said: Sequence[list[Said]], windows: Sequence[list[Window]]) -> list[Said]:
         """Of each clip one answer: its only window's, or its windows' joined."""
@@ -169,8 +218,13 @@ class ModelCaptioner:
         several = [
             i for i, one in enumerate(whole) if one.outcome in WITH_TEXT and len(windows[i]) > 1
         ]
-        texts = [merge_prompt(self._spec.merge_prompt, windows[i]) for i in several]
-        for i, merged in zip(several, self._describe([View(t) for t in texts]), strict=True):
+        asked = [View(merge_prompt(self._spec.merge_prompt, windows[i])) for i in several]
+        # The windows' texts are part of what is asked, and meant to come again.
+        try:
+            told = self._describe(asked, prompt=self._spec.merge_prompt)
+        except Unfinished as unfinished:
+            raise unfinished.error from unfinished
+        for i, merged in zip(several, told, strict=True):
             empty = merged.outcome is Outcome.EMPTY
             whole[i] = Said(Outcome.FAILED, "", "the merged text is empty") if empty else merged
         return whole
@@ -183,5 +237,7 @@ def together(said: Sequence[Said], text: str) -> Said:
     if len(said) == 1:
         return said[0]
     outcome = worst(one.outcome for one in said)
+    if outcome in WITH_TEXT and any(one.outcome is Outcome.EMPTY for one in said):
+        return Said(Outcome.FAILED, "", "nothing was said of one of its windows")
     details = "; ".join(dict.fromkeys(one.detail for one in said if one.detail))
     return Said(outcome, text if outcome in WITH_TEXT else "", details)

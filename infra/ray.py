@@ -120,6 +120,31 @@ class Cluster:
             except (ray.exceptions.RayError, ConnectionError) as error:
                 raise ClusterError(f"the Ray cluster failed: {_first_line(error)}") from error
 
+    def run_batches(
+        self,
+        batches: Iterable[list[Item]],
+        make_worker: MakeWorker[list[Item], Result],
+        *,
+        resources: Resources = Resources(),
+        limit_seconds: Callable[[list[Item]], float] | None = None,
+    ) -> Iterator[Done[list[Item], Result] | Lost[list[Item]]]:
+        """`run` over batches, where one that is lost is tried again item by item: only the item
+        that kills its worker is lost.
+        """
+        suspects: list[Item] = []
+
+        def run(
+            todo: Iterable[list[Item]],
+        ) -> Iterator[Done[list[Item], Result] | Lost[list[Item]]]:
+            return self.run(todo, make_worker, resources=resources, limit_seconds=limit_seconds)
+
+        for end in run(batches):
+            if isinstance(end, Lost) and len(end.item) > 1:  # which of them was it?
+                suspects.extend(end.item)
+            else:
+                yield end
+        yield from run([item] for item in suspects)
+
     def gpus(self) -> float:
         """GPUs that the cluster has now; asks it, and so starts it."""
         self._start()

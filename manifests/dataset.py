@@ -181,7 +181,7 @@ def _differences(stored: DatasetSpec, given: DatasetSpec) -> list[str]:
     old = flat(stored.canonical())
     new = flat(given.model_dump(mode="json", exclude_unset=True))
     return [
-        f"  {key}: the dataset has {old[key]!r}, given {value!r}"
+        f"  {key}: the dataset has {old.get(key)!r}, given {value!r}"
         for key, value in sorted(new.items())
-        if old[key] != value
+        if old.get(key) != value
     ]

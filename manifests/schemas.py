@@ -217,6 +217,7 @@ class Duplicate:
     duplicate_rank: int = column(
         "0: the one that is kept, or without duplicates; 1, 2, ...: others"
     )
+    grouped: str = column("of a round's last row: which clips were grouped; else empty", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from encoders.captioner import (
     CaptionReply,
     CaptionRequest,
     Input,
+    Interrupted,
     Outcome,
     Sidecar,
     clean_text,
@@ -34,6 +35,14 @@ from manifests.schemas import Caption, CaptionWindow
 from manifests.specs import CaptionSpec
 
 _log = logging.getLogger("telecine.caption")
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What was answered before the captioner could go on no more, and why it could not."""
+
+    replies: tuple[CaptionReply, ...]
+    error: TelecineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class CaptionWorker:
         self._storage = storage
         self._sidecars: dict[tuple[str, str], Sidecar | StorageError] = {}
 
-    def __call__(self, batch: Sequence[CaptionTask]) -> list[CaptionReply]:
+    def __call__(self, batch: Sequence[CaptionTask]) -> list[CaptionReply] | Partial:
         keys = {(t.sidecar_uri, t.sidecar_version) for t in batch if t.sidecar_uri}
         # A source's clips mostly share a batch; the next one may begin with the rest of them.
         self._sidecars = {k: self._sidecars.get(k) or self._read(*k) for k in sorted(keys)}
@@ -66,7 +75,10 @@ class CaptionWorker:
                 replies.append(reply(task.request, speaker, Outcome.FAILED, detail=problem))
             else:
                 ready.append(self._with_sidecar(task))
-        return replies + self._ask(ready)
+        try:
+            return replies + self._ask(ready)
+        except Interrupted as interrupted:
+            return Partial((*replies, *interrupted.replies), interrupted.error)
 
     def _read(self, uri: str, version: str) -> Sidecar | StorageError:
         try:
@@ -97,7 +109,7 @@ class CaptionWorker:
             return []
         try:
             return self._captioner.caption(requests)
-        except TelecineError:
+        except (TelecineError, Interrupted):
             raise  # no other clip would fare better
         except Exception as error:
             if len(requests) > 1:

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
-from encoders.scorer import load_scorer
 
 from encoders.load import load_captioner
+from encoders.scorer import load_scorer
 from encoders.video import VideoEncoder
 from infra.errors import CommitError, UsageError
 from infra.faults import kill_point
@@ -36,7 +36,7 @@ from manifests.schemas import Build
 from manifests.specs import DatasetSpec
 from pipeline.jobs import shard_jobs
 from pipeline.plan import ShardPlan
-from pipeline.scored import uses_scores
+from pipeline.scored import scores_used
 from pipeline.shard import ShardJob
 from pipeline.wanted import Aim, Wishes, make_plan
 
@@ -65,7 +65,9 @@ class Generation:
         """
         spec = dataset.spec.canonical()
         del spec["scan"]
-        if not uses_scores(dataset.spec.select.where):
+        if scores := scores_used(dataset.spec):
+            spec["score"] = scores.canonical()
+        else:
             del spec["score"]
         # Not where the weights lie, but what they are.
         vae: dict[str, JsonValue] = {
@@ -96,9 +98,9 @@ def _models(spec: DatasetSpec) -> dict[str, JsonValue]:
             "none_share": mix.none_share,
         },
     }
-    if uses_scores(spec.select.where) and spec.score.scorer is not None:
-        scores = spec.score.canonical() | {"scorer": load_scorer(spec.score).fingerprint}
-        models["score"] = {k: v for k, v in scores.items() if k not in ("weights", "aesthetic")}
+    if scores := scores_used(spec):
+        named = scores.canonical() | {"scorer": load_scorer(scores).fingerprint}
+        models["score"] = {k: v for k, v in named.items() if k not in ("weights", "aesthetic")}
     return models
 
 

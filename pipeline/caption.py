@@ -28,10 +28,11 @@ from manifests.dataset import Dataset
 from manifests.queries import connect
 from manifests.schemas import Caption
 from manifests.tables import Tables
-from pipeline.ask import CaptionTask, accept, make_caption_worker
+from pipeline.ask import CaptionTask, Partial, accept, make_caption_worker
 from pipeline.chosen import FACTS, by_speakers, captions_of, inputs, usable
 from pipeline.commit import Commits
 from pipeline.progress import Step
+from pipeline.scored import TEXT_SIMILARITY
 from pipeline.selection import create_selected_clips
 from pipeline.with_stills import Stills, with_stills
 
@@ -51,6 +52,7 @@ class CaptionOutcome:
     outcomes: dict[str, int] = field(default_factory=dict)  # captions by outcome: ok, empty, ...
     chosen: bool = False  # it is the one in force since this run
     in_force: bool = True
+    score_first: bool = False  # the selection compares clips with their captions
     clips: int = 0  # current clips ...
     with_text: int = 0  # ... of which so many have a text of this captioner now
     waiting: int = 0  # ... and so many of those that the build takes have none yet, but may get one
@@ -78,14 +80,19 @@ def caption_clips(
     outcome = CaptionOutcome(dataset.spec.caption.captioner)
     captioner = load_captioner(dataset.spec.caption)
     total = count_pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
-    batches = pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
+    batches: Iterable[list[CaptionTask]] = ()
+    if total:
+        batches = pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
     resources, runtime = needs() if total else (Resources(), CaptionRuntime())
     make_worker = make_caption_worker(dataset.spec.caption, dataset.storage, runtime)
     commits = Commits(dataset.tables, ["captions"], commit_seconds)
     with commits, Step(console, "caption", "clips", total, total) as step:
-        for end in cluster.run(batches, make_worker, resources=resources):
+        for end in cluster.run_batches(batches, make_worker, resources=resources):
             if isinstance(end, Lost):
                 rows = accept(captioner, end.item, [], missing=end.detail)
+            elif isinstance(end.result, Partial):
+                commits.add("captions", _answered(captioner, end.item, end.result))
+                raise end.result.error
             else:
                 rows = accept(captioner, end.item, end.result)
             outcome.add(rows)
@@ -97,12 +104,24 @@ def caption_clips(
     return outcome
 
 
+def _answered(captioner: Captioner, batch: list[CaptionTask], partial: Partial) -> list[Caption]:
+    """Rows of those clips alone that got a reply: the others were not at fault."""
+    told = {(reply.clip_id, reply.stills_digest) for reply in partial.replies}
+    asked = [t for t in batch if (t.request.clip_id, t.request.stills_digest) in told]
+    return accept(captioner, asked, partial.replies)
+
+
 def _count_texts(con: duckdb.DuckDBPyConnection, dataset: Dataset, outcome: CaptionOutcome) -> None:
     con.execute(f"CREATE TEMP TABLE said AS {captions_of(dataset.spec.caption)}")
     ((outcome.clips,),) = con.sql("SELECT count(*) FROM current_clips").fetchall()
     ((outcome.with_text,),) = con.sql("SELECT count(*) FROM said WHERE said.text <> ''").fetchall()
-    create_selected_clips(con, dataset.spec)
-    waiting = con.sql("SELECT count(*) FROM selected_clips ANTI JOIN said USING (clip_id)")
+    # A selection by similarity to captions takes no clip that has none: all may be waited for.
+    selection = "current_clips"
+    outcome.score_first = TEXT_SIMILARITY in (dataset.spec.select.where or "").lower()
+    if not outcome.score_first:
+        create_selected_clips(con, dataset.spec)
+        selection = "selected_clips"
+    waiting = con.sql(f"SELECT count(*) FROM {selection} ANTI JOIN said USING (clip_id)")
     ((outcome.waiting,),) = waiting.fetchall()
 
 
@@ -138,7 +157,8 @@ def pending(
     # A connection of its own: an open result blocks it.
     con = _connect(tables, only)
     if Input.STILLS in captioner.uses:
-        tasks = with_stills(tables, con, query)
+        con.execute(f"CREATE TEMP TABLE pending AS {query}")  # it is asked of file by file
+        tasks = with_stills(tables, con, "pending")
         yield from _batches(map(_task_of, tasks), batch_clips or BATCH_CLIPS_WITH_STILLS)
     else:
         reader = con.sql(query).to_arrow_reader(8192)

@@ -75,11 +75,17 @@ _SAID = """{captioner: captioner, captioner_fingerprint: captioner_fingerprint,
 def captions_of(spec: CaptionSpec) -> str:
     """SQL: for each current clip with one its caption in force under a captioner, as `said`."""
     captioner = load_captioner(spec)
-    return f"""
-        SELECT clip_id, arg_min({_SAID}, {_preference(captioner)}) AS said
+    there = f"""(
         FROM captions SEMI JOIN ({inputs(captioner.uses)}) USING (clip_id, input_digest)
         WHERE {by_speakers(captioner)} AND ({usable(captioner)})
-        GROUP BY clip_id
+    )"""
+    several = f"(SELECT clip_id FROM {there} GROUP BY clip_id HAVING count(*) > 1)"
+    # An aggregate holds the texts of all clips in memory: it is for the few with a choice.
+    return f"""
+        SELECT clip_id, {_SAID} AS said FROM {there} ANTI JOIN {several} USING (clip_id)
+        UNION ALL
+        SELECT clip_id, arg_min({_SAID}, {_preference(captioner)}) AS said
+        FROM {there} SEMI JOIN {several} USING (clip_id) GROUP BY clip_id
     """
 
 

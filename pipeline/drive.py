@@ -32,7 +32,6 @@ from pipeline.scan import Scanned, ScanWorker, rejected
 from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
 from pipeline.timing import encoded_frames, encoded_rate
 
-ScanEnd: TypeAlias = "Done[list[ScanTask], list[Scanned]] | Lost[list[ScanTask]]"
 ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
 RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]
 MakeJobs: TypeAlias = Callable[[Dataset, Work, list[ShardPlan]], Iterator[ShardJob]]
@@ -70,22 +69,12 @@ def scan_sources(
     total = found.to_scan.num_rows - len(duplicates.uris)
 
     make_worker = partial(ScanWorker, dataset.storage, dataset.spec)
-
-    def run(todo: Iterable[list[ScanTask]]) -> Iterator[ScanEnd]:
-        return cluster.run(todo, make_worker, resources=resources, limit_seconds=_scan_limit)
-
-    def ends() -> Iterator[ScanEnd]:
-        suspects: list[ScanTask] = []
-        for end in run(batches(tasks)):
-            if isinstance(end, Lost) and len(end.item) > 1:  # which of them was it?
-                suspects.extend(end.item)
-            else:
-                yield end
-        yield from run([task] for task in suspects)
-
+    ends = cluster.run_batches(
+        batches(tasks), make_worker, resources=resources, limit_seconds=_scan_limit
+    )
     step = Step(console, "scan", "sources", total, found.bytes_to_read)
     with receipts.commits, step:
-        for end in ends():
+        for end in ends:
             if isinstance(end, Done):
                 receipts.scanned(end.item, end.result, step)
             else:

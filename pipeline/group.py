@@ -2,8 +2,8 @@
 
     embeddings ─▶ a file of float16 vectors ─▶ duplicates.py ─▶ group, rank ─▶ rows that changed
 
-A grouping is over all clips, so new ones may change it; it is made again when a clip came or the
-one that a group keeps is gone. Of each group the longest clip is kept, or the largest.
+A grouping is over all clips, so it is made again when a clip came, came back or is gone. Of each
+group the longest clip is kept, or the largest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from encoders.scorer import load_scorer
+from infra.faults import kill_point
 from manifests.dataset import Dataset
 from manifests.queries import connect
 from manifests.schemas import Duplicate
@@ -55,7 +56,7 @@ def group_clips(dataset: Dataset, console: Console) -> Grouping | None:
     con = connect(dataset.tables)
     _create_tables(con, spec)
     changed = 0
-    if _is_stale(con):
+    if _is_stale(con, grouping(spec)) and not _is_empty(con):
         _regroup(con, spec, console)
         changed = _append(dataset, con, grouping(spec))
         _create_tables(con := connect(dataset.tables), spec)
@@ -73,7 +74,8 @@ def _create_tables(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> None:
     """`embedded`: clips in order of preference; `grouped`: what the table says of them."""
     con.execute(f"""
         CREATE TEMP TABLE embedded AS
-        SELECT clip_id, row_number() OVER (ORDER BY {_KEEP[spec.duplicate_keep]}) - 1 AS preference
+        SELECT clip_id, stills_digest,
+            row_number() OVER (ORDER BY {_KEEP[spec.duplicate_keep]}) - 1 AS preference
         FROM current_clips SEMI JOIN ({_vectors(spec)}) USING (clip_id, stills_digest)
     """)
     con.execute(f"""
@@ -92,15 +94,28 @@ def _vectors(spec: ScoreSpec) -> str:
     """
 
 
-def _is_stale(con: duckdb.DuckDBPyConnection) -> bool:
-    """A clip came, or the one that a group keeps is gone."""
-    news = """
-        SELECT (SELECT count(*) FROM embedded ANTI JOIN grouped USING (clip_id)) + (
-            SELECT count(*) FROM grouped SEMI JOIN embedded USING (clip_id)
-            ANTI JOIN embedded AS leaders ON grouped.duplicate_group = leaders.clip_id)
+def _clips(con: duckdb.DuckDBPyConnection) -> str:
+    """Which clips there are to group, by their stills: their number and a sum of hashes."""
+    query = """
+        SELECT count(*), coalesce(bit_xor(
+            ('0x' || left(sha256(clip_id || ' ' || stills_digest), 15))::BIGINT
+        ), 0) FROM embedded
     """
-    ((count,),) = con.sql(news).fetchall()
-    return bool(count)
+    ((count, hashes),) = con.sql(query).fetchall()
+    return f"{count} {hashes:015x}"
+
+
+def _is_empty(con: duckdb.DuckDBPyConnection) -> bool:
+    return not con.sql("FROM embedded LIMIT 1").fetchall()
+
+
+def _is_stale(con: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Other clips were grouped, or a run was killed before it wrote all that it had found."""
+    last = f"""
+        SELECT grouped FROM duplicates WHERE grouping = '{name}' AND grouped <> ''
+        AND round = (SELECT max(round) FROM duplicates WHERE grouping = '{name}')
+    """
+    return [_clips(con)] != [grouped for (grouped,) in con.sql(last).fetchall()]
 
 
 def _regroup(con: duckdb.DuckDBPyConnection, spec: ScoreSpec, console: Console) -> None:
@@ -135,7 +150,7 @@ def _regroup(con: duckdb.DuckDBPyConnection, spec: ScoreSpec, console: Console) 
 
 
 def _batches(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> Iterator[pa.RecordBatch]:
-    joined = f"({_vectors(spec)}) JOIN embedded USING (clip_id)"
+    joined = f"({_vectors(spec)}) JOIN embedded USING (clip_id, stills_digest)"
     query = f"SELECT clip_id, preference, embedding FROM {joined}"
     yield from con.sql(query).to_arrow_reader(ROWS_AT_ONCE)
 
@@ -146,19 +161,21 @@ def _dimensions(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> int:
 
 
 def _append(dataset: Dataset, con: duckdb.DuckDBPyConnection, name: str) -> int:
-    """Commit what is not in the table so. Clips that have no row yet come last: while one of them
-    has none, the grouping counts as stale, so that a run that was killed is gone on with.
+    """Commit what is not in the table so. The last row says which clips were grouped: without it
+    the grouping counts as stale, so that a run that was killed is made again.
     """
     ((number,),) = con.sql("SELECT coalesce(max(round) + 1, 0) FROM grouped").fetchall()
     changed = con.sql("""
-        SELECT clip_id, duplicate_group, duplicate_rank
         FROM regrouped ANTI JOIN grouped USING (clip_id, duplicate_group, duplicate_rank)
-        LEFT JOIN (SELECT clip_id, true AS known FROM grouped) USING (clip_id)
-        ORDER BY known IS NULL, clip_id
+        ORDER BY clip_id
     """)
+    (last,) = con.sql("FROM regrouped ORDER BY clip_id LIMIT 1").to_arrow_table().to_pylist()
     count = 0
     for batch in changed.to_arrow_reader(COMMIT_ROWS):
         rows = [Duplicate(grouping=name, round=number, **row) for row in batch.to_pylist()]
         dataset.tables.append("duplicates", rows)
+        kill_point("committed", "duplicates")
         count += len(rows)
+    sealed = Duplicate(grouping=name, round=number, grouped=_clips(con), **last)
+    dataset.tables.append("duplicates", [sealed])
     return count

@@ -7,7 +7,6 @@ spec ─▶ with_models: digests of their files ─▶ check_models: here, and s
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,16 @@ def check_models(spec: DatasetSpec, url: str) -> None:
 
     It reads all of their files: a network or a disk that is slow is slow here.
     """
-    caption = spec.caption
+    for caption in filter(None, (spec.caption, spec.caption_mix.second)):
+        _check_captioner(caption, url)
+    if spec.score.scorer is not None and pin_scorer(spec.score) != spec.score:
+        raise UsageError(
+            f"the model at {spec.score.scorer}, or its aesthetic head, is not the one that scores "
+            "were made with: telecine score DATASET --scorer takes it as another scorer"
+        )
+
+
+def _check_captioner(caption: CaptionSpec, url: str) -> None:
     if caption.captioner.startswith("openai:") and not server_url(url):
         raise UsageError(
             f"{caption.captioner} is a model on a server: give its URL as --caption-url, "
@@ -59,11 +67,6 @@ def check_models(spec: DatasetSpec, url: str) -> None:
         raise UsageError(
             f"the model at {caption.captioner} is not the one that captions were made with: "
             "telecine caption DATASET --captioner takes it as another captioner"
-        )
-    if spec.score.scorer is not None and pin_scorer(spec.score) != spec.score:
-        raise UsageError(
-            f"the model at {spec.score.scorer}, or its aesthetic head, is not the one that scores "
-            "were made with: telecine score DATASET --scorer takes it as another scorer"
         )
 
 
@@ -79,13 +82,13 @@ def captioner_needs(
     if name not in LEARNED_CAPTIONERS:
         return Resources(), CaptionRuntime()
     if name == "openai":
-        workers = min(SERVER_WORKERS, options.concurrency)
+        workers = min(SERVER_WORKERS, options.concurrency, options.workers or SERVER_WORKERS)
         runtime = CaptionRuntime(
             url=server_url(options.caption_url),
             key=Secret(os.environ.get("OPENAI_API_KEY", "")),
-            concurrency=math.ceil(options.concurrency / workers),
+            concurrency=options.concurrency // workers,
         )
-        return Resources(workers=workers), runtime
+        return Resources(cpus=0.5, workers=workers), runtime
     return _model_needs(cluster, options)
 
 

@@ -184,7 +184,7 @@ class Coder:
 
 def num_cells(rows: int) -> int:
     """Finding the nearest of so many costs about as much as searching PROBES of them."""
-    return round(8 * math.sqrt(rows))
+    return min(round(12 * math.sqrt(rows)), rows // 4)
 
 
 def needed_bytes(rows: int, dimensions: int) -> int:

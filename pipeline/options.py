@@ -74,9 +74,8 @@ def given_spec(
     where: str | None = None,
 ) -> DatasetSpec | None:
     """What a file and the line say of the spec; folders of weights are made absolute."""
-    from encoders.openclip_files import absolute as absolute_model
-
     from encoders.load import absolute_captioner
+    from encoders.openclip_files import absolute as absolute_model
     from encoders.vae_weights import absolute
     from manifests.dataset import parse_spec
     from manifests.specs import DatasetSpec
@@ -97,8 +96,11 @@ def given_spec(
     for named in (given.get("caption", {}), given.get("caption_mix", {}).get("second") or {}):
         if "captioner" in named:
             named["captioner"] = absolute_captioner(named["captioner"])
-    if "scorer" in given.get("score", {}):
-        given["score"]["scorer"] = absolute_model(given["score"]["scorer"])
+    score = given.get("score", {})
+    if score.get("scorer"):
+        score["scorer"] = absolute_model(score["scorer"])
+    if score.get("aesthetic"):
+        score["aesthetic"] = str(Path(score["aesthetic"]).expanduser().resolve())
     return DatasetSpec.model_validate(given) if given else None
 
 
@@ -130,9 +132,9 @@ def given_score(
 
     Raises UsageError where there is nothing to score by, or two prompts have one name.
     """
-    from encoders.openclip_files import absolute
     from pydantic import ValidationError
 
+    from encoders.openclip_files import absolute
     from manifests.specs import ScoreSpec
 
     known = spec.score.model_dump()

@@ -171,13 +171,14 @@ def print_captioned(
     texts = f"{captioned.with_text} of {counted(captioned.clips, 'clip')} have a text"
     lines = [f"captioned {counts or 'no clip that was not captioned before'}"]
     if not captioned.in_force:
-        lines.append(f"aside     {captioned.captioner}: {texts}; another captioner is in force")
+        lines.append(f"aside     {captioned.captioner}: {texts}; the one in force stays so")
     else:
         lines.append(f"in force  {captioned.captioner}: {texts}")
     if captioned.waiting:
         lines.append(f"waiting   {counted(captioned.waiting, 'clip')} of the selection without one")
     if captioned.in_force and (captioned.outcomes or captioned.chosen):
-        lines.append(f"next      telecine rebuild {shlex.quote(dataset)}")
+        again = f"telecine score {shlex.quote(dataset)}, then " if captioned.score_first else ""
+        lines.append(f"next      {again}telecine rebuild {shlex.quote(dataset)}")
     _print(lines, console)
 
 
@@ -200,8 +201,13 @@ def print_scored(scored: ScoreOutcome, dataset: Dataset, as_json: bool, console:
             f"{counted(grouping.groups, 'group')} at {grouping.threshold:g}; "
             f'--where "duplicate_rank = 0" takes one of each'
         )
+    if scored.waiting:
+        lines.append(f"waiting   {counted(scored.waiting, 'clip')} not scored yet")
     columns = ", ".join(score_columns(dataset.spec.score))
-    lines.append(f"in force  {scored.scorer}: clips have {columns}")
+    if scored.in_force:
+        lines.append(f"in force  {scored.scorer}: clips have {columns}")
+    else:
+        lines.append(f"aside     {scored.scorer}: the scorer in force stays so")
     _print(lines, console)
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -29,7 +30,7 @@ from manifests.queries import (
     promotions,
 )
 from manifests.schemas import Build
-from manifests.specs import DatasetSpec
+from manifests.specs import DatasetSpec, ScoreSpec
 from pipeline.build import Generation, write_index
 from pipeline.gates import Failure, gates
 
@@ -165,12 +166,30 @@ def make_current(dataset: Dataset, build: Generation | Build) -> Dataset:
     return promoted
 
 
+def _score_of(present: ScoreSpec, build: dict[str, Any] | None) -> dict[str, Any]:
+    """The scores in force while a build is current: what it was selected by, and of the same scorer
+    what there is beside.
+    """
+    if build is None:
+        return present.canonical()
+    if (build["scorer"], build["weights"]) != (present.scorer, present.weights):
+        return build
+    used = {key: value for key, value in build.items() if value not in (None, {})}
+    if not build["duplicate_threshold"]:
+        del used["duplicate_keep"]
+    return present.canonical() | used | {"prompts": {**present.prompts, **build["prompts"]}}
+
+
 def spec_of(dataset: Dataset, build: Generation | Build) -> DatasetSpec:
     """The dataset's spec as it is while the build is current."""
     try:
+        known = json.loads(build.spec)
         return DatasetSpec.model_validate(
-            {part: dataset.spec.canonical()[part] for part in ("scan", "score")}
-            | json.loads(build.spec)
+            {
+                "scan": dataset.spec.scan.canonical(),
+                **known,
+                "score": _score_of(dataset.spec.score, known.get("score")),
+            }
         )
     except ValidationError as error:
         raise UsageError(

@@ -14,6 +14,7 @@ one that was killed goes on where it was. Each step is in the file of its name.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from encoders.load import load_captioner, load_encoder
+from encoders.scorer import load_scorer
 from encoders.video import VideoEncoder
 from infra.errors import UsageError
 from infra.ray import Cluster, Resources
@@ -93,7 +95,8 @@ def ingest(
     write_spec(dataset)
     with Cluster(options.ray_address, options.workers) as cluster:
         scanned = scan(found, dataset, cluster, options, console)
-        caption(dataset, cluster, options, console)
+        for chosen in captioners(dataset):
+            caption(chosen, cluster, options, console)
         score(dataset, cluster, options, console)
         built = build(dataset, encoder, cluster, options, console)
     return Outcome(scanned, built)
@@ -168,6 +171,14 @@ def caption(
     )
 
 
+def captioners(dataset: Dataset) -> list[Dataset]:
+    """The dataset under each captioner of its mix: the second one first, the one in force last."""
+    spec = dataset.spec
+    second = spec.caption_mix.second
+    others = [spec.model_copy(update={"caption": second})] if second else []
+    return [dataclasses.replace(dataset, spec=one) for one in (*others, spec)]
+
+
 def recaption(
     dataset: Dataset,
     options: RunOptions,
@@ -183,8 +194,8 @@ def recaption(
     """
     dataset = with_models(dataset)
     load_captioner(dataset.spec.caption)  # a wrong name is said before anything is written
-    con = connect(dataset.tables)
-    only = selected_or_none(con, dataset.spec, where)
+    # What `--where` says of scores is meant of those in force, not of this captioner's to come.
+    only = selected_or_none(connect(dataset.tables), dataset.stored or dataset.spec, where)
     with Cluster(options.ray_address, options.workers) as cluster:
         captioned = caption(dataset, cluster, options, console, only)
     captioned.in_force = choose and (only is None or not captioned.waiting)
@@ -215,13 +226,22 @@ def score(
 def rescore(
     dataset: Dataset, options: RunOptions, console: Console, *, where: str | None = None
 ) -> ScoreOutcome:
-    """The scores that the dataset's spec asks for, which are those in force when they are there."""
+    """The scores that the dataset's spec asks for, which are those in force from then on.
+
+    Not so where another scorer is in force and some clips were left out (`where`): by this one's
+    scores the build would have lost them.
+    """
     dataset = with_models(dataset)
-    con = connect(dataset.tables)
-    only = selected_or_none(con, dataset.spec, where)
+    stored = dataset.stored or dataset.spec
+    only = selected_or_none(connect(dataset.tables), stored, where)
     with Cluster(options.ray_address, options.workers) as cluster:
         scored = score(dataset, cluster, options, console, only)
-    replace_spec(dataset, dataset.spec)
+    another = stored.score.scorer is not None and (
+        load_scorer(stored.score).fingerprint != load_scorer(dataset.spec.score).fingerprint
+    )
+    scored.in_force = only is None or not another or not scored.waiting
+    if scored.in_force:
+        replace_spec(dataset, dataset.spec)
     return scored
 
 

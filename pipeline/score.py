@@ -20,11 +20,13 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from encoders.scorer import Scorer, load_head, load_scorer
 from rich.console import Console
 
 from encoders.describer import CaptionRuntime
-from infra.ray import Cluster, Done, Lost, Resources
+from encoders.openclip_files import digest_of_file
+from encoders.scorer import Scorer, load_head, load_scorer
+from infra.errors import UsageError
+from infra.ray import Cluster, Done, Resources
 from manifests.dataset import Dataset
 from manifests.queries import connect
 from manifests.schemas import Embedding, Score
@@ -54,6 +56,8 @@ class ScoreOutcome:
     failed: int = 0  # clips that have no embedding, or got no score, in this run
     scores: dict[str, int] = field(default_factory=dict)  # made in this run, by name
     grouping: Grouping | None = None
+    in_force: bool = True
+    waiting: int = 0  # current clips without an embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,11 @@ def score_clips(
             _count(outcome, batch, embeddings, scores)
             step.advance(done=len(batch), weight=len(batch))
     outcome.grouping = group_clips(dataset, console)
+    with connect(dataset.tables) as con:
+        seen = f"scorer_fingerprint = '{load_scorer(spec).fingerprint}'"
+        query = f"FROM current_clips ANTI JOIN (FROM embeddings WHERE {seen})"
+        found = con.sql(f"SELECT count(*) {query} USING (clip_id, stills_digest)").fetchall()
+        ((outcome.waiting,),) = found
     return outcome
 
 
@@ -130,19 +139,14 @@ def _run(
     runtime: CaptionRuntime,
 ) -> Iterator[tuple[list[ScoreTask], list[Scored]]]:
     """Each batch with its results; one that kills its worker costs the clip that did it."""
-
-    def run(todo: Iterable[list[ScoreTask]]) -> Iterator[Any]:
-        return cluster.run(todo, lambda: ScoreWorker(spec, runtime), resources=resources)
-
-    suspects: list[ScoreTask] = []
-    for end in run(work.batches()):
+    ends = cluster.run_batches(
+        work.batches(), lambda: ScoreWorker(spec, runtime), resources=resources
+    )
+    for end in ends:
         if isinstance(end, Done):
             yield end.item, end.result
         else:
-            suspects.extend(end.item)
-    for end in run([task] for task in suspects):
-        lost = isinstance(end, Lost)
-        yield end.item, [_failed(end.item[0], end.detail)] if lost else end.result
+            yield end.item, [_failed(task, end.detail) for task in end.item]
 
 
 def _count(
@@ -169,6 +173,7 @@ class _Work:
     ) -> None:
         self._tables = tables
         self._only = only
+        self._names = scores_wanted(spec.score)
         self._statements = _statements(spec, only is not None, retry_failed)
         self._con = self._connect()
 
@@ -186,57 +191,61 @@ class _Work:
         return int(count)
 
     def batches(self) -> Iterator[list[ScoreTask]]:
-        query = "SELECT * FROM unseen LEFT JOIN lacking USING (clip_id)"
-        found = with_stills(self._tables, self._con, query)
-        yield from _chunks((_task(row, stills=stills) for row, stills in found), BATCH_CLIPS)
+        found = with_stills(self._tables, self._con, "unseen")
+        tasks = (self._task(row, stills=stills) for row, stills in found)
+        yield from _chunks(tasks, BATCH_CLIPS)
         reader = self._con.sql("FROM unscored").to_arrow_reader(BATCH_EMBEDDINGS)
         rows = (row for batch in reader for row in batch.to_pylist())
-        yield from _chunks(
-            (_task(row, embedding=row["embedding"]) for row in rows), BATCH_EMBEDDINGS
+        known = (self._task(row, embedding=row["embedding"]) for row in rows)
+        yield from _chunks(known, BATCH_EMBEDDINGS)
+
+    def _task(self, row: dict[str, Any], stills: Stills = (), embedding: bytes = b"") -> ScoreTask:
+        wanted = tuple(
+            Wanted(name, row[name], row["text"] if name == TEXT_SIMILARITY else "")
+            for name in self._names
+            if row[name] is not None
         )
+        return ScoreTask(row["clip_id"], row["stills_digest"], wanted, stills, embedding)
 
 
 def _statements(spec: DatasetSpec, only: bool, retry_failed: bool) -> list[str]:
-    """SQL: `unseen` clips without an embedding, and `unscored` ones that have theirs."""
+    """SQL: `unseen` clips without an embedding, and `unscored` ones that have theirs.
+
+    A column for each score: the input digest of one that the clip lacks, else NULL.
+    """
     scorer = load_scorer(spec.score).fingerprint
     there = "octet_length(embedding) > 0" if retry_failed else "true"
-    lacking = " UNION ALL ".join(
+    names = scores_wanted(spec.score)
+    lacking = " ".join(
         f"""
-        SELECT clip_id, '{name}' AS name, input_digest, text FROM ({score_inputs(spec, name)})
-        ANTI JOIN (
-            SELECT clip_id, input_digest FROM scores
-            WHERE name = '{name}' AND scorer_fingerprint = '{scorer}'
-        ) USING (clip_id, input_digest)
+        LEFT JOIN (
+            SELECT clip_id, input_digest AS {name}{", text" if name == TEXT_SIMILARITY else ""}
+            FROM ({score_inputs(spec, name)}) ANTI JOIN (
+                SELECT clip_id, input_digest FROM scores
+                WHERE name = '{name}' AND scorer_fingerprint = '{scorer}'
+            ) USING (clip_id, input_digest)
+        ) USING (clip_id)
         """
-        for name in scores_wanted(spec.score)
+        for name in names
     )
+    columns = ", ".join(("clip_id", "stills_digest", "num_stills", "text", *names))
     return [
-        "CREATE TEMP VIEW meant AS FROM current_clips"
+        "CREATE TEMP VIEW meant AS SELECT clip_id, stills_digest, num_stills FROM current_clips"
         + (" SEMI JOIN only_clips USING (clip_id)" if only else ""),
+        f"CREATE TEMP VIEW lacking AS SELECT {columns} FROM meant {lacking}",
         f"""
-        CREATE TEMP TABLE lacking AS
-        SELECT clip_id, list({{name: name, input_digest: input_digest, text: text}}) AS wanted
-        FROM ({lacking}) SEMI JOIN meant USING (clip_id) GROUP BY clip_id
-        """,
-        f"""
-        CREATE TEMP TABLE unseen AS SELECT clip_id, stills_digest, num_stills FROM meant
-        ANTI JOIN (
+        CREATE TEMP TABLE unseen AS FROM lacking ANTI JOIN (
             SELECT clip_id, stills_digest FROM embeddings
             WHERE scorer_fingerprint = '{scorer}' AND {there}
         ) USING (clip_id, stills_digest)
         """,
         f"""
-        CREATE TEMP VIEW unscored AS SELECT clip_id, stills_digest, embedding, wanted
-        FROM embeddings SEMI JOIN meant USING (clip_id, stills_digest)
-        JOIN lacking USING (clip_id)
+        CREATE TEMP VIEW unscored AS SELECT lacking.*, embedding
+        FROM embeddings JOIN lacking USING (clip_id, stills_digest)
         WHERE scorer_fingerprint = '{scorer}' AND octet_length(embedding) > 0
+        AND coalesce({", ".join(names)}) IS NOT NULL
         """,
     ]
-
-
-def _task(row: dict[str, Any], stills: Stills = (), embedding: bytes = b"") -> ScoreTask:
-    wanted = tuple(Wanted(**one) for one in row["wanted"] or ())
-    return ScoreTask(row["clip_id"], row["stills_digest"], wanted, stills, embedding)
 
 
 def _chunks(tasks: Iterable[ScoreTask], most: int) -> Iterator[list[ScoreTask]]:
@@ -320,9 +329,20 @@ class ScoreWorker:
                 (direction,) = self._scorer.embed_texts([text])
                 self._fixed[similarity(name)] = _linear(direction, 0.0)
             if self._spec.aesthetic:
-                head = load_head(Path(self._spec.aesthetic), self._scorer.dimensions)
-                self._fixed[AESTHETIC] = _linear(*head)
+                self._fixed[AESTHETIC] = _linear(*_head(self._spec, self._scorer.dimensions))
         return self._fixed
+
+
+def _head(spec: ScoreSpec, dimensions: int) -> tuple[npt.NDArray[np.float32], float]:
+    """Raises UsageError where another head lies there than the one that the spec names."""
+    path = Path(str(spec.aesthetic))
+    before, head, after = digest_of_file(path), load_head(path, dimensions), digest_of_file(path)
+    if not before == after == spec.aesthetic_weights:
+        raise UsageError(
+            f"the head at {path} is not the one that aesthetic_score is made with: put that back, "
+            "or name this one with --aesthetic"
+        )
+    return head
 
 
 def _linear(

@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import duckdb
-from encoders.scorer import load_scorer
 
+from encoders.scorer import load_scorer
 from manifests.fingerprint import fingerprint
 from manifests.specs import DatasetSpec, ScoreSpec
 from pipeline.chosen import captions_of
@@ -55,6 +56,22 @@ def score_columns(score: ScoreSpec) -> tuple[str, ...]:
     return (*scores_wanted(score), *(DUPLICATES if grouped else ()))
 
 
+def scores_used(spec: DatasetSpec) -> ScoreSpec | None:
+    """Of the spec's scores what its selection hangs on; None where it hangs on none."""
+    where, score = (spec.select.where or "").lower(), spec.score
+    named = {column for column in score_columns(score) if re.search(rf"\b{column}\b", where)}
+    if not named:
+        return None
+    kept: dict[str, Any] = {
+        "prompts": {n: text for n, text in score.prompts.items() if similarity(n) in named}
+    }
+    if AESTHETIC not in named:
+        kept |= {"aesthetic": None, "aesthetic_weights": None}
+    if not named & set(DUPLICATES):
+        kept |= {"duplicate_threshold": None, "duplicate_keep": "longest"}
+    return score.model_copy(update=kept)
+
+
 def create_scored_clips(
     con: duckdb.DuckDBPyConnection, spec: DatasetSpec, expressions: Iterable[str | None] = ("*",)
 ) -> None:
@@ -62,8 +79,8 @@ def create_scored_clips(
 
     An expression `*` names all of them. What is not named is not looked up: each is a join.
     """
-    said = " ".join(filter(None, expressions)).lower()
-    every = re.search(r"(?<![\w)])\s*\*", said) is not None
+    said = ", ".join(filter(None, expressions)).lower()
+    every = re.search(r"(?:^|,)\s*(?:\w+\.)?\*", said) is not None
     columns = [c for c in score_columns(spec.score) if every or re.search(rf"\b{c}\b", said)]
     joins = [f"LEFT JOIN ({_query(spec, column)}) USING (clip_id)" for column in columns]
     listed = ", ".join(["current_clips.*", *columns])

@@ -13,10 +13,9 @@ from typing import Any
 import duckdb
 
 from encoders.captioner import WITH_TEXT
-from encoders.scorer import load_scorer
 from manifests.schemas import Build, from_arrow
-from manifests.specs import DatasetSpec, ScoreSpec
-from pipeline.scored import grouping
+from manifests.specs import DatasetSpec
+from pipeline.scored import DUPLICATES, create_scored_clips, score_columns, scores_wanted
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ def summary(con: duckdb.DuckDBPyConnection, dataset: str, spec: DatasetSpec) -> 
         captions=captions,
         repeated=_repeated(con, captions),
         scorer=spec.score.scorer or "",
-        scores=_scores(con, spec.score),
-        duplicates=_duplicates(con, spec.score),
+        scores=_scores(con, spec),
+        duplicates=_duplicates(con, spec),
         builds=_builds(con),
         errors=_errors(con, scanned, clips, dropped),
     )
@@ -197,17 +196,6 @@ SEMI JOIN often USING (captioner_fingerprint, text_key)
 GROUP BY captioner, captioner_fingerprint, text_key ORDER BY count(*) DESC, text_key
 """
 
-_SCORES = """
-SELECT name, count(*), min(value), avg(value), max(value) FROM scores
-WHERE scorer_fingerprint = $scorer AND isfinite(value) GROUP BY name ORDER BY name
-"""
-
-_DUPLICATES = """
-SELECT count(*) FROM (
-    SELECT arg_max(duplicate_rank, round) AS rank FROM duplicates
-    WHERE grouping = $grouping GROUP BY clip_id
-) WHERE rank > 0
-"""
 
 _BUCKETS = """
 SELECT build_id, resolution, aspect, duration, count(*),
@@ -252,17 +240,25 @@ def _repeated(
     )
 
 
-def _scores(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> tuple[ScoreCount, ...]:
-    if spec.scorer is None:
-        return ()
-    rows = con.sql(_SCORES, params={"scorer": load_scorer(spec).fingerprint})
-    return tuple(ScoreCount(*row) for row in rows.fetchall())
+def _scores(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> tuple[ScoreCount, ...]:
+    """Of current clips, those in force."""
+    names = scores_wanted(spec.score)
+    create_scored_clips(con, spec, names)
+    counts = []
+    for name in names:
+        figures = f"count({name}), min({name}), avg({name}), max({name})"
+        ((count, *rest),) = _rows(con, f"SELECT {figures} FROM scored_clips")
+        if count:
+            counts.append(ScoreCount(name, count, *rest))
+    return tuple(counts)
 
 
-def _duplicates(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> int:
-    if spec.scorer is None or spec.duplicate_threshold is None:
+def _duplicates(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> int:
+    rank = DUPLICATES[0]
+    if rank not in score_columns(spec.score):
         return 0
-    ((count,),) = con.sql(_DUPLICATES, params={"grouping": grouping(spec)}).fetchall()
+    create_scored_clips(con, spec, [rank])
+    ((count,),) = _rows(con, f"SELECT count(*) FROM scored_clips WHERE {rank} > 0")
     return int(count)
 
 

@@ -35,7 +35,7 @@ def describer(url: str, key: str = "", retries: int = 2, **options: Any) -> Chat
     spec = {k: options.pop(k) for k in ("max_tokens", "temperature") if k in options}
     runtime = CaptionRuntime(url=url, key=Secret(key), **options)
     caption = CaptionSpec(captioner=f"openai:{MODEL}", **spec)
-    return ChatDescriber(caption, runtime, max_retries=retries)
+    return ChatDescriber(caption, runtime, max_retries=retries, patience_seconds=0.0)
 
 
 def view(number: int = 0, stills: int = 2) -> View:

@@ -20,7 +20,7 @@ from infra.ray import Cluster, Done, Resources
 from infra.storage import Storage
 from manifests.dataset import Dataset, create_dataset, open_dataset
 from pipeline.outcome import BuildOutcome, Outcome
-from pipeline.recipes import RunOptions, build, caption, find, scan, score
+from pipeline.recipes import RunOptions, build, caption, captioners, find, scan, score
 
 CONSOLE = Console(stderr=True)
 
@@ -44,7 +44,8 @@ def ingest(source: str, folder: str, **options: Any) -> Outcome:
     chosen = RunOptions(commit_seconds=0, **options)
     with Inline() as cluster:
         scanned = scan(find([source], dataset, chosen, CONSOLE), dataset, cluster, chosen, CONSOLE)
-        caption(dataset, cluster, chosen, CONSOLE)
+        for one in captioners(dataset):
+            caption(one, cluster, chosen, CONSOLE)
         score(dataset, cluster, chosen, CONSOLE)
         encoder = load_encoder(dataset.spec.vae)
         return Outcome(scanned, build(dataset, encoder, cluster, chosen, CONSOLE))
@@ -77,6 +78,15 @@ def rebuild(
         return build(dataset, load_encoder(dataset.spec.vae), cluster, options, CONSOLE, name)
 
 
+def rescore(folder: str, given: Mapping[str, Any]) -> None:
+    """The scores that a spec asks for, without putting it in force."""
+    with Inline() as cluster:
+        dataset = asked(folder, {"score": given})
+        score(dataset, cluster, RunOptions(commit_seconds=0), CONSOLE)
+
+
 if __name__ == "__main__":
     command, *arguments, options = sys.argv[1:]
-    {"ingest": ingest, "rebuild": rebuild}[command](*arguments, **json.loads(options))
+    {"ingest": ingest, "rebuild": rebuild, "score": rescore}[command](
+        *arguments, **json.loads(options)
+    )

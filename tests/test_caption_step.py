@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import os
 import pickle
+import signal
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from rows import make_clip, make_source
 
 from encoders.captioner import (
     Captioner,
+    CaptionReply,
+    CaptionRequest,
     FirstOf,
 )
 from encoders.load import load_captioner
@@ -353,6 +359,31 @@ def test_a_captioner_of_captioners_is_chosen_from_in_order(tables: Tables, tmp_p
     both = FirstOf("both", [SIDECAR, SIGNAL])
     assert {row.captioner for row in run(tables, both)} == {"signal"}
     assert asked(tables, both) == set()
+
+
+class Killer(Looker):
+    """Dies of one clip."""
+
+    def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
+        if any(r.clip_id == "a-1" for r in requests):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().caption(requests)
+
+
+def test_a_clip_that_kills_its_worker_costs_itself_alone(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        tables.append("stills", stills(f"a-{number}", 3))
+    add_source(tables, "a", clips=4)
+    monkeypatch.setattr("pipeline.caption.load_captioner", lambda spec: Killer())
+    monkeypatch.setattr("pipeline.chosen.load_captioner", lambda spec: Killer())
+    worker = partial(CaptionWorker, Killer(), Storage())
+    monkeypatch.setattr("pipeline.caption.make_caption_worker", lambda *_: worker)
+    dataset = Dataset(tables.uri, Storage(), DatasetSpec(), tables)
+    with Cluster(workers=1) as cluster:
+        said = caption_clips(dataset, cluster, 10.0, Console(file=io.StringIO()))
+    assert said.outcomes == {"ok": 3, "failed": 1}
 
 
 # ── stills ───────────────────────────────────────────────────────────────────────────────────────

@@ -196,6 +196,19 @@ def test_a_server_that_goes_away_ends_the_run_and_loses_nothing(
     assert recaption(lab).outcomes == {"ok": 12}
 
 
+def test_what_a_server_answered_before_it_went_away_is_kept(lab: Lab, server: ChatServer) -> None:
+    def five(received: Received) -> Answer:
+        return Answer() if len(server.asked) <= 5 else Answer(404, {"error": {"message": "gone"}})
+
+    server.behave = five
+    with pytest.raises(ServerError):
+        recaption(lab)
+    kept = [c for c in Tables(str(lab.dataset)).rows(Caption) if c.captioner == "openai"]
+    assert {c.outcome for c in kept} == {"ok"}
+    server.behave = lambda received: Answer()
+    assert recaption(lab).outcomes == {"ok": 12 - len(kept)}
+
+
 def test_failures_are_asked_again_and_the_key_is_nowhere(lab: Lab, server: ChatServer) -> None:
     def fussy(received: Received) -> Answer:
         if not received.stills:

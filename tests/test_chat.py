@@ -289,7 +289,7 @@ def test_every_view_gets_its_own_answer_or_none(
         (completion("Two", "length"), Said(Outcome.TRUNCATED, "Two")),
         (completion("Cats first.\n</think>\n\nTwo cats."), Said(Outcome.OK, "Two cats.")),
         (completion("<think>Cats", "length"),
-         Said(Outcome.TRUNCATED, "", "no answer yet at its token limit")),
+         Said(Outcome.FAILED, "", "no answer yet at its token limit")),
         (completion(None), Said(Outcome.OK)),
         (completion("", refusal="I will not."), Said(Outcome.REFUSED, "", "I will not.")),
     ],

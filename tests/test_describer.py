@@ -81,13 +81,28 @@ def test_windows_may_be_merged_by_the_model() -> None:
     assert [w.text for w in reply.windows] == ["a dog.", "a cat.", "a cow."]
 
 
+def test_a_merge_may_say_what_the_windows_say() -> None:
+    class Merger(Reader):
+        def _answer(self, view: View) -> Said:
+            if view.stills:
+                return super()._answer(view)
+            *_, first, second = view.prompt.splitlines()
+            return Said(Outcome.OK, f"{first[first.index(']') + 2 :]} {second[-30:]}")
+
+    long = "A man in a red coat walks along the wet street past three closed shops"
+    captions = ModelCaptioner(Merger(), CaptionSpec(captioner="vlm:x", merge_prompt="Join them."))
+    (reply,) = captions.caption([request(0, long, "He stops and looks up", seconds=20.0)])
+    assert reply.outcome is Outcome.OK
+    assert reply.text.startswith(f"{long}.")
+
+
 @pytest.mark.parametrize(
     ("stills", "outcome", "text"),
     [
         (("a dog", "FAIL", "a cow"), Outcome.FAILED, ""),
         (("a dog", "REFUSE", "a cow"), Outcome.REFUSED, ""),
         (("a dog", "FAIL", "REFUSE"), Outcome.FAILED, ""),
-        (("a dog", "NOTHING", "a cow"), Outcome.OK, "a dog. a cow."),
+        (("a dog", "NOTHING", "a cow"), Outcome.FAILED, ""),
         (("NOTHING", "NOTHING", "NOTHING"), Outcome.EMPTY, ""),
         (("a dog", "CUT", "a cow"), Outcome.TRUNCATED, "a dog. CUT. a cow."),
     ],

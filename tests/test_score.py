@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,61 @@ def test_a_better_clip_takes_over_its_group(lab: Lab, clip: str) -> None:
     assert sorted(r["duplicate_rank"] for r in members) == [0, 1, 2]
     rows = dataset.tables.rows(Duplicate)
     assert {row.round for row in rows} == {0, 1}
-    assert sum(row.round == 1 for row in rows) == 3, "only what changed is written"
+    changed = [row for row in rows if row.round == 1 and not row.grouped]
+    assert len(changed) == 3, "only what changed is written"
+
+
+@pytest.mark.parametrize("table", ["embeddings", "scores", "duplicates"])
+def test_killed_anywhere_and_run_again(table: str, lab: Lab, clip: str) -> None:
+    options = {"prompts": ["watermark"], "duplicates": True, "threshold": 0.99}
+    spec = asked(lab, clip, **options).spec.score.model_dump()
+    lab.killed(f"committed:{table}", "score", given=spec)
+    dataset = asked(lab, clip, **options)
+    run(dataset)
+    now = asked(lab, clip, **options)
+    embeddings, scores = now.tables.rows(Embedding), now.tables.rows(Score)
+    assert len({e.clip_id for e in embeddings}) == len(embeddings) == 6
+    assert len({(s.clip_id, s.name) for s in scores}) == len(scores) == 12
+    again = run(now)
+    assert (again.embedded, again.scores) == (0, {})
+    assert again.grouping is not None
+    assert (again.grouping.duplicates, again.grouping.changed) == (1, 0)
+
+
+def test_a_clip_that_comes_back_is_grouped_again(tmp_path: Path, clip: str) -> None:
+    lab = Lab(tmp_path)
+
+    def duplicates() -> int:
+        lab.ingest()
+        dataset = asked(lab, clip, prompts=[], duplicates=True, threshold=0.99, keep="largest")
+        grouping = run(dataset).grouping
+        assert grouping is not None
+        return grouping.duplicates
+
+    lab.image("a", seed=1, size=(180, 180))
+    lab.image("b", seed=1)
+    assert duplicates() == 1
+    kept = lab.footage / "a.png"
+    data, facts = kept.read_bytes(), kept.stat()
+    lab.image("a", seed=2, size=(180, 180))
+    assert duplicates() == 0
+    kept.write_bytes(data)
+    os.utime(kept, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert duplicates() == 1
+
+
+def test_a_prompt_that_nothing_is_selected_by_makes_no_other_build(lab: Lab, clip: str) -> None:
+    where = {"where": "similarity_red > -2"}
+    first = asked(lab, clip)
+    run(first)
+    built = inline.rebuild(
+        str(lab.dataset), {"score": first.spec.score.model_dump(), "select": where}
+    )
+    second = asked(lab, clip, prompts=["watermark", "red=a red picture", "another"])
+    run(second)
+    given = {"score": second.spec.score.model_dump(), "select": where}
+    assert inline.rebuild(str(lab.dataset), given).build == built.build
+    assert "another" in open_dataset(str(lab.dataset), Storage()).spec.score.prompts
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
