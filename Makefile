@@ -3,6 +3,8 @@
 PYTHON ?= python3
 DEMO ?= demo
 ARGS ?=
+# Two at once: a test that starts Ray fills two cores. A file's tests stay together: they share models.
+PARALLEL ?= -n 2 --dist loadfile
 BENCH ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 VENV := .venv
@@ -25,10 +27,10 @@ demo: $(VENV)/.telecine
 	$(BIN)/telecine demo $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ import typer
 
 from infra.errors import StorageError, TelecineError, UsageError
 from infra.storage import Storage, absolute
-from pipeline import cli_builds, cli_captions
+from pipeline import cli_browse, cli_builds, cli_captions, cli_clips, cli_query
 from pipeline.options import (
     AsJson,
     Batch,
@@ -211,12 +211,15 @@ def inspect(
         typer.Argument(
             metavar="[TABLE]",
             help="List rows: sources, clips, stills, captions, embeddings, scores, duplicates, "
-            "samples or builds. Without it: a summary.",
+            "samples or builds; or clip: one clip. Without it: a summary.",
         ),
     ] = None,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BUILD BUILD]", help="After `builds`: two of them, to compare."),
+        typer.Argument(
+            metavar="[NAME...]",
+            help="After `builds`: two of them, to compare. After `clip`: how its id begins.",
+        ),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help="Rows to list, as an SQL condition over the columns.")
@@ -232,11 +235,17 @@ def inspect(
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a dataset holds, and what was left out and why; compare two builds."""
+    """Show what a dataset holds, and what was left out and why; compare two builds; one clip."""
     from pipeline import report
 
     opened = dataset_at(dataset, endpoint_url, profile)
-    if names:
+    if table == "clip":
+        if not names or len(names) != 1 or where or columns:
+            raise UsageError(f"name one clip: telecine inspect {dataset} clip CLIP_ID")
+        from pipeline.clip_report import inspect_clip
+
+        inspect_clip(opened, names[0], as_json, out(), stills=True)
+    elif names:
         if table != "builds" or len(names) != 2 or where or columns:
             raise UsageError(
                 f"{' '.join(names)}: two builds are compared with "
@@ -285,6 +294,12 @@ def demo(
 
 app.command()(cli_captions.caption)
 app.command()(cli_captions.score)
+app.command()(cli_query.query)
+app.command()(cli_clips.diff)
+app.command()(cli_clips.explain)
+app.command()(cli_browse.browse)
+app.command()(cli_browse.report)
+app.command()(cli_query.export)
 for command in (cli_builds.promote, cli_builds.rollback, cli_builds.verify, cli_builds.decode):
     app.command()(command)
 app.command()(cli_builds.gc)

@@ -1,9 +1,11 @@
-"""diff: two builds side by side, from the tables alone. `telecine inspect DATASET builds A B`
+"""diff: two builds side by side, from the tables alone. `telecine diff DATASET A B`
 
 identity    keys of spec and encoder that differ
 latents     mean and deviation by channel, over the clips that both keep
 canaries    PSNR of the clips that both decoded again
-samples     in one alone, and why; in both, but of other shape or text
+buckets     clips and hours in each
+dropped     by reason
+samples     in one alone, and why; in both, but of other shape or text, or in another shard
 """
 
 from __future__ import annotations
@@ -25,8 +27,19 @@ from pipeline.changes import Change, differences, told
 from pipeline.channels import Channel, pooled
 from pipeline.display import heading, json_value, line, print_table, size, write
 from pipeline.gates import canaries
+from pipeline.movement import (
+    COLUMNS,
+    FIRST,
+    Move,
+    Movement,
+    Some,
+    movement,
+    print_buckets,
+    print_dropped,
+)
+from pipeline.movement import told as told_moves
 
-FIRST = 5  # clip_ids that stand for many
+__all__ = ["Diff", "Some", "diff", "inspect_builds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +84,6 @@ class CanaryPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Some:
-    """Clips of one sort: how many, and the first of them."""
-
-    count: int
-    first: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Missing:
     """Clips that one build keeps and the other does not."""
 
@@ -99,6 +104,7 @@ class Diff:
     both: int  # clips that both keep
     reshaped: Some  # of them, with latents of another shape
     retold: Some  # of them, with another text
+    movement: Movement
 
     @property
     def channels(self) -> tuple[ChannelPair, ...]:
@@ -124,6 +130,8 @@ def inspect_builds(tables: Tables, a: str, b: str, as_json: bool, console: Conso
 
 def diff(con: duckdb.DuckDBPyConnection, a: BuildState, b: BuildState) -> Diff:
     ids = (a.build_id, b.build_id)
+    for side, build_id in zip("ab", ids, strict=True):
+        _create_side(con, side, build_id)
     old, new = canaries(con, a.build_id), canaries(con, b.build_id)
     ((both, reshaped, first_reshaped, retold, first_retold),) = _rows(con, _BOTH, *ids)
     return Diff(
@@ -138,6 +146,15 @@ def diff(con: duckdb.DuckDBPyConnection, a: BuildState, b: BuildState) -> Diff:
         both=both,
         reshaped=Some(reshaped, tuple(first_reshaped or ())),
         retold=Some(retold, tuple(first_retold or ())),
+        movement=movement(con),
+    )
+
+
+def _create_side(con: duckdb.DuckDBPyConnection, side: str, build_id: str) -> None:
+    quoted = build_id.replace("'", "''")
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW {side}_samples AS "
+        f"SELECT {COLUMNS} FROM live_samples WHERE build_id = '{quoted}'"
     )
 
 
@@ -227,6 +244,8 @@ def _print(found: Diff, console: Console) -> None:
         line(console, "equal")
     _print_channels(found, console)
     _print_canaries(found, console)
+    print_buckets(found.movement.buckets, console)
+    print_dropped(found.movement, console)
     _print_samples(found, console)
 
 
@@ -287,16 +306,15 @@ def _print_canaries(found: Diff, console: Console) -> None:
 def _print_samples(found: Diff, console: Console) -> None:
     heading(console, "samples")
     line(console, f"{found.both:,} in both")
-    for what, some in (("another shape", found.reshaped), ("another text", found.retold)):
-        if some.count:
-            line(console, f"{some.count:,} of them with {what}: {_named(some)}")
+    if found.reshaped.count:
+        line(console, f"{found.reshaped.count:,} of them with another shape: {found.reshaped}")
+    if found.retold.count > found.movement.moves[Move.RETOLD].count:  # re-encoded ones as well
+        line(console, f"{found.retold.count:,} of them with another text: {found.retold}")
+    for text in told_moves(found.movement, (Move.REENCODED, Move.RETOLD, Move.MOVED)):
+        line(console, text)
     for here, there, missing in (("A", "B", found.only_a), ("B", "A", found.only_b)):
         for lost in missing:
             why = (
                 f"{there} dropped them: {lost.reason}" if lost.reason else f"not planned in {there}"
             )
-            line(console, f"{lost.clips.count:,} in {here} alone ({why}): {_named(lost.clips)}")
-
-
-def _named(some: Some) -> str:
-    return ", ".join(some.first) + (", …" if some.count > len(some.first) else "")
+            line(console, f"{lost.clips.count:,} in {here} alone ({why}): {lost.clips}")

@@ -71,7 +71,8 @@ def make_build(**changes: Any) -> Build:
         "build_id": "b" * 32, "name": "dct-bbbbbbbb", "sequence": 0, "event": "planned", "plan": 0,
         "plan_digest": "d", "num_shards": 1, "num_samples": 1, "retry": False,
         "sources_version": 0, "clips_version": 0, "captions_version": 0, "scores_version": -1,
-        "duplicates_version": -1, "samples_version": -1, "builds_version": -1, "vae": '{"name":"dct"}', "vae_fingerprint": "v",
-        "pixel_fingerprint": "p", "latents_fingerprint": "l", "follows": "", "spec": "{}",
+        "duplicates_version": -1, "samples_version": -1, "builds_version": -1,
+        "vae": '{"name":"dct"}', "vae_fingerprint": "v", "pixel_fingerprint": "p",
+        "latents_fingerprint": "l", "follows": "", "spec": "{}",
     }  # fmt: skip
     return Build(**{**facts, **changes})

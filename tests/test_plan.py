@@ -86,7 +86,9 @@ def test_after_any_change_each_wanted_clip_is_in_one_shard(
     live = written(plan(first), first)
     changed = [
         dataclasses.replace(
-            c, captions_digest=data.draw(st.sampled_from(["a", "b"])), copied=data.draw(st.booleans())
+            c,
+            captions_digest=data.draw(st.sampled_from(["a", "b"])),
+            copied=data.draw(st.booleans()),
         )
         for c in wanted
         if data.draw(st.booleans())

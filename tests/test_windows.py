@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_windows_cover_the_clip_without_gaps(
     found = views(stills(seconds), 60.0, prompt="p", frames=frames, window_seconds=window)
     assert found[0].start_seconds == 0.0
     assert found[-1].end_seconds == 60.0
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert before.end_seconds == after.start_seconds
     for view in found:
         assert 1 <= len(view.stills) <= frames

@@ -1,0 +1,48 @@
+"""overview: the numbers of `telecine inspect`, the funnel, and the charts of all clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.browse.charts import Charts, charts
+from pipeline.browse.funnel import Funnel, funnel
+from pipeline.browse.snapshot import Snapshot
+from pipeline.summary import Summary, summary
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    summary: Summary
+    funnel: Funnel
+
+    @property
+    def hours(self) -> float:
+        return sum(clip.hours for clip in self.summary.clips)
+
+    @property
+    def clips(self) -> int:
+        return sum(clip.clips for clip in self.summary.clips)
+
+
+def overview(snapshot: Snapshot) -> Overview:
+    """Asked once of each version of the tables."""
+    return snapshot.once.get("overview", lambda: _overview(snapshot))
+
+
+def _overview(snapshot: Snapshot) -> Overview:
+    with snapshot.asking() as con:
+        found = summary(con, snapshot.dataset.uri, snapshot.spec)
+        return Overview(found, funnel(con, snapshot.spec, found))
+
+
+def charts_of(snapshot: Snapshot, where: str) -> Charts:
+    """Asked once of each clause and version of the tables. Raises UsageError where it is none."""
+
+    def ask() -> Charts:
+        build = None if where.strip() else overview(snapshot).funnel.build
+        with snapshot.asking() as con:
+            return charts(
+                con, snapshot.spec, snapshot.columns, where, build.buckets if build else None
+            )
+
+    return snapshot.once.get(("charts", where), ask)
