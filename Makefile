@@ -57,4 +57,6 @@ $(VENV)/.telecine: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.telecine
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	# Its s3fs wants an older botocore than boto3 does; lists of local shards need neither.
+	$(BIN)/python -m pip install --quiet --no-deps 'megatron-energon==7.4.*'
 	@touch $@
