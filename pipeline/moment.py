@@ -59,7 +59,7 @@ def find_version(dataset: Dataset, name: str) -> Version:
     """
     if name == "now":
         return Version("@now", None, {n: dataset.tables.version(n) for n in COMPARED})
-    if re.fullmatch(r"\d+", name):
+    if re.fullmatch(r"\d{1,18}", name):
         found = _at_event(dataset, int(name))
     else:
         at = _time(name)
@@ -74,9 +74,12 @@ def _time(text: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(f"@{text} is no version of a dataset: {HOW}") from error
-    if re.fullmatch(r"[\d-]+", text):  # a day, up to its end
-        return datetime.combine(at.date(), time(), UTC) + timedelta(days=1, microseconds=-1)
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    try:
+        if re.fullmatch(r"[\d-]+", text):  # a day, up to its end
+            return datetime.combine(at.date(), time(), UTC) + timedelta(days=1, microseconds=-1)
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError as error:
+        raise UsageError(f"@{text} is no time of a dataset: {HOW}") from error
 
 
 def _at_event(dataset: Dataset, sequence: int) -> Version:

@@ -14,6 +14,7 @@ from manifests.queries import connect
 from manifests.specs import DatasetSpec
 from pipeline import display
 from pipeline.scored import create_scored_clips, score_columns
+from pipeline.statement import check_columns, check_condition
 from pipeline.summary import summary
 
 
@@ -93,6 +94,10 @@ def listing(
             chosen = chosen.order(listed.order)
         chosen = chosen.project(columns or listed.columns)
         chosen = chosen.limit(limit) if limit else chosen
+        if where:
+            check_condition(con, where)
+        if columns:
+            check_columns(con, columns)
     except duckdb.Error as error:
         there = [*rows.columns]
         if name == "clips":

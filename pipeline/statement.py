@@ -53,6 +53,16 @@ def parsed(con: duckdb.DuckDBPyConnection, sql: str) -> Any:
     return tree
 
 
+def check_condition(con: duckdb.DuckDBPyConnection, where: str) -> None:
+    """Raises UsageError where a condition over rows would read anything but the tables."""
+    parsed(con, f"SELECT 1 WHERE (\n{where}\n)")
+
+
+def check_columns(con: duckdb.DuckDBPyConnection, columns: str) -> None:
+    """Raises UsageError where columns to list would read anything but the tables."""
+    parsed(con, f"SELECT {columns}\nFROM dataset")
+
+
 def _refused(what: str) -> UsageError:
     return UsageError(
         "a query reads: one SELECT (or FROM, WITH, DESCRIBE, SUMMARIZE, SHOW TABLES). "

@@ -22,6 +22,7 @@ import duckdb
 from rich.console import Console
 
 from infra.errors import UsageError
+from infra.storage import absolute
 from manifests.dataset import Dataset
 from manifests.queries import connect, current_build
 from manifests.schemas import Build, from_arrow
@@ -272,7 +273,7 @@ def _side(con: duckdb.DuckDBPyConnection, version: Version) -> Side:
     current = current_build(con)
     return Side(
         name=version.name,
-        at="" if version.at is None else f"{version.at:%Y-%m-%dT%H:%M:%S}Z",
+        at="" if version.at is None else f"{version.at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
         event="" if last is None else f"{last.sequence} {last.event} {last.name}",
         build="" if current is None else current.name,
         sources=sources,
@@ -303,7 +304,7 @@ def same_dataset(a: str, b: str) -> tuple[str, str, str]:
             f"telecine diff DATASET@A DATASET@B: {HOW}"
         )
     (dataset, first), (other, second) = split(a), split(b)
-    if dataset != other:
+    if absolute(dataset) != absolute(other):
         raise UsageError(
             f"two versions of one dataset are compared, not of {dataset} and of {other}"
         )

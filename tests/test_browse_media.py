@@ -91,6 +91,10 @@ def test_a_source_goes_out_in_ranges(server: Served) -> None:
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(size))
 
 
+def test_a_range_of_absurd_numbers_is_no_range() -> None:
+    assert parse_range(f"bytes={'9' * 5000}-", 10) is None
+
+
 def test_ranges_of_an_empty_object_are_not_to_be_had() -> None:
     assert parse_range(None, 0) is None
     for asked in ("bytes=0-", "bytes=-1"):

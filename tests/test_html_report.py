@@ -156,6 +156,9 @@ def test_a_file_that_is_there_stays_unless_it_may_be_replaced(tmp_path: Path) ->
     assert path.read_text() == "mine"
     with pytest.raises(UsageError, match="there is no folder"):
         report(dataset(), tmp_path / "nowhere" / "report.html")
+    spec = Path(dataset().uri) / "telecine.toml"
+    with pytest.raises(UsageError, match="lies in the dataset"):
+        report(dataset(), spec, overwrite=True)
     with pytest.raises(UsageError, match="this is a folder"):
         report(dataset(), tmp_path, overwrite=True)
     with pytest.raises(UsageError, match="0 to 200 clips"):

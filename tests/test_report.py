@@ -295,6 +295,23 @@ def test_an_unknown_table_is_explained(tables: Tables) -> None:
         listed(tables, "clip")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"where": "EXISTS(SELECT 1 FROM read_text('{tables}/clips/_delta_log/0.json'))"},
+        {"where": "EXISTS(SELECT 1 FROM query('SELECT 1'))"},
+        {"columns": "(SELECT count(*) FROM duckdb_settings())"},
+    ],
+)
+def test_conditions_and_columns_read_the_tables_alone(
+    given: dict[str, str], tables: Tables
+) -> None:
+    fill(tables)
+    given = {key: text.format(tables=f"{tables.uri}/tables") for key, text in given.items()}
+    with pytest.raises(UsageError, match=r"\(\) is refused"):
+        as_json(tables, "clips", **given)
+
+
 # ── other people's text ──────────────────────────────────────────────────────────────────────────
 
 HOSTILE = "/[bold red]x[/]\x1b[2J\r\n\u202egnp.\x9b31m日本 [link=file:///etc]"

@@ -192,6 +192,8 @@ def test_events_that_were_committed_together(copy: Lab) -> None:
         ("yesterday", "@yesterday is no version of a dataset: write DATASET@N"),
         ("2026-13-01", "@2026-13-01 is no version"),
         ("", "@ is no version"),
+        ("9" * 5000, "is no version"),
+        ("0001-01-01T00:00+14:00", "is no time"),
     ],
 )
 def test_what_is_no_version_is_explained(made: Made, name: str, why: str) -> None:

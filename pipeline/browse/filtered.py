@@ -18,6 +18,7 @@ from infra.errors import UsageError
 from manifests.schemas import Clip, Sample, Source
 from manifests.specs import DatasetSpec
 from pipeline.joined import create_joined
+from pipeline.statement import check_condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def create_filtered(
     with explaining(con, spec, where):
         if where.strip():
             con.sql("FROM dataset").filter(where)  # parsed as one expression: it ends no query
+            check_condition(con, where)
             query += f" WHERE (\n{where}\n)"
         con.execute(f"CREATE OR REPLACE TEMP VIEW filtered AS {query}")
 

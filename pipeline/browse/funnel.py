@@ -108,7 +108,7 @@ _WAITING = "NOT in_build AND drop_reason IS NULL"
 
 def _waiting(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, frames: int) -> Sequence[Part]:
     """Clips that the build has no row for."""
-    selected = f"coalesce(({spec.select.where}), false)" if spec.select.where else ""
+    selected = f"coalesce((\n{spec.select.where}\n), false)" if spec.select.where else ""
     chosen = [_WAITING, selected] if selected else [_WAITING]
     wheres = {
         NO_CAPTION: " AND ".join([*chosen, "caption IS NULL"]),

@@ -146,9 +146,12 @@ def show_clip(request: Request) -> Response:
     with snapshot.asking() as con:
         found = clip_facts(con, snapshot.spec, clip_id)
     given = request.query_params
+    build, chosen = given.get("build", ""), found.build(given.get("build", ""))
+    if build and chosen is None:
+        raise NotFound(f"there is no build {build!r} that has clip {clip_id!r}")
     return _page(
-        request, "clip.html", snapshot, found=found, clip_id=clip_id,
-        chosen=found.build(given.get("build", "")), decode=given.get("decode", ""),
+        request, "clip.html", snapshot, found=found, clip_id=clip_id, chosen=chosen,
+        decode=given.get("decode", ""),
     )  # fmt: skip
 
 

@@ -73,13 +73,16 @@ def media_type(source: Source) -> str:
     return next((_VIDEO[name] for name in _VIDEO if name in names), OTHER)
 
 
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.IGNORECASE)
+
+
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """First byte and the one after the last; None: all of it.
 
     What is no range of bytes, or more than one, is answered with the whole, as it may be. Raises
     Unsatisfiable.
     """
-    found = re.fullmatch(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", header or "", re.IGNORECASE)
+    found = _RANGE.fullmatch(header or "")
     if found is None or found.group(1) == found.group(2) == "":
         return None
     first, last = found.groups()

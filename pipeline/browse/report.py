@@ -37,7 +37,7 @@ def report(
     Two reports of the same tables are the same bytes. Raises UsageError where the clause is none,
     or the file is there already and may not be replaced.
     """
-    _check(output, clips, overwrite)
+    _check(dataset, output, clips, overwrite)
     snapshot = Snapshot(dataset)
     shown, total = _clips(snapshot, where, clips)
     text = _render(snapshot, where, shown, total)
@@ -46,7 +46,9 @@ def report(
     return f"{output}: {counted(total, 'clip')}, {len(shown):,} of them shown, {size(written)}"
 
 
-def _check(output: Path, clips: int, overwrite: bool) -> None:
+def _check(dataset: Dataset, output: Path, clips: int, overwrite: bool) -> None:
+    if dataset.tables.on_disk and output.resolve().is_relative_to(Path(dataset.uri).resolve()):
+        raise UsageError(f"-o {output} lies in the dataset, which a report leaves as it is")
     if not 0 <= clips <= MOST:
         raise UsageError(f"--clips {clips}: a report shows 0 to {MOST} clips")
     if not output.parent.is_dir():
