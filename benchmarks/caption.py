@@ -20,7 +20,7 @@ whoever else has the cores would decide the ratio: so there it says what reading
 and telling costs beside these small models, and nothing of whether it overlaps with them;
 tests/test_vlm.py shows that it does.
 
-Nobody has run it on a GPU yet. Two cores of a virtual x86-64 machine with other work beside it,
+Not run on a GPU yet. Two cores of a virtual x86-64 machine with other work beside it,
 6 clips with 60 stills of 342×192 and answers of 24 tokens, clips per CPU second, medians of five
 rounds:
 
