@@ -38,7 +38,7 @@ from pipeline.with_stills import Stills, with_stills
 
 MAX_ATTEMPTS = 3  # failed rows for one input, after which only `retry_failed` asks again
 BATCH_CLIPS = 512
-BATCH_CLIPS_WITH_STILLS = 64  # of at most 64 stills of some 15 kB
+BATCH_CLIPS_WITH_STILLS = 32  # of at most 64 stills of some 15 kB; what a kill may cost
 BATCH_STILL_BYTES = 16 * 2**20
 
 Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]
@@ -56,6 +56,11 @@ class CaptionOutcome:
     clips: int = 0  # current clips ...
     with_text: int = 0  # ... of which so many have a text of this captioner now
     waiting: int = 0  # ... and so many of those that the build takes have none yet, but may get one
+
+    @property
+    def useless(self) -> bool:
+        """Whoever was asked about got no answer, and nobody has a text."""
+        return not self.with_text and self.outcomes.keys() == {"failed"}
 
     def add(self, captions: Iterable[Caption]) -> None:
         for caption in captions:
@@ -80,10 +85,14 @@ def caption_clips(
     outcome = CaptionOutcome(dataset.spec.caption.captioner)
     captioner = load_captioner(dataset.spec.caption)
     total = count_pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
+    resources, runtime = needs() if total else (Resources(), CaptionRuntime())
     batches: Iterable[list[CaptionTask]] = ()
     if total:
-        batches = pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
-    resources, runtime = needs() if total else (Resources(), CaptionRuntime())
+        # Of a server's answers a batch waits for the last: small ones, and several beside it.
+        most = min(2 * runtime.concurrency, BATCH_CLIPS_WITH_STILLS) if runtime.url else None
+        batches = pending(
+            dataset.tables, captioner, batch_clips=most, retry_failed=retry_failed, only=only
+        )
     make_worker = make_caption_worker(dataset.spec.caption, dataset.storage, runtime)
     commits = Commits(dataset.tables, ["captions"], commit_seconds)
     with commits, Step(console, "caption", "clips", total, total) as step:

@@ -40,6 +40,7 @@ app = typer.Typer(
     "change.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # brackets in help are meant
     pretty_exceptions_enable=False,
 )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from infra.errors import CheckFailed
 from pipeline.options import (
     AsJson,
     Batch,
@@ -80,6 +82,11 @@ def caption(
     opened = dataclasses.replace(opened, spec=asked)
     captioned = recaption(opened, options, progress(), where=where, choose=not no_choose)
     print_captioned(captioned, opened.uri, as_json, out())
+    if captioned.outcomes.keys() == {"failed"}:
+        raise CheckFailed(
+            f"no clip got a caption; why: telecine inspect {shlex.quote(opened.uri)} captions "
+            "--where \"outcome = 'failed'\" --columns captioner,detail"
+        )
 
 
 def score(

@@ -22,7 +22,7 @@ from pipeline.drive import model_resources
 if TYPE_CHECKING:
     from pipeline.recipes import RunOptions
 
-SERVER_WORKERS = 2  # the last requests of one batch run beside the first ones of the next
+SERVER_WORKERS = 4  # the last requests of one batch run beside those of others
 
 
 def with_models(dataset: Dataset) -> Dataset:
@@ -49,7 +49,7 @@ def check_models(spec: DatasetSpec, url: str) -> None:
     It reads all of their files: a network or a disk that is slow is slow here.
     """
     for caption in filter(None, (spec.caption, spec.caption_mix.second)):
-        _check_captioner(caption, url)
+        check_captioner(caption, url)
     if spec.score.scorer is not None and pin_scorer(spec.score) != spec.score:
         raise UsageError(
             f"the model at {spec.score.scorer}, or its aesthetic head, is not the one that scores "
@@ -57,7 +57,8 @@ def check_models(spec: DatasetSpec, url: str) -> None:
         )
 
 
-def _check_captioner(caption: CaptionSpec, url: str) -> None:
+def check_captioner(caption: CaptionSpec, url: str) -> None:
+    """Raises UsageError where it is out of reach, or not the one that captions were made with."""
     if caption.captioner.startswith("openai:") and not server_url(url):
         raise UsageError(
             f"{caption.captioner} is a model on a server: give its URL as --caption-url, "
@@ -88,7 +89,7 @@ def captioner_needs(
             key=Secret(os.environ.get("OPENAI_API_KEY", "")),
             concurrency=options.concurrency // workers,
         )
-        return Resources(cpus=0.5, workers=workers), runtime
+        return Resources(cpus=0.25, workers=workers), runtime
     return _model_needs(cluster, options)
 
 

@@ -2,7 +2,7 @@
 
     Flat    all vectors in memory, all products: proposes every one
     Cells   float16 [n, d] ──▶ uint8 codes [n, 128] ──▶ inverted file of the codes of kept rows, of
-            whose cells the 128 nearest are searched: proposes nearly every one
+            whose cells the nearest 128 or more are searched: proposes nearly every one
 
 A code is the vector (of length 1, less the middle) on the main axes of a sample, rounded. Such a
 projection only brings vectors nearer to each other, so a distance between codes that is too large
@@ -35,7 +35,7 @@ WIDTH = 16  # codes are as wide as a multiple of this: distances are then taken 
 SAMPLE = 16_384  # rows that the axes are learnt from
 PER_CELL = 16  # codes for each cell that the centres are learnt from
 ROUNDS = 4  # of k-means
-PROBES = 128  # cells that are searched
+PROBES = 128  # cells that are searched, at least
 READ = 4_096  # rows at a time
 SEED = 20_261
 
@@ -118,7 +118,8 @@ class Cells:
             self._centres, coder.width, cells, bytes_as_they_are, faiss.METRIC_L2, False
         )
         self._index.train(sample[:1])
-        self._index.nprobe = min(PROBES, cells)
+        # The cells around a row are more, the smaller they are.
+        self._index.nprobe = min(max(PROBES, round(1.75 * math.sqrt(cells))), cells)
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -183,7 +184,7 @@ class Coder:
 
 
 def num_cells(rows: int) -> int:
-    """Finding the nearest of so many costs about as much as searching PROBES of them."""
+    """So many that finding the nearest costs about as much as searching those."""
     return min(round(12 * math.sqrt(rows)), rows // 4)
 
 

@@ -89,6 +89,7 @@ class BuildOutcome:
 class Outcome:
     scan: ScanOutcome = field(default_factory=ScanOutcome)
     build: BuildOutcome = field(default_factory=BuildOutcome)
+    captions: dict[str, int] = field(default_factory=dict)  # made by this run, by outcome
 
 
 def print_outcome(outcome: Outcome, dataset: str, as_json: bool, console: Console) -> None:
@@ -101,12 +102,20 @@ def print_outcome(outcome: Outcome, dataset: str, as_json: bool, console: Consol
         f"scanned  {counted(scan.scanned, 'source')} → {counted(scan.clips, 'clip')}, "
         f"{scan.rejected} rejected, {counted(scan.duplicates, 'duplicate')}"
         + _ratio(scan.bytes_read, scan.bytes_of_footage),
+        *_captions(outcome.captions),
         *_built(outcome.build, dataset),
     ]
     if scan.rejected:
         inspect = f"telecine inspect {shlex.quote(dataset)}"
         lines.append(f"rejected {inspect} sources --where \"status = 'rejected'\"")
     _print(lines, console)
+
+
+def _captions(outcomes: dict[str, int]) -> list[str]:
+    """Only where some clip has no text for it."""
+    if outcomes.keys() <= {"ok", "truncated"}:
+        return []
+    return [f"captioned {', '.join(f'{n} {outcome}' for outcome, n in sorted(outcomes.items()))}"]
 
 
 def print_built(built: BuildOutcome, dataset: str, as_json: bool, console: Console) -> None:

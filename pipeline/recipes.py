@@ -30,14 +30,20 @@ from infra.ray import Cluster, Resources
 from manifests.dataset import Dataset, replace_spec, write_spec
 from manifests.queries import connect, current_build
 from pipeline.build import Generation, complete, plan_build
-from pipeline.caption import CaptionOutcome, caption_clips
+from pipeline.caption import CaptionOutcome, caption_clips, count_pending
 from pipeline.changes import changes
 from pipeline.commit import COMMIT_SECONDS
 from pipeline.compare import Discovery, compare
 from pipeline.discover import discover, refuse_within
 from pipeline.drive import encoder_resources, scan_sources, write_shards
 from pipeline.dry_run import print_rebuild_preview
-from pipeline.models import captioner_needs, check_models, scorer_needs, with_models
+from pipeline.models import (
+    captioner_needs,
+    check_captioner,
+    check_models,
+    scorer_needs,
+    with_models,
+)
 from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
 from pipeline.preview import preview_build
 from pipeline.promote import foreseen, settle
@@ -95,11 +101,10 @@ def ingest(
     write_spec(dataset)
     with Cluster(options.ray_address, options.workers) as cluster:
         scanned = scan(found, dataset, cluster, options, console)
-        for chosen in captioners(dataset):
-            caption(chosen, cluster, options, console)
+        captioned = [caption(one, cluster, options, console) for one in captioners(dataset)]
         score(dataset, cluster, options, console)
         built = build(dataset, encoder, cluster, options, console)
-    return Outcome(scanned, built)
+    return Outcome(scanned, built, captioned[-1].outcomes)
 
 
 def rebuild(
@@ -190,15 +195,19 @@ def recaption(
     """Captions under the captioner that the dataset's spec asks for.
 
     It is the one in force from then on, unless some of the clips were left out (`where`) and the
-    build would wait for them.
+    build would wait for them, or nobody got a text.
     """
     dataset = with_models(dataset)
-    load_captioner(dataset.spec.caption)  # a wrong name is said before anything is written
+    stored = dataset.stored or dataset.spec
+    captioner = load_captioner(dataset.spec.caption)  # a wrong name is said before all else
     # What `--where` says of scores is meant of those in force, not of this captioner's to come.
-    only = selected_or_none(connect(dataset.tables), dataset.stored or dataset.spec, where)
+    only = selected_or_none(connect(dataset.tables), stored, where)
+    if count_pending(dataset.tables, captioner, retry_failed=options.retry_rejected, only=only):
+        check_captioner(dataset.spec.caption, options.caption_url)
     with Cluster(options.ray_address, options.workers) as cluster:
         captioned = caption(dataset, cluster, options, console, only)
-    captioned.in_force = choose and (only is None or not captioned.waiting)
+    whole = (only is None and not captioned.useless) or not captioned.waiting
+    captioned.in_force = stored.caption == dataset.spec.caption or (choose and whole)
     if captioned.in_force:
         captioned.chosen = replace_spec(dataset, dataset.spec).spec != dataset.stored
     return captioned
