@@ -87,6 +87,8 @@ def read_still(jpeg: bytes, preprocessing: Preprocessing) -> Still | str:
             if width * height > MAX_PIXELS or max(image.size) > MAX_RATIO * min(image.size):
                 return f"{width}×{height} is no size for a still"
             return Still(jpeg, preprocessing(image.convert("RGB")))
+    except Image.DecompressionBombError:  # where Pillow's own bound stands, before ours is asked
+        return "so many pixels are no size for a still"
     except UnidentifiedImageError:  # its own words name an object in memory
         return "it is no JPEG"
     except Exception as error:  # Pillow raises whatever its decoders do

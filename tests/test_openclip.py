@@ -103,7 +103,8 @@ def test_a_picture_of_another_format_or_far_too_large_is_not_decoded(model: Open
     other_format, large, huge = model.embed(clips)
     assert other_format == "still 1 of 1: it is no JPEG"
     assert large == "still 1 of 1: 5000×5000 is no size for a still"
-    assert str(huge).startswith("still 1 of 1: it does not decode: Image size (3600000000 pixels)")
+    assert str(huge).startswith("still 1 of 1: ")
+    assert str(huge).endswith("no size for a still"), "whatever bound Pillow has in this process"
 
 
 @settings(max_examples=15, deadline=None)
