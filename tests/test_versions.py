@@ -325,7 +325,7 @@ def test_from_nothing_everything_came(made: Made) -> None:
 def test_on_a_terminal(found: VersionDiff) -> None:
     text = shown(found)
     assert re.search(r"A: @2 +B: @now", text)
-    assert re.search(r"at +\d{4}-\d\d-\d\dT[\d:]+Z +now", text)
+    assert re.search(r"at +\d{4}-\d\d-\d\dT[\d:.]+Z +now", text)
     assert re.search(r"1 came: \S+/d\.png\n", text)
     assert re.search(r"1 replaced: \S+/a\.png\n", text)
     assert re.search(r"1 with another caption file: \S+/b\.png\n", text)
