@@ -78,7 +78,11 @@ def server_url(given: str) -> str:
 def captioner_needs(
     spec: CaptionSpec, cluster: Cluster, options: RunOptions
 ) -> tuple[Resources, CaptionRuntime]:
-    """What a worker with the captioner gets, and how it runs there."""
+    """What a worker with the captioner gets, and how it runs there.
+
+    Raises UsageError, as `check_captioner`, before the cluster is started.
+    """
+    check_captioner(spec, options.caption_url)
     name = spec.captioner.partition(":")[0]
     if name not in LEARNED_CAPTIONERS:
         return Resources(), CaptionRuntime()

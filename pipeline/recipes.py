@@ -30,20 +30,14 @@ from infra.ray import Cluster, Resources
 from manifests.dataset import Dataset, replace_spec, write_spec
 from manifests.queries import connect, current_build
 from pipeline.build import Generation, complete, plan_build
-from pipeline.caption import CaptionOutcome, caption_clips, count_pending
+from pipeline.caption import CaptionOutcome, caption_clips
 from pipeline.changes import changes
 from pipeline.commit import COMMIT_SECONDS
 from pipeline.compare import Discovery, compare
 from pipeline.discover import discover, refuse_within
 from pipeline.drive import encoder_resources, scan_sources, write_shards
 from pipeline.dry_run import print_rebuild_preview
-from pipeline.models import (
-    captioner_needs,
-    check_captioner,
-    check_models,
-    scorer_needs,
-    with_models,
-)
+from pipeline.models import captioner_needs, check_models, scorer_needs, with_models
 from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
 from pipeline.preview import preview_build
 from pipeline.promote import foreseen, settle
@@ -199,11 +193,9 @@ def recaption(
     """
     dataset = with_models(dataset)
     stored = dataset.stored or dataset.spec
-    captioner = load_captioner(dataset.spec.caption)  # a wrong name is said before all else
+    load_captioner(dataset.spec.caption)  # a wrong name is said before all else
     # What `--where` says of scores is meant of those in force, not of this captioner's to come.
     only = selected_or_none(connect(dataset.tables), stored, where)
-    if count_pending(dataset.tables, captioner, retry_failed=options.retry_rejected, only=only):
-        check_captioner(dataset.spec.caption, options.caption_url)
     with Cluster(options.ray_address, options.workers) as cluster:
         captioned = caption(dataset, cluster, options, console, only)
     whole = (only is None and not captioned.useless) or not captioned.waiting

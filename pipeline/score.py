@@ -10,13 +10,11 @@ stored, in float16: the same whether at once or in a later run. Work left is wha
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -43,8 +41,6 @@ BATCH_EMBEDDINGS = 2048  # clips whose embeddings are there
 NO_STILLS = "its stills are not all in the table"
 
 Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]
-
-_log = logging.getLogger("telecine.score")
 
 
 @dataclass
@@ -172,18 +168,12 @@ class _Work:
         self, tables: Tables, spec: DatasetSpec, only: pa.Table | None, retry_failed: bool
     ) -> None:
         self._tables = tables
-        self._only = only
         self._names = scores_wanted(spec.score)
-        self._statements = _statements(spec, only is not None, retry_failed)
-        self._con = self._connect()
-
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        con = connect(self._tables)
-        if self._only is not None:
-            con.register("only_clips", self._only)
-        for statement in self._statements:
-            con.execute(statement)
-        return con
+        self._con = connect(tables)
+        if only is not None:
+            self._con.register("only_clips", only)
+        for statement in _statements(spec, only is not None, retry_failed):
+            self._con.execute(statement)
 
     def count(self) -> int:
         query = "SELECT (SELECT count(*) FROM unseen) + (SELECT count(*) FROM unscored)"
