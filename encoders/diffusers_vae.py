@@ -20,13 +20,14 @@ import torch
 
 from encoders.device import Device, Landing, picture
 from encoders.frames import FrameBlock, Latents, Pixels, checked
+from encoders.model_files import read_json
 from encoders.posterior import Constants, Posterior
 from encoders.stream_classes import streaming_for
 from encoders.tiles import tiled
 from encoders.vae_config import KINDS, VaeConfig, library_class, read_config
 from encoders.vae_decode import decode_pieces
 from encoders.vae_model import load
-from encoders.vae_weights import CONFIG, locate, read_buffers, read_json, weights_digest
+from encoders.vae_weights import CONFIG, locate, read_buffers, weights_digest
 from infra.errors import UsageError
 from manifests.fingerprint import JsonValue, fingerprint
 from manifests.specs import VaeSpec

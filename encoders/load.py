@@ -119,7 +119,7 @@ def absolute_captioner(captioner: str) -> str:
 
         return absolute(captioner)
     if name == "vlm":
-        from encoders.vlm_files import absolute as absolute_vlm
+        from encoders.model_files import absolute_folder
 
-        return absolute_vlm(captioner)
+        return absolute_folder(name, captioner)
     return captioner

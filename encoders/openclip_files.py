@@ -17,17 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from encoders.model_files import digest_of_file, expanded, read_json
 from encoders.openclip_names import (
     WEIGHTS,
     Facts,
-    expanded,
     fetched,
     is_path,
     listed,
     named_model,
     preprocessing,
 )
-from encoders.vae_weights import file_digest, read_json
 from infra.errors import UsageError
 from manifests.fingerprint import fingerprint
 
@@ -114,13 +113,6 @@ def known_architecture(named: str) -> Facts | None:
         if path.is_file():
             return read_json(path)
     return None
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256. A file that has not changed is read once."""
-    facts = path.stat()
-    version = facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
-    return file_digest(path, *version)
 
 
 def _folder(named: str) -> Path | None:

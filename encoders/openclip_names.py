@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from encoders.model_files import expanded
 from infra.errors import UsageError
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # the better one first
@@ -61,13 +62,6 @@ def named_model(named: str, model: str, pick: str) -> tuple[Path, Facts, Facts]:
 def is_path(pick: str) -> bool:
     """Tags have neither a dot nor a slash."""
     return any(mark in pick for mark in "./~")
-
-
-def expanded(named: str, path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:  # ~user of a user that is not there
-        raise UsageError(f"{named}: there is no such folder: {error}") from error
 
 
 def preprocessing(said: Facts) -> dict[str, Any]:

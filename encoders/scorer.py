@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from encoders.describer import CaptionRuntime
+from encoders.model_files import digest_of_file
 from encoders.openclip import OpenClip, weights_of
-from encoders.openclip_files import digest_of_file
 from encoders.openclip_load import reason
 from infra.errors import UsageError
 from manifests.fingerprint import JsonValue

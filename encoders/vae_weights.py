@@ -8,22 +8,18 @@ Only safetensors are read: a .bin is a pickle, which can run code.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-import re
 from pathlib import Path
-from typing import Any
 
+from encoders.model_files import digest_of_file, folder_of, named_in_index, read_json
 from encoders.vae_config import kind_of
 from infra.errors import UsageError
 
+KIND = "diffusers"
 CONFIG = "config.json"
 TENSORS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{TENSORS}.index.json"
 LAYOUTS = ("vae/", "")  # a pipeline's, the VAE's own
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[^@]+)?")
 
 
 def locate(where: str) -> Path:
@@ -31,37 +27,10 @@ def locate(where: str) -> Path:
 
     Raises UsageError where there is no such folder, repository or revision, or nothing to be had.
     """
-    path = _expanded(where)
-    if path.is_dir():
-        return _vae_folder(path.absolute())
-    if where.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(where):
-        raise UsageError(f"diffusers:{where}: there is no folder {path.absolute()}")
+    folder = folder_of(KIND, where)
+    if folder is not None:
+        return _vae_folder(folder)
     return _from_hub(where)
-
-
-def absolute(encoder: str) -> str:
-    """`encoder` with a folder's path made absolute, so that it holds in any working directory."""
-    name, _, where = encoder.partition(":")
-    if name != "diffusers" or not where or not _expanded(where).is_dir():
-        return encoder
-    return f"{name}:{_expanded(where).resolve()}"
-
-
-def _expanded(where: str) -> Path:
-    try:
-        return Path(where).expanduser()
-    except RuntimeError as error:  # ~user of a user that is not there
-        raise UsageError(f"diffusers:{where}: there is no such folder: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no JSON object: it is not the config of a model")
-    return content
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -71,7 +40,7 @@ def tensor_files(folder: Path) -> list[Path]:
     Raises UsageError where there are none to read.
     """
     if (folder / INDEX).is_file():
-        paths = [folder / name for name in _shards(folder / INDEX)]
+        paths = [folder / name for name in named_in_index(folder / INDEX)]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
             raise UsageError(f"{folder / INDEX} names {', '.join(missing)}: not there")
@@ -85,33 +54,12 @@ def tensor_files(folder: Path) -> list[Path]:
     return [folder / TENSORS]
 
 
-def _shards(index: Path) -> list[str]:
-    """The files that an index names, sorted. Raises UsageError unless they lie beside it."""
-    weight_map = read_json(index).get("weight_map")
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise UsageError(
-            f"{index} does not say which tensor is in which file beside it: expected "
-            '"weight_map": {"tensor": "name.safetensors"}; save_pretrained() the model again'
-        )
-    return sorted(set(names))
-
-
 def weights_digest(folder: Path) -> str:
     """SHA-256 over names and contents of the tensor files. Unchanged files are read once."""
-    files = [(path, path.stat()) for path in tensor_files(folder)]
     digest = hashlib.sha256()
-    for path, facts in files:
-        version = facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
-        content = file_digest(path, *version)
-        digest.update(f"{path.name}\0{content}\0".encode())
+    for path in tensor_files(folder):
+        digest.update(f"{path.name}\0{digest_of_file(path)}\0".encode())
     return digest.hexdigest()
-
-
-@functools.cache
-def file_digest(path: Path, *version: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_buffers(folder: Path, names: tuple[str, ...]) -> dict[str, list[float]]:
@@ -160,7 +108,7 @@ def _from_hub(where: str) -> Path:
     # Where the weights are cached, the hub is not asked whether there is an index to them as well.
     whole = repository.fetch(layout + TENSORS, cached=True)
     index = repository.fetch(layout + INDEX, cached=whole is not None)
-    for name in _shards(index) if index else [TENSORS]:
+    for name in named_in_index(index) if index else [TENSORS]:
         if repository.fetch(layout + name) is None:
             repository.check_reached()
     return config.parent

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from encoders.captioner import Outcome
 from encoders.describer import MAX_TOKENS, CaptionRuntime, ModelCaptioner
 from encoders.guards import Said
-from encoders.vlm_files import absolute, locate, weights_digest
+from encoders.vlm_files import locate, weights_digest
 from encoders.vlm_inputs import VERSION as INPUTS
 from encoders.vlm_inputs import Inputs, Prepared, Ready, cost
 from encoders.windows import View
@@ -34,7 +34,7 @@ from manifests.specs import CaptionSpec
 if TYPE_CHECKING:
     from encoders.vlm_load import Loaded
 
-__all__ = ["Vlm", "absolute", "load_vlm", "locate", "weights_of"]
+__all__ = ["Vlm", "load_vlm", "locate", "weights_of"]
 
 VERSION = 1  # rises when other tokens would be generated of the same inputs, or read otherwise
 BATCH = {"cuda": 8, "cpu": 2}  # views at once

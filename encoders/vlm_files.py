@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from encoders.vae_weights import file_digest, read_json
+from encoders.model_files import digest_of_file, folder_of, named_in_index, read_json
 from infra.errors import UsageError
 
+KIND = "vlm"
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
 INDEX = f"{TENSORS}.index.json"
@@ -27,8 +27,6 @@ TEXTS = (
     "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "merges.txt", "vocab.txt",
 )  # fmt: skip
 ELSEWHERE = ("adapter_config.json",)  # would have the library read weights that we do not know of
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[^@]+)?")
 
 
 def library() -> Any:
@@ -50,28 +48,11 @@ def locate(where: str) -> Path:
 
     Raises UsageError where there is no such folder, repository or revision, or nothing to be had.
     """
-    path = _expanded(where)
-    if path.is_dir():
-        check_kind(path.absolute())
-        return path.absolute()
-    if where.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(where):
-        raise UsageError(f"vlm:{where}: there is no folder {path.absolute()}")
+    folder = folder_of(KIND, where)
+    if folder is not None:
+        check_kind(folder)
+        return folder
     return _from_hub(where)
-
-
-def absolute(captioner: str) -> str:
-    """`captioner` with a folder's path made absolute, so that it holds in any working directory."""
-    name, _, where = captioner.partition(":")
-    if name != "vlm" or not where or not _expanded(where).is_dir():
-        return captioner
-    return f"{name}:{_expanded(where).resolve()}"
-
-
-def _expanded(where: str) -> Path:
-    try:
-        return Path(where).expanduser()
-    except RuntimeError as error:  # ~user of a user that is not there
-        raise UsageError(f"vlm:{where}: there is no such folder: {error}") from error
 
 
 def check_kind(folder: Path) -> None:
@@ -124,14 +105,7 @@ def _shards(folder: Path) -> list[str]:
             f"{folder} has no {TENSORS}, only {', '.join(others) or CONFIG}: load the model with "
             "transformers and save_pretrained() it; pickled weights are not read"
         )
-    weight_map = read_json(folder / INDEX).get("weight_map")
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise UsageError(
-            f"{folder / INDEX} does not say which tensor is in which file beside it: expected "
-            '"weight_map": {"tensor": "name.safetensors"}; save_pretrained() the model again'
-        )
-    return sorted(set(names))
+    return named_in_index(folder / INDEX)
 
 
 def weights_digest(folder: Path) -> str:
@@ -141,10 +115,8 @@ def weights_digest(folder: Path) -> str:
     texts = {path for pattern in TEXTS for path in folder.glob(pattern)}
     digest = hashlib.sha256()
     for path in sorted(texts.union(tensor_files(folder))):
-        facts = path.stat()
-        version = facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
-        content = file_digest(path, *version)
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{digest_of_file(path)}\0".encode())
     return digest.hexdigest()
 
 

@@ -75,8 +75,8 @@ def given_spec(
 ) -> DatasetSpec | None:
     """What a file and the line say of the spec; folders of weights are made absolute."""
     from encoders.load import absolute_captioner
+    from encoders.model_files import absolute_folder
     from encoders.openclip_files import absolute as absolute_model
-    from encoders.vae_weights import absolute
     from manifests.dataset import parse_spec
     from manifests.specs import DatasetSpec
 
@@ -92,7 +92,7 @@ def given_spec(
         if value is not None:
             given.setdefault(table, {})[key] = value
     if "encoder" in given.get("vae", {}):
-        given["vae"]["encoder"] = absolute(given["vae"]["encoder"])
+        given["vae"]["encoder"] = absolute_folder("diffusers", given["vae"]["encoder"])
     for named in (given.get("caption", {}), given.get("caption_mix", {}).get("second") or {}):
         if "captioner" in named:
             named["captioner"] = absolute_captioner(named["captioner"])

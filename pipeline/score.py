@@ -21,7 +21,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from encoders.describer import CaptionRuntime
-from encoders.openclip_files import digest_of_file
+from encoders.model_files import digest_of_file
 from encoders.scorer import Scorer, load_head, load_scorer
 from infra.errors import UsageError
 from infra.ray import Cluster, Done, Resources

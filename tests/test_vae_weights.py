@@ -18,10 +18,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from vaes import save
 
+from encoders.model_files import absolute_folder
 from encoders.vae_weights import (
     INDEX,
     TENSORS,
-    absolute,
     locate,
     read_buffers,
     tensor_files,
@@ -86,9 +86,9 @@ def test_a_folder_can_be_named_for_any_working_directory(
     wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(wan.parent)
-    assert absolute(f"diffusers:{wan.name}") == f"diffusers:{wan}"
-    assert absolute("diffusers:org/name@v1") == "diffusers:org/name@v1"
-    assert absolute("dct") == "dct"
+    assert absolute_folder("diffusers", f"diffusers:{wan.name}") == f"diffusers:{wan}"
+    assert absolute_folder("diffusers", "diffusers:org/name@v1") == "diffusers:org/name@v1"
+    assert absolute_folder("diffusers", "dct") == "dct"
 
 
 @pytest.mark.parametrize("where", ["/no/where", "./no/where", "~/no-where", "a/b/c", "a b", "a@"])
@@ -97,7 +97,9 @@ def test_what_is_no_folder_and_no_hub_id_is_refused(where: str) -> None:
         locate(where)
 
 
-@pytest.mark.parametrize("find", [locate, lambda where: absolute(f"diffusers:{where}")])
+@pytest.mark.parametrize(
+    "find", [locate, lambda where: absolute_folder("diffusers", f"diffusers:{where}")]
+)
 def test_the_home_of_nobody_is_refused(find: Callable[[str], object]) -> None:
     with pytest.raises(UsageError, match="diffusers:~nosuchuser/x: there is no such folder"):
         find("~nosuchuser/x")

@@ -25,8 +25,9 @@ from vlm_models import jpeg, save, transformers, view, vlm
 from encoders.captioner import Outcome
 from encoders.guards import Said
 from encoders.load import load_captioner
+from encoders.model_files import absolute_folder
 from encoders.vlm import weights_of
-from encoders.vlm_files import INDEX, TENSORS, absolute, locate, weights_digest
+from encoders.vlm_files import INDEX, TENSORS, locate, weights_digest
 from infra.errors import UsageError
 from manifests.specs import CaptionSpec
 
@@ -57,9 +58,9 @@ def test_a_folder_can_be_named_for_any_working_directory(
 ) -> None:
     monkeypatch.chdir(cat.parent)
     assert locate(cat.name) == cat
-    assert absolute(f"vlm:{cat.name}") == f"vlm:{cat}"
-    assert absolute("vlm:org/name@v1") == "vlm:org/name@v1"
-    assert absolute("signal") == "signal"
+    assert absolute_folder("vlm", f"vlm:{cat.name}") == f"vlm:{cat}"
+    assert absolute_folder("vlm", "vlm:org/name@v1") == "vlm:org/name@v1"
+    assert absolute_folder("vlm", "signal") == "signal"
     monkeypatch.setenv("HOME", str(cat.parent))
     assert locate(f"~/{cat.name}") == cat
 
@@ -70,7 +71,7 @@ def test_what_is_no_folder_and_no_hub_id_is_refused(where: str) -> None:
         locate(where)
 
 
-@pytest.mark.parametrize("find", [locate, lambda where: absolute(f"vlm:{where}")])
+@pytest.mark.parametrize("find", [locate, lambda where: absolute_folder("vlm", f"vlm:{where}")])
 def test_the_home_of_nobody_is_refused(find: Callable[[str], object]) -> None:
     with pytest.raises(UsageError, match="vlm:~nosuchuser/x: there is no such folder"):
         find("~nosuchuser/x")
