@@ -254,6 +254,51 @@ def find_build(con: duckdb.DuckDBPyConnection, text: str) -> BuildState:
     )
 
 
+def completed_build(con: duckdb.DuckDBPyConnection, text: str | None) -> BuildState:
+    """The build of that name (None: the current one). Raises UsageError where it is not whole."""
+    if text is None:
+        current = current_build(con)
+        if current is None:
+            raise UsageError("no build is current yet: name one with --build")
+        text = current.build_id
+    found = find_build(con, text)
+    if found.completed is None:
+        raise UsageError(
+            f"build {found.name} is not completed: run telecine rebuild again to go on with it"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A live shard of a build, as index.json has it."""
+
+    path: str  # relative to the dataset
+    num_samples: int
+    size_bytes: int
+    sha256: str
+    resolution: int
+    aspect: str
+    duration: str
+
+    @property
+    def bucket(self) -> str:
+        return f"{self.resolution}/{self.aspect}/{self.duration}"
+
+
+def shards_of(con: duckdb.DuckDBPyConnection, build_id: str) -> list[Shard]:
+    """The build's live shards, in the order of index.json."""
+    rows = con.sql(
+        """
+        SELECT DISTINCT shard_path, shard_samples, shard_bytes, shard_sha256,
+            resolution, aspect, duration
+        FROM live_samples WHERE build_id = ? AND outcome = 'kept' ORDER BY shard_path
+        """,
+        params=[build_id],
+    )
+    return [Shard(*row) for row in rows.fetchall()]
+
+
 def promotions(con: duckdb.DuckDBPyConnection) -> list[Build]:
     """The promotions in force, the current build's last: a rollback goes to the one before it.
 

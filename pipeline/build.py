@@ -31,6 +31,7 @@ from manifests.queries import (
     last_plan,
     next_plan,
     next_sequence,
+    shards_of,
 )
 from manifests.schemas import Build
 from manifests.specs import DatasetSpec
@@ -293,24 +294,14 @@ def write_index(dataset: Dataset, build: Generation | Build) -> None:
     A view of the tables like the shards themselves, so it is simply made again; and so is
     `current.json`, whichever build is current.
     """
-    rows = connect(dataset.tables).sql(
-        """
-        SELECT DISTINCT shard_path, shard_samples, shard_bytes, shard_sha256,
-            resolution, aspect, duration
-        FROM live_samples WHERE build_id = ? AND outcome = 'kept' ORDER BY shard_path
-        """,
-        params=[build.build_id],
-    )
     folder = f"shards/{build.name}"
-    names = ("path", "num_samples", "size_bytes", "sha256", "resolution", "aspect", "duration")
-    shards = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
-    for shard in shards:
-        shard["path"] = shard["path"].removeprefix(f"{folder}/")
+    live = shards_of(connect(dataset.tables), build.build_id)
+    shards = [dataclasses.asdict(s) | {"path": s.path.removeprefix(f"{folder}/")} for s in live]
     index = {
         "build_id": build.build_id,
         "vae_fingerprint": build.vae_fingerprint,
-        "num_samples": sum(s["num_samples"] for s in shards),
-        "size_bytes": sum(s["size_bytes"] for s in shards),
+        "num_samples": sum(s.num_samples for s in live),
+        "size_bytes": sum(s.size_bytes for s in live),
         "shards": shards,
         "digest": fingerprint([[s["path"], s["sha256"]] for s in shards]),
     }

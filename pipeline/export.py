@@ -23,30 +23,13 @@ from infra import disk
 from infra.errors import UsageError
 from infra.storage import join
 from manifests.dataset import Dataset
-from manifests.queries import BuildState, connect, current_build, find_build
+from manifests.queries import BuildState, Shard, completed_build, connect, shards_of
 from pipeline import display
 from pipeline.export_folder import part_of, place, target_of
 
 FORMATS = ("urls", "energon", "card")
 _LAST = {"urls": "index.json", "energon": ".nv-meta/.info.json", "card": "README.md"}
 LISTED = 10  # files named on a terminal
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A live shard of the build, as index.json has it."""
-
-    path: str  # relative to the dataset
-    num_samples: int
-    size_bytes: int
-    sha256: str
-    resolution: int
-    aspect: str
-    duration: str
-
-    @property
-    def bucket(self) -> str:
-        return f"{self.resolution}/{self.aspect}/{self.duration}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +69,7 @@ def export(
     target = target_of(dataset, folder, overwrite)
     con = connect(dataset.tables)
     found = completed_build(con, build)
-    shards = shards_of(con, found)
+    shards = shards_of(con, found.build_id)
     if not shards:
         raise UsageError(f"build {found.name} holds no sample: there is nothing to export")
     with disk.explained(str(target)), part_of(target) as part:
@@ -129,34 +112,6 @@ def _write(
 
 
 # ── what is exported ─────────────────────────────────────────────────────────────────────────────
-
-
-def completed_build(con: duckdb.DuckDBPyConnection, text: str | None) -> BuildState:
-    """The build of that name (None: the current one). Raises UsageError where it is not whole."""
-    if text is None:
-        current = current_build(con)
-        if current is None:
-            raise UsageError("no build is current yet: name one with --build")
-        text = current.build_id
-    found = find_build(con, text)
-    if found.completed is None:
-        raise UsageError(
-            f"build {found.name} is not completed: run telecine rebuild again to go on with it"
-        )
-    return found
-
-
-def shards_of(con: duckdb.DuckDBPyConnection, build: BuildState) -> list[Shard]:
-    """In the order of index.json."""
-    rows = con.sql(
-        """
-        SELECT DISTINCT shard_path, shard_samples, shard_bytes, shard_sha256,
-            resolution, aspect, duration
-        FROM live_samples WHERE build_id = ? AND outcome = 'kept' ORDER BY shard_path
-        """,
-        params=[build.build_id],
-    )
-    return [Shard(*row) for row in rows.fetchall()]
 
 
 def url_of(dataset: Dataset, prefix: str | None) -> UrlOf:

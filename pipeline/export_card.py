@@ -17,12 +17,12 @@ import duckdb
 
 from encoders.load import load_captioner
 from manifests.dataset import Dataset
-from manifests.queries import BuildState
+from manifests.queries import BuildState, Shard
 from manifests.schemas import Clip, arrow_schema
 from manifests.specs import DatasetSpec
 from pipeline.chosen import create_chosen_captions
 from pipeline.display import counted, length, size
-from pipeline.export import Shard, UrlOf
+from pipeline.export import UrlOf
 from pipeline.export_croissant import croissant
 from pipeline.export_folder import write_json
 from pipeline.markdown import code, fenced, table

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.export import Shard, UrlOf
+from manifests.queries import Shard
+from pipeline.export import UrlOf
 
 VERSION = "http://mlcommons.org/croissant/1.0"
 

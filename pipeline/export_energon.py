@@ -24,9 +24,8 @@ from pathlib import Path
 
 from infra.errors import CheckFailed, StorageError, UsageError
 from manifests.dataset import Dataset
-from manifests.queries import BuildState
+from manifests.queries import BuildState, Shard
 from pipeline import display
-from pipeline.export import Shard
 
 PARTS = ("train", "val", "test")
 _META = ".nv-meta"

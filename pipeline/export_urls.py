@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from manifests.fingerprint import fingerprint
-from manifests.queries import BuildState
-from pipeline.export import Shard, UrlOf
+from manifests.queries import BuildState, Shard
+from pipeline.export import UrlOf
 from pipeline.export_folder import write_json
 
 

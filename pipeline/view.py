@@ -30,7 +30,7 @@ from infra import disk
 from infra.errors import CheckFailed, MediaError, StorageError, UsageError
 from infra.storage import ObjectInfo
 from manifests.dataset import Dataset
-from manifests.queries import BuildState, connect, current_build, find_build
+from manifests.queries import BuildState, completed_build, connect
 from manifests.schemas import Clip, Sample, Source, from_arrow
 from manifests.specs import VaeSpec
 from pipeline.decode import decode_clip
@@ -91,7 +91,7 @@ def decode(
     """
     _check_output(out, frame, overwrite)
     con = connect(dataset.tables)
-    found = _build(con, build)
+    found = completed_build(con, build)
     sample = _sample(con, found, clip_id)
     _check_frames(out, frame, sample)
     encoder = _encoder(found, vae)
@@ -158,18 +158,6 @@ def _check_frames(out: Path, frame: int, sample: Sample) -> None:
 
 
 # ── what is to be decoded ────────────────────────────────────────────────────────────────────────
-
-
-def _build(con: duckdb.DuckDBPyConnection, text: str | None) -> BuildState:
-    if text is None:
-        current = current_build(con)
-        if current is None:
-            raise UsageError("no build is current yet: name one with --build")
-        text = current.build_id
-    found = find_build(con, text)
-    if found.completed is None:
-        raise UsageError(f"build {found.name} is not finished: run rebuild again to go on with it")
-    return found
 
 
 def _sample(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> Sample:

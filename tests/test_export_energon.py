@@ -23,8 +23,8 @@ from exports import files, made, members
 from infra.errors import CheckFailed, StorageError, UsageError
 from infra.storage import Storage
 from manifests.dataset import Dataset, open_dataset
-from manifests.queries import connect, find_build
-from pipeline.export import export, shards_of
+from manifests.queries import connect, find_build, shards_of
+from pipeline.export import export
 from pipeline.export_energon import _split, _split_yaml, write_energon
 
 # webdataset leaves a file that it read to its end to the garbage collector.
@@ -102,7 +102,7 @@ def test_energon_reads_every_sample_once(dataset: Dataset, tmp_path: Path) -> No
         assert sample.caption == mine["txt"].decode()
     info = json.loads((tmp_path / "out" / ".nv-meta" / ".info.json").read_text())
     con = connect(dataset.tables)
-    shards = shards_of(con, find_build(con, done.build))
+    shards = shards_of(con, find_build(con, done.build).build_id)
     assert info["shard_counts"] == {
         shard.path.removeprefix(f"shards/{done.build}/"): shard.num_samples for shard in shards
     }
@@ -127,7 +127,7 @@ def test_a_shard_is_damaged(folder: Path, tmp_path: Path) -> None:
     opened = open_dataset(str(tmp_path / "copy"), Storage())
     energon()
     con = connect(opened.tables)
-    shard = tmp_path / "copy" / shards_of(con, find_build(con, "second"))[0].path
+    shard = tmp_path / "copy" / shards_of(con, find_build(con, "second").build_id)[0].path
     data = shard.read_bytes()
     shard.write_bytes(data[:-512])
     with pytest.raises(StorageError, match=r"has [\d,]+ bytes, where the tables say [\d,]+ bytes"):

@@ -26,6 +26,7 @@ from encoders.video import VideoEncoder
 from infra.errors import MediaError, NotFound, OutOfDeviceMemory, Reason, StorageError, UsageError
 from infra.storage import Storage
 from manifests.dataset import Dataset, open_dataset
+from manifests.queries import connect, find_build
 from manifests.schemas import Sample
 from manifests.specs import VaeSpec
 from pipeline.film import write_mp4
@@ -302,8 +303,8 @@ def test_a_shard_that_disagrees_with_its_row(
 
 def test_a_clip_that_was_left_out_has_a_reason(dataset: Dataset, tmp_path: Path) -> None:
     sample = sample_of(dataset)
-    con = pipeline.view.connect(dataset.tables)
-    build = pipeline.view.find_build(con, sample.build_id)
+    con = connect(dataset.tables)
+    build = find_build(con, sample.build_id)
     dropped = dataclasses.replace(
         sample, clip_id="d" * 32, outcome="dropped", reason="no_bucket", detail="8×8", shard_id=""
     )
