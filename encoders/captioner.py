@@ -144,6 +144,23 @@ class Captioner(Protocol):
         """
 
 
+class OneSpeaker:
+    """Of captioners that speak for themselves alone, called what their identity says."""
+
+    name: str
+
+    def identity(self) -> dict[str, JsonValue]:
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity())
+
+    @property
+    def speakers(self) -> tuple[Speaker, ...]:
+        return (Speaker(self.name, self.fingerprint),)
+
+
 def reply(
     request: CaptionRequest,
     speaker: Speaker,

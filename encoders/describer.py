@@ -17,8 +17,8 @@ from encoders.captioner import (
     CaptionRequest,
     Input,
     Interrupted,
+    OneSpeaker,
     Outcome,
-    Speaker,
     Window,
     reply,
 )
@@ -26,7 +26,7 @@ from encoders.guards import VERSION as GUARDS
 from encoders.guards import Said, guard, worst
 from encoders.windows import View, joined, merge_prompt, views
 from infra.errors import TelecineError
-from manifests.fingerprint import JsonValue, fingerprint
+from manifests.fingerprint import JsonValue
 from manifests.specs import CaptionSpec
 
 PROMPT = (
@@ -90,7 +90,7 @@ class Describer(Protocol):
         """
 
 
-class ModelCaptioner:
+class ModelCaptioner(OneSpeaker):
     """A describer as a captioner. `prompt`, `frames` and `max_tokens` are those in force."""
 
     uses = frozenset({Input.STILLS})
@@ -123,14 +123,6 @@ class ModelCaptioner:
             "temperature": self._spec.temperature,
             "guards": GUARDS,
         }
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
-
-    @property
-    def speakers(self) -> tuple[Speaker, ...]:
-        return (Speaker(self.name, self.fingerprint),)
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
         shown = [self._views(request) for request in requests]

@@ -35,7 +35,7 @@ _REFUSAL = re.compile(
     r"provide|comply|view|see|watch|analy[sz]e|fulfil|have the ability)|as an ai\b)",
     re.IGNORECASE,
 )
-_SENTENCES = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*")
+SENTENCES = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*")
 _ENDED = re.compile(r"[.!?…。！？][\"'”’」)]*$")
 
 
@@ -88,7 +88,7 @@ def before_repetition(text: str) -> str:
     """The text up to where a sentence comes a second time, or a phrase a second time in a loop."""
     seen: set[str] = set()
     kept: list[str] = []
-    for sentence in _SENTENCES.split(text):
+    for sentence in SENTENCES.split(text):
         key = " ".join(_words(sentence))
         if key in seen and (key.count(" ") + 1 >= SENTENCE_WORDS or len(key) >= 2 * PHRASE_WORDS):
             break
@@ -118,7 +118,7 @@ def _before_loop(sentence: str) -> str:
 
 def whole_sentences(text: str) -> str:
     """Without a last sentence that is cut off; where there is no other, without its last word."""
-    sentences = [s for s in _SENTENCES.split(text) if s]
+    sentences = [s for s in SENTENCES.split(text) if s]
     if sentences and _ENDED.search(sentences[-1]):
         return text
     if len(sentences) > 1:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
+
+from encoders.guards import SENTENCES
 
 Cut: TypeAlias = tuple[Callable[[str], list[str]], str]  # and what joins its parts again
 
@@ -39,7 +40,7 @@ def _halves(word: str) -> list[str]:
 
 
 _CUTS: tuple[Cut, ...] = (
-    (re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*").split, " "),
+    (SENTENCES.split, " "),
     (str.split, " "),
     (_halves, ""),
 )

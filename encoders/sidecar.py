@@ -27,13 +27,14 @@ from encoders.captioner import (
     CaptionReply,
     CaptionRequest,
     Input,
+    OneSpeaker,
     Outcome,
     Sidecar,
     Speaker,
     clean_text,
     reply,
 )
-from manifests.fingerprint import JsonValue, fingerprint
+from manifests.fingerprint import JsonValue
 
 MAX_BYTES = 2**20  # of a sidecar file; a feature film's subtitles are a fifth of it
 MAX_CHARACTERS = 10_000  # of a caption; the rest is cut off at a word
@@ -51,7 +52,7 @@ class UnusableSidecar(Exception):
     """The file is not what its name says; the message says why."""
 
 
-class SidecarCaptioner:
+class SidecarCaptioner(OneSpeaker):
     name = "sidecar"
     uses = frozenset({Input.SIDECAR})
 
@@ -63,14 +64,6 @@ class SidecarCaptioner:
             "max_characters": MAX_CHARACTERS,
             "json_keys": JSON_KEYS,
         }
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
-
-    @property
-    def speakers(self) -> tuple[Speaker, ...]:
-        return (Speaker(self.name, self.fingerprint),)
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
         (speaker,) = self.speakers

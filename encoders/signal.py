@@ -18,11 +18,12 @@ from encoders.captioner import (
     CaptionRequest,
     ClipFacts,
     Input,
+    OneSpeaker,
     Outcome,
     Speaker,
     reply,
 )
-from manifests.fingerprint import JsonValue, fingerprint
+from manifests.fingerprint import JsonValue
 
 # A scale names a value by the first limit that it is below.
 Scale: TypeAlias = tuple[tuple[float, str], ...]
@@ -61,7 +62,7 @@ CHANGE: Scale = (  # difference of first and last still, 0..1 of full scale
 )
 
 
-class SignalCaptioner:
+class SignalCaptioner(OneSpeaker):
     name = "signal"
     uses = frozenset({Input.FACTS})
 
@@ -81,14 +82,6 @@ class SignalCaptioner:
             # The last limit is no number in JSON; its word is enough.
             "scales": {key: [*scale[:-1], scale[-1][1]] for key, scale in scales.items()},
         }
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
-
-    @property
-    def speakers(self) -> tuple[Speaker, ...]:
-        return (Speaker(self.name, self.fingerprint),)
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
         (speaker,) = self.speakers

@@ -12,9 +12,9 @@ once more (`retry_failed` asks whatever the count). A later text beats any failu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -31,6 +31,7 @@ from manifests.tables import Tables
 from pipeline.ask import CaptionTask, Partial, accept, make_caption_worker
 from pipeline.chosen import FACTS, by_speakers, captions_of, inputs, usable
 from pipeline.commit import Commits
+from pipeline.models import Needs
 from pipeline.progress import Step
 from pipeline.scored import TEXT_SIMILARITY
 from pipeline.selection import create_selected_clips
@@ -40,8 +41,6 @@ MAX_ATTEMPTS = 3  # failed rows for one input, after which only `retry_failed` a
 BATCH_CLIPS = 512
 BATCH_CLIPS_WITH_STILLS = 32  # of at most 64 stills of some 15 kB; what a kill may cost
 BATCH_STILL_BYTES = 16 * 2**20
-
-Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """joined: the view `dataset`, a row per current clip with all that is known of it.
 
-clips and their scores ─┬─ source ─┬─ caption in force ─┬─ sample of the current build
-uri, ...   caption, captioner   in_build, shard_path, ...
+clips and their scores ─┬─ source ──┬─ caption in force ──┬─ sample of the current build
+                        └ uri, ...  └ caption, captioner  └ in_build, shard_path, ...
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from encoders.describer import CaptionRuntime, Secret
 from encoders.load import LEARNED_CAPTIONERS, load_captioner, pin_captioner
@@ -21,6 +22,9 @@ from pipeline.drive import model_resources
 
 if TYPE_CHECKING:
     from pipeline.recipes import RunOptions
+
+# Asked what a worker gets, where there is one to start.
+Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]
 
 SERVER_WORKERS = 4  # the last requests of one batch run beside those of others
 

@@ -10,10 +10,11 @@ stored, in float16: the same whether at once or in a later run. Work left is wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from manifests.specs import DatasetSpec, ScoreSpec
 from manifests.tables import Tables
 from pipeline.commit import Commits
 from pipeline.group import Grouping, group_clips
+from pipeline.models import Needs
 from pipeline.progress import Step
 from pipeline.scored import AESTHETIC, TEXT_SIMILARITY, score_inputs, scores_wanted, similarity
 from pipeline.with_stills import Stills, with_stills
@@ -39,8 +41,6 @@ from pipeline.with_stills import Stills, with_stills
 BATCH_CLIPS = 64  # with their stills
 BATCH_EMBEDDINGS = 2048  # clips whose embeddings are there
 NO_STILLS = "its stills are not all in the table"
-
-Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]
 
 
 @dataclass
@@ -183,11 +183,13 @@ class _Work:
     def batches(self) -> Iterator[list[ScoreTask]]:
         found = with_stills(self._tables, self._con, "unseen")
         tasks = (self._task(row, stills=stills) for row, stills in found)
-        yield from _chunks(tasks, BATCH_CLIPS)
+        while batch := list(islice(tasks, BATCH_CLIPS)):
+            yield batch
         reader = self._con.sql("FROM unscored").to_arrow_reader(BATCH_EMBEDDINGS)
-        rows = (row for batch in reader for row in batch.to_pylist())
+        rows = (row for part in reader for row in part.to_pylist())
         known = (self._task(row, embedding=row["embedding"]) for row in rows)
-        yield from _chunks(known, BATCH_EMBEDDINGS)
+        while batch := list(islice(known, BATCH_EMBEDDINGS)):
+            yield batch
 
     def _task(self, row: dict[str, Any], stills: Stills = (), embedding: bytes = b"") -> ScoreTask:
         wanted = tuple(
@@ -236,17 +238,6 @@ def _statements(spec: DatasetSpec, only: bool, retry_failed: bool) -> list[str]:
         AND coalesce({", ".join(names)}) IS NOT NULL
         """,
     ]
-
-
-def _chunks(tasks: Iterable[ScoreTask], most: int) -> Iterator[list[ScoreTask]]:
-    chunk: list[ScoreTask] = []
-    for task in tasks:
-        chunk.append(task)
-        if len(chunk) == most:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 # ── in a worker ──────────────────────────────────────────────────────────────────────────────────

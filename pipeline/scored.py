@@ -56,10 +56,16 @@ def score_columns(score: ScoreSpec) -> tuple[str, ...]:
     return (*scores_wanted(score), *(DUPLICATES if grouped else ()))
 
 
+def _named(score: ScoreSpec, text: str) -> list[str]:
+    """The score columns that a text speaks of."""
+    words = set(re.findall(r"\w+", text.lower()))
+    return [column for column in score_columns(score) if column in words]
+
+
 def scores_used(spec: DatasetSpec) -> ScoreSpec | None:
     """Of the spec's scores what its selection hangs on; None where it hangs on none."""
-    where, score = (spec.select.where or "").lower(), spec.score
-    named = {column for column in score_columns(score) if re.search(rf"\b{column}\b", where)}
+    score = spec.score
+    named = set(_named(score, spec.select.where or ""))
     if not named:
         return None
     kept: dict[str, Any] = {
@@ -79,9 +85,9 @@ def create_scored_clips(
 
     An expression `*` names all of them. What is not named is not looked up: each is a join.
     """
-    said = ", ".join(filter(None, expressions)).lower()
+    said = ", ".join(filter(None, expressions))
     every = re.search(r"(?:^|,)\s*(?:\w+\.)?\*", said) is not None
-    columns = [c for c in score_columns(spec.score) if every or re.search(rf"\b{c}\b", said)]
+    columns = score_columns(spec.score) if every else _named(spec.score, said)
     joins = [f"LEFT JOIN ({_query(spec, column)}) USING (clip_id)" for column in columns]
     listed = ", ".join(["current_clips.*", *columns])
     con.execute(
