@@ -115,6 +115,9 @@ class Cluster:
             pool = _Pool(
                 chain([first], rest), make_worker, sized, limit_seconds, attempts, ready_seconds
             )
+            # A run that is interrupted elsewhere leaves this generator to the garbage collector,
+            # which may come after Ray's end.
+            self._undo.callback(pool.close)
             try:
                 yield from pool.run()
             except (ray.exceptions.RayError, ConnectionError) as error:
@@ -306,8 +309,12 @@ class _Pool(Generic[Item, Result]):
             while self._slots and self._has_work():
                 yield from self._step()
         finally:
-            for slot in self._slots:
-                ray.kill(slot.host)
+            self.close()
+
+    def close(self) -> None:
+        """End the workers. A second time does nothing."""
+        while self._slots:
+            ray.kill(self._slots.pop().host)
 
     def _start(self) -> _Slot[Item]:
         options = {"num_cpus": self._resources.cpus, "num_gpus": self._resources.gpus}

@@ -21,11 +21,19 @@ from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow import fs
 
 from infra.errors import CommitError, StorageError, UsageError
+from manifests.counted import ByteCount, counting
 from manifests.schemas import TABLES, Row, arrow_schema, from_arrow, to_arrow
 
 RowType = TypeVar("RowType", bound=Row)
@@ -39,7 +47,16 @@ COMPACT_BYTES = 32 * 2**20  # larger files are left as they are
 
 RETENTION_HOURS = 7 * 24  # of files that the version in view no longer names
 
-_WRITER = WriterProperties(compression="ZSTD")
+# The footer would hold the smallest and the largest picture of a file, and every reader fetch them.
+_WRITER = WriterProperties(
+    compression="ZSTD",
+    column_properties={
+        column.name: ColumnProperties(statistics_enabled="NONE")
+        for row in TABLES.values()
+        for column in arrow_schema(row)
+        if pa.types.is_binary(column.type)
+    },
+)
 _MARK = "telecine"  # the log's name for the random number by which a writer knows its commit
 
 _CONFIGURATION: Mapping[str, str | None] = {
@@ -81,6 +98,7 @@ class Tables:
         self._ask_options = options if callable(options) else lambda: options
         self._options = dict(self._ask_options())
         self._opened: dict[str, DeltaTable | None] = {}
+        self._read = ByteCount()
 
     def append(self, name: str, rows: Sequence[Row]) -> int:
         """Commit the rows in one step and return the table's version; no rows, no commit.
@@ -151,6 +169,11 @@ class Tables:
     @property
     def on_disk(self) -> bool:
         return "://" not in self.uri
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of Parquet read from object storage so far; what is on disk is not counted."""
+        return self._read.value
 
     def arrow(
         self,
@@ -237,7 +260,9 @@ class Tables:
             scheme=endpoint.scheme or None,
             endpoint_override=endpoint.netloc or None,
         )
-        return fs.SubTreeFileSystem(f"{self.uri.partition('://')[2]}/tables/{name}", store)
+        return fs.SubTreeFileSystem(
+            f"{self.uri.partition('://')[2]}/tables/{name}", counting(store, self._read)
+        )
 
     def _check_columns(self, name: str, table: DeltaTable) -> None:
         found = {f.name: f.type for f in pa.schema(table.schema().to_arrow())}

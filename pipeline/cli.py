@@ -31,6 +31,7 @@ from pipeline.options import (
     given_spec,
     out,
     progress,
+    say_read,
     storage,
 )
 
@@ -265,6 +266,7 @@ def inspect(
     else:
         most = limit if limit is not None else 0 if as_json else 20
         report.inspect_table(opened, table, where, columns, most, as_json, out())
+    say_read(opened)
 
 
 @app.command()

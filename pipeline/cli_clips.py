@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.options import AsJson, DatasetArgument, EndpointUrl, Profile, dataset_at, out
+from pipeline.options import (
+    AsJson,
+    DatasetArgument,
+    EndpointUrl,
+    Profile,
+    dataset_at,
+    out,
+    say_read,
+)
 
 
 def diff(
@@ -65,3 +73,4 @@ def explain(
 
     opened = dataset_at(dataset, endpoint_url, profile)
     print_explained(run_explain(opened, name), as_json, out())
+    say_read(opened)

@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from infra.errors import UsageError
-from pipeline.options import AsJson, DatasetArgument, EndpointUrl, Profile, dataset_at, out
+from pipeline.options import (
+    AsJson,
+    DatasetArgument,
+    EndpointUrl,
+    Profile,
+    dataset_at,
+    out,
+    say_read,
+)
 
 
 def query(
@@ -56,6 +64,7 @@ def query(
     try:
         run_query(opened, text, wanted, out())
         sys.stdout.flush()
+        say_read(opened)
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

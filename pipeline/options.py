@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -204,3 +205,12 @@ def out() -> Console:
 def progress() -> Console:
     """How it goes; apart from the above, so that other programs can read that."""
     return Console(stderr=True)
+
+
+def say_read(dataset: Dataset) -> None:
+    """How much the answer cost, where reading costs money and time; the log is not counted."""
+    from pipeline.display import size
+
+    if not dataset.tables.on_disk:
+        read = size(dataset.tables.bytes_read)
+        print(f"read {read} of tables from {dataset.uri}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""One ingest in a process of its own, that a test may kill: SOURCE DATASET WORKERS.
+"""One ingest in a process of its own, that a test may kill: SOURCE DATASET WORKERS (0: no Ray).
 
 Commits every receipt at once, so that there are many boundaries to be killed at.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+import inline
 from rich.console import Console
 
 from infra.storage import Storage
@@ -18,6 +19,9 @@ if __name__ == "__main__":
     source, folder, workers = sys.argv[1:]
     # Small shards: the footage of these tests fills several.
     spec = DatasetSpec(shards=ShardSpec(target_bytes=1_000_000))
-    dataset = create_dataset(folder, Storage(), spec)
-    options = RunOptions(workers=int(workers), commit_seconds=0)
-    print(ingest([source], dataset, options, Console(stderr=True)))
+    if workers == "0":
+        inline.ingest(source, folder, spec)
+    else:
+        dataset = create_dataset(folder, Storage(), spec)
+        options = RunOptions(workers=int(workers), commit_seconds=0)
+        ingest([source], dataset, options, Console(stderr=True))

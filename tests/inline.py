@@ -19,6 +19,7 @@ from encoders.load import load_encoder
 from infra.ray import Cluster, Done, Resources
 from infra.storage import Storage
 from manifests.dataset import Dataset, create_dataset, open_dataset
+from manifests.specs import DatasetSpec
 from pipeline.outcome import BuildOutcome, Outcome
 from pipeline.recipes import RunOptions, build, caption, captioners, find, scan, score
 
@@ -39,8 +40,8 @@ class Inline(Cluster):
         return 0.0
 
 
-def ingest(source: str, folder: str, **options: Any) -> Outcome:
-    dataset = create_dataset(folder, Storage(), None)
+def ingest(source: str, folder: str, spec: DatasetSpec | None = None, **options: Any) -> Outcome:
+    dataset = create_dataset(folder, Storage(), spec)
     chosen = RunOptions(commit_seconds=0, **options)
     with Inline() as cluster:
         scanned = scan(find([source], dataset, chosen, CONSOLE), dataset, cluster, chosen, CONSOLE)

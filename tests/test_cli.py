@@ -35,8 +35,9 @@ def test_standard_output_is_json_even_where_workers_die(demo_footage: Path, tmp_
 
 @pytest.mark.parametrize("whole_group", [False, True])  # kill -INT, and ^C at a terminal
 def test_an_interrupted_run_says_so(demo_footage: Path, tmp_path: Path, whole_group: bool) -> None:
+    film = demo_footage / "landscape.mp4"
     run = subprocess.Popen(
-        [*COMMAND, "ingest", demo_footage, "--dataset", tmp_path / "dataset", "--workers", "1"],
+        [*COMMAND, "ingest", film, "--dataset", tmp_path / "dataset", "--workers", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

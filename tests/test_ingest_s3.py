@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import boto3
@@ -12,12 +13,18 @@ import pytest
 import webdataset
 from conftest import S3Server
 from PIL import Image
+from rows import make_clip, make_source, make_still
 from test_ingest import inspect, telecine
+
+from infra.storage import Storage
+from manifests.dataset import create_dataset
 
 KEYS = (
     "a b+c&d=(1)#%.mp4", "日本/été.mov", "no extension", "films/.hidden name.mkv", "x//double.mp4",
     "wrong.jpg",
 )  # fmt: skip
+
+IMAGES = 20
 
 
 def tiny(n: int) -> bytes:
@@ -30,13 +37,15 @@ def tiny(n: int) -> bytes:
 
 @pytest.fixture
 def bucket(s3: S3Server, demo_footage: Path) -> S3Server:
-    """Strange keys of one film each, and more images than one page of a listing holds."""
+    """Strange keys of one film each, and images on the second page of a listing."""
     client = boto3.client("s3")
     films = sorted(p for p in demo_footage.glob("*.mp4") if "broken" not in p.name)
     for key, film in zip(KEYS, films * 2, strict=False):
         client.put_object(Bucket=s3.bucket, Key=f"in/{key}", Body=film.read_bytes())
     for n in range(1005):
-        client.put_object(Bucket=s3.bucket, Key=f"in/images/{n:04d}", Body=tiny(n))
+        client.put_object(Bucket=s3.bucket, Key=f"in/images/{n:04d}.txt", Body=b"of no image")
+    for n in range(IMAGES):
+        client.put_object(Bucket=s3.bucket, Key=f"in/images/more {n}", Body=tiny(n))
     client.close()
     return s3
 
@@ -48,7 +57,7 @@ def test_both_sides_on_s3(bucket: S3Server, tmp_path: Path) -> None:
     done = telecine("ingest", bucket.uri("in"), "--dataset", dataset, "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
-    assert outcome["scan"]["scanned"] == 1005 + len(KEYS)
+    assert outcome["scan"]["scanned"] == IMAGES + len(KEYS)
     assert outcome["scan"]["rejected"] == 0
     # Read by ranges: about once for the scan, about the spans for the build.
     assert outcome["scan"]["bytes_read"] <= 1.1 * outcome["scan"]["bytes_of_footage"]
@@ -66,6 +75,26 @@ def test_both_sides_on_s3(bucket: S3Server, tmp_path: Path) -> None:
 
     again = telecine("ingest", bucket.uri("in"), "--dataset", dataset, "--json")
     assert not any(json.loads(again.stdout)["scan"].values())
+
+
+def test_looking_at_a_dataset_on_s3_says_what_was_read(s3: S3Server) -> None:
+    dataset = s3.uri("d")
+    made = create_dataset(dataset, Storage(), None)
+    made.tables.append("stills", [make_still(jpeg=tiny(1))])
+    made.tables.append("clips", [make_clip()])
+    made.tables.append("sources", [make_source()])
+    clip = make_clip().clip_id
+    for args in (
+        ["inspect", dataset, "--json"],
+        ["inspect", dataset, "clips", "--json"],
+        ["inspect", dataset, "clip", clip, "--json"],
+        ["query", dataset, "SELECT count(*) FROM dataset", "--json"],
+        ["explain", dataset, clip, "--json"],
+    ):
+        done = telecine(*args)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)
+        assert re.fullmatch(rf"read [1-9][\d.]* k?B of tables from {dataset}\n", done.stderr)
 
 
 def test_a_missing_bucket_is_said_plainly(s3: S3Server, tmp_path: Path) -> None:

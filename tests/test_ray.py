@@ -165,3 +165,25 @@ def test_a_dead_raylet_ends_the_run() -> None:
     assert "ended: Ray died on this machine" in done.stderr
     assert done.stdout == "the end\n"
     assert time.monotonic() - began < 60
+
+
+LEFT_IN_THE_MIDDLE = """
+from infra.ray import Cluster
+
+with Cluster(workers=1) as cluster:
+    ends = cluster.run(range(10_000), lambda: abs)
+    next(ends)
+ends.close()  # as the garbage collector does after an interrupt
+print("the end")
+"""
+
+
+def test_a_run_left_in_the_middle_ends_quietly() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_IN_THE_MIDDLE],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.client
 import re
 import subprocess
 import sys
@@ -12,10 +11,9 @@ import threading
 import typing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import randbytes
 from typing import Any
-from urllib.parse import urlsplit
 
 import deltalake
 import duckdb
@@ -25,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 from conftest import S3Server
+from forward import forwarding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows import make_caption, make_clip, make_source, make_still
@@ -282,43 +281,16 @@ def test_a_store_that_refuses_is_a_clear_error(s3: S3Server) -> None:
 @contextlib.contextmanager
 def losing_answers(endpoint_url: str, path: str) -> Iterator[str]:
     """A way to the server on which the answer to the first PUT of `path` is lost."""
-    target = urlsplit(endpoint_url).netloc
     lost = threading.Event()
 
-    class Forward(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def passes(method: str, asked: str, _: bytes) -> bool:
+        if method != "PUT" or not asked.endswith(path) or lost.is_set():
+            return True
+        lost.set()
+        return False
 
-        def handle_one_request(self) -> None:
-            self.raw_requestline = self.rfile.readline(65537)
-            if not self.raw_requestline or not self.parse_request():
-                self.close_connection = True
-                return
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            server = http.client.HTTPConnection(target)
-            server.request(self.command, self.path, body, dict(self.headers.items()))
-            answer = server.getresponse()
-            content = answer.read()
-            server.close()
-            if self.command == "PUT" and self.path.endswith(path) and not lost.is_set():
-                lost.set()
-                self.close_connection = True
-                return
-            self.send_response_only(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
-                    self.send_header(name, value)
-            size = answer.getheader("Content-Length") if self.command == "HEAD" else len(content)
-            self.send_header("Content-Length", str(size))
-            self.end_headers()
-            self.wfile.write(content)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forward) as proxy:
-        proxy.daemon_threads = True
-        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{proxy.server_port}"
-        proxy.shutdown()
-        thread.join()
+    with forwarding(endpoint_url, passes) as url:
+        yield url
     assert lost.is_set()
 
 
@@ -332,6 +304,35 @@ def test_a_commit_whose_answer_was_lost_is_found(s3: S3Server) -> None:
         assert tables.append("sources", [make_source(uri="/2")]) == 2
         assert tables.append("sources", [make_source(uri="/3")]) == 3
     assert {r.uri for r in Tables(uri, options).rows(Source)} == {"/1", "/2", "/3"}
+
+
+def test_what_is_read_from_s3_is_counted(s3: S3Server) -> None:
+    """As the server counts it; and a question that needs one column reads no other."""
+    uri = s3.uri("dataset")
+    options = Storage(StoreOptions()).delta_options(uri)
+    written = Tables(uri, options)
+    written.append("stills", [make_still(position=n, jpeg=randbytes(50_000)) for n in range(20)])
+    served: list[int] = []
+
+    def count(method: str, path: str, content: bytes) -> bool:
+        if method == "GET" and path.endswith(".parquet"):
+            served.append(len(content))
+        return True
+
+    with forwarding(s3.endpoint_url, count) as url:
+        tables = Tables(uri, {**options, "AWS_ENDPOINT_URL": url})
+        assert tables.bytes_read == 0
+        con = connect(tables)
+        assert con.sql("SELECT sum(position) FROM stills").fetchall() == [(190,)]
+        assert 0 < tables.bytes_read == sum(served) < 100_000
+        assert con.sql("SELECT sum(octet_length(jpeg)) FROM stills").fetchall() == [(1_000_000,)]
+        assert 1_000_000 < tables.bytes_read == sum(served)
+
+
+def test_what_is_on_disk_is_not_counted(tables: Tables) -> None:
+    tables.append("sources", [make_source()])
+    assert len(tables.rows(Source)) == 1
+    assert tables.bytes_read == 0
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
