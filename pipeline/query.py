@@ -46,7 +46,7 @@ def ask(
     Raises UsageError for anything but one statement that reads, and for what DuckDB cannot make
     out, with its words.
     """
-    tree = parsed(con, sql)
+    tree, sql = parsed(con, sql), _without_end(sql)
     named = _names(sql, JOINED) or _names(sql, "SHOW")  # which lists it
     narrow = named and not takes_whole_rows(tree)
     if named:
@@ -62,6 +62,18 @@ def ask(
         except duckdb.Error:
             raise _mistaken(con, spec, sql, error) from error
     return rows.limit(limit) if limit else rows.project("*")
+
+
+def _without_end(sql: str) -> str:
+    """Without its semicolon and comments after it: DuckDB puts the text inside another."""
+    text = sql.encode()
+    end = len(text)
+    for offset, kind in reversed(duckdb.tokenize(sql)):
+        if text[offset : offset + 1] == b";":
+            end = offset
+        elif kind != duckdb.token_type.comment:
+            break
+    return text[:end].decode()
 
 
 def _words(sql: str) -> str:

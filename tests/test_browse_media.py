@@ -156,7 +156,7 @@ def test_latents_are_decoded_when_asked_for(server: Served) -> None:
     assert shown.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(shown.body)) as decoded:
         assert decoded.size == (picture.encoded_width, picture.encoded_height)
-    assert server.get("/decoded", film.build_id, "nonesuch").status == 400
+    assert server.get("/decoded", film.build_id, "nonesuch").status == 404
 
 
 def test_channels_are_pictured(server: Served) -> None:

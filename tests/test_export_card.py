@@ -227,6 +227,13 @@ def test_mlcroissant_finds_nothing_wrong(dataset: Dataset, tmp_path: Path) -> No
     export(dataset, tmp_path / "out", "card")
     found = library.Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))
     assert not found.metadata.ctx.issues.errors
+    everything = members(dataset)
+    for kind, member in (("latent", "latent.npy"), ("caption", "txt")):
+        records = list(found.records(f"{kind}_files"))
+        assert {
+            r[f"{kind}_files/clip_id"].decode(): r[f"{kind}_files/{kind}"] for r in records
+        } == {clip_id: sample[member] for clip_id, sample in everything.items()}
+        assert len(records) == len(everything)
 
 
 def test_what_is_not_known_is_left_to_be_filled_in(dataset: Dataset, tmp_path: Path) -> None:

@@ -215,6 +215,14 @@ def test_parquet_has_the_values_and_types(dataset: Dataset, tmp_path: Path) -> N
     assert pq.read_table(path).to_pylist() == [{"a": 1}]
 
 
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT 'é;' AS a; -- that is all; é", "-- one\nSELECT 'é;' AS a /* b */ ; /* c */ ; -- d"],
+)
+def test_comments_around_a_statement_are_nothing(dataset: Dataset, sql: str) -> None:
+    assert rows(dataset, sql) == [{"a": "é;"}]
+
+
 def test_parquet_comes_in_row_groups_of_some_size(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "numbers.parquet"
     given(dataset, "SELECT i FROM range(250000) AS t(i) ORDER BY i", parquet=path)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 from rich.console import Console
 
-from infra.errors import StorageError, UsageError
+from infra.errors import NotFound, StorageError
 from manifests.dataset import Dataset
 from manifests.schemas import Sample, from_arrow
 from pipeline.browse.snapshot import Snapshot
@@ -34,7 +34,7 @@ WIDEST = 0.01  # of the values on either side are black and white
 
 
 def find_sample(snapshot: Snapshot, build_id: str, clip_id: str) -> Sample:
-    """Raises UsageError where the build does not keep the clip."""
+    """Raises NotFound where the build does not keep the clip."""
     query = (
         "SELECT * FROM live_samples WHERE build_id = $build AND clip_id = $clip "
         "AND outcome = 'kept' LIMIT 1"
@@ -43,7 +43,7 @@ def find_sample(snapshot: Snapshot, build_id: str, clip_id: str) -> Sample:
     with snapshot.asking(hurry=True) as con:
         found = from_arrow(con.sql(query, params=params).to_arrow_table(), Sample)
     if not found:
-        raise UsageError(f"build {build_id!r} keeps no clip {clip_id!r}")
+        raise NotFound(f"build {build_id!r} keeps no clip {clip_id!r}")
     return found[0]
 
 
@@ -63,7 +63,8 @@ class Films:
     def get(self, snapshot: Snapshot, build_id: str, clip_id: str) -> Path:
         """An .mp4, or a .png where it is one frame. Waits for whatever is being decoded.
 
-        Raises UsageError where the encoder or the clip is not to be had.
+        Raises NotFound where the build does not keep the clip, UsageError where the encoder is
+        not to be had.
         """
         sample = find_sample(snapshot, build_id, clip_id)
         key = (build_id, clip_id, sample.latent_sha256)
