@@ -36,17 +36,17 @@ SELECT clips.* FROM clips
 SEMI JOIN (FROM current_sources WHERE status = 'scanned') USING (source_id, scan_fingerprint);
 
 -- A build that was deleted may be made again: what was planned before is gone.
-CREATE VIEW deletions AS
+CREATE TABLE deletions AS
 SELECT build_id, max(sequence) AS deleted FROM builds WHERE event = 'deleted' GROUP BY build_id;
 
-CREATE VIEW known_events AS
+CREATE TABLE known_events AS
 SELECT builds.* FROM builds LEFT JOIN deletions USING (build_id)
 WHERE deleted IS NULL OR sequence > deleted;
 
-CREATE VIEW completed_plans AS
+CREATE TABLE completed_plans AS
 SELECT * FROM known_events WHERE event = 'completed';
 
-CREATE VIEW replaced_shards AS
+CREATE TABLE replaced_shards AS
 SELECT DISTINCT build_id, unnest(replaces) AS shard_id FROM completed_plans;
 
 CREATE VIEW completed_samples AS
@@ -68,7 +68,7 @@ UNION ALL
 SELECT dropped.* FROM dropped_samples AS dropped
 SEMI JOIN last_plans USING (build_id, clip_id, plan);
 
-CREATE VIEW current_build AS
+CREATE TABLE current_build AS
 SELECT build_id FROM builds WHERE event IN ('promoted', 'rolled_back')
 ORDER BY sequence DESC LIMIT 1;
 
@@ -112,10 +112,14 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
 def _add(con: duckdb.DuckDBPyConnection, tables: Tables, name: str, version: int | None) -> None:
     """DuckDB's own Parquet reader is ten times faster than a scan through Arrow, but needs files.
 
-    Both read only the columns and row groups that a query needs.
+    Both read only the columns and row groups that a query needs. The few rows of `builds`, which
+    nearly every question asks several times, are read at once.
     """
-    files = tables.files(name, version) if tables.on_disk else []
-    if files:
+    if name == "builds":
+        con.register("stored_builds", tables.arrow(name, version=version))
+        con.execute("CREATE TABLE builds AS FROM stored_builds")
+        con.unregister("stored_builds")
+    elif files := tables.files(name, version) if tables.on_disk else []:
         paths = ", ".join(map(_quoted, files))
         con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{paths}])")
     else:

@@ -1,8 +1,7 @@
-"""The command's two streams and its ends, in processes of its own: JSON, ^C, damage, no cluster."""
+"""The command's ends, in processes of its own: ^C, damage, no cluster."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -11,26 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import inline
 import pytest
 from test_ingest import telecine
 
 COMMAND = [sys.executable, "-c", "from pipeline.cli import main; main()"]
-
-
-def test_standard_output_is_json_even_where_workers_die(demo_footage: Path, tmp_path: Path) -> None:
-    footage = tmp_path / "footage"
-    footage.mkdir()
-    for path in sorted(demo_footage.iterdir())[:2]:
-        shutil.copy(path, footage)
-    victim = next(path for path in sorted(footage.iterdir()) if path.suffix == ".mp4")
-    done = telecine(
-        "ingest", footage, "--dataset", tmp_path / "dataset", "--json",
-        TELECINE_KILL_AT=f"scan:{victim.name}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert isinstance(json.loads(done.stdout), dict)
-    sources = json.loads(telecine("inspect", tmp_path / "dataset", "sources", "--json").stdout)
-    assert {Path(s["uri"]).name for s in sources if s["reason"] == "crashed"} == {victim.name}
 
 
 @pytest.mark.parametrize("whole_group", [False, True])  # kill -INT, and ^C at a terminal
@@ -69,7 +53,7 @@ def test_a_file_of_a_table_that_is_gone(demo_footage: Path, tmp_path: Path) -> N
     footage, dataset = tmp_path / "footage", tmp_path / "dataset"
     footage.mkdir()
     shutil.copy(min(demo_footage.glob("*.jpg")), footage)
-    assert telecine("ingest", footage, "--dataset", dataset).returncode == 0
+    inline.ingest(str(footage), str(dataset))
     (file,) = dataset.glob("tables/sources/*.parquet")
     file.unlink()
     for args in (

@@ -49,7 +49,7 @@ def clip_for(encoder: DiffusersEncoder, frames: int = FRAMES) -> FrameBlock:
 # Precision
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in TINY if name != "cosmos"])  # not on a CPU
 def test_half_precision_is_near_to_full(name: str, dtype: str, encoder: Encoder) -> None:
     full, half = encoder(name), encoder(name, dtype)

@@ -288,7 +288,14 @@ gc(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("point", ["commit:deleted", "committed:deleted", "deleted:build"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("commit:deleted", marks=pytest.mark.slow),
+        "committed:deleted",
+        "deleted:build",
+    ],
+)
 def test_killed_and_run_again(lab: Lab, tmp_path: Path, point: str) -> None:
     (lab.dataset / f"shards/second/{STRAY}").write_bytes(b"x")
     undisturbed = tmp_path / "undisturbed"

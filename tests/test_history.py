@@ -84,7 +84,13 @@ def test_what_was_dropped_is_tried_again_when_asked(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["committed:planned", "commit:samples", "committed:samples", "committed:completed"]
+    "point",
+    [
+        pytest.param("committed:planned", marks=pytest.mark.slow),
+        "commit:samples",
+        pytest.param("committed:samples", marks=pytest.mark.slow),
+        "committed:completed",
+    ],
 )
 def test_killed_while_copying_and_run_again(lab: Lab, tmp_path: Path, point: str) -> None:
     lab.ingest()

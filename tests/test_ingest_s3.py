@@ -43,7 +43,7 @@ def bucket(s3: S3Server, demo_footage: Path) -> S3Server:
     for key, film in zip(KEYS, films * 2, strict=False):
         client.put_object(Bucket=s3.bucket, Key=f"in/{key}", Body=film.read_bytes())
     for n in range(1005):
-        client.put_object(Bucket=s3.bucket, Key=f"in/images/{n:04d}.txt", Body=b"of no image")
+        client.put_object(Bucket=s3.bucket, Key=f"in/images/._{n:04d}", Body=b"a dropping")
     for n in range(IMAGES):
         client.put_object(Bucket=s3.bucket, Key=f"in/images/more {n}", Body=tiny(n))
     client.close()

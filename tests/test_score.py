@@ -272,7 +272,9 @@ def test_a_better_clip_takes_over_its_group(lab: Lab, clip: str) -> None:
     assert len(changed) == 3, "only what changed is written"
 
 
-@pytest.mark.parametrize("table", ["embeddings", "scores", "duplicates"])
+@pytest.mark.parametrize(
+    "table", ["embeddings", pytest.param("scores", marks=pytest.mark.slow), "duplicates"]
+)
 def test_killed_anywhere_and_run_again(table: str, lab: Lab, clip: str) -> None:
     options = {"prompts": ["watermark"], "duplicates": True, "threshold": 0.99}
     spec = asked(lab, clip, **options).spec.score.model_dump()

@@ -84,7 +84,7 @@ class Snapshot:
         self._registered = {
             name: tables.dataset(name)
             for name in TABLES
-            if not tables.on_disk or not tables.files(name)
+            if name != "builds" and not (tables.on_disk and tables.files(name))
         }
 
     @contextlib.contextmanager
