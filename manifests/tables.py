@@ -47,16 +47,9 @@ COMPACT_BYTES = 32 * 2**20  # larger files are left as they are
 
 RETENTION_HOURS = 7 * 24  # of files that the version in view no longer names
 
-# The footer would hold the smallest and the largest picture of a file, and every reader fetch them.
-_WRITER = WriterProperties(
-    compression="ZSTD",
-    column_properties={
-        column.name: ColumnProperties(statistics_enabled="NONE")
-        for row in TABLES.values()
-        for column in arrow_schema(row)
-        if pa.types.is_binary(column.type)
-    },
-)
+# To find a few stills in a store is to read whole row groups: 256 of them are some megabytes.
+_STILLS_TOGETHER = 256
+
 _MARK = "telecine"  # the log's name for the random number by which a writer knows its commit
 
 _CONFIGURATION: Mapping[str, str | None] = {
@@ -69,6 +62,20 @@ _CONFIGURATION: Mapping[str, str | None] = {
     # Keys are hashes: per-file minima and maxima prune nothing and would be most of the log.
     "delta.dataSkippingNumIndexedCols": "0",
 }
+
+
+def _writer(name: str) -> WriterProperties:
+    """Of a table's Parquet files.
+
+    With statistics a footer would hold the smallest and the largest picture of each row group,
+    and every reader would fetch them.
+    """
+    pictures = [c.name for c in arrow_schema(TABLES[name]) if pa.types.is_binary(c.type)]
+    return WriterProperties(
+        compression="ZSTD",
+        max_row_group_size=_STILLS_TOGETHER if name == "stills" else None,
+        column_properties={c: ColumnProperties(statistics_enabled="NONE") for c in pictures},
+    )
 
 
 # deltalake 1.6 panics or takes the name for a quoted one.
@@ -113,7 +120,11 @@ class Tables:
 
         def write(table: DeltaTable, once: CommitProperties) -> None:
             write_deltalake(
-                table, added, mode="append", writer_properties=_WRITER, commit_properties=once
+                table,
+                added,
+                mode="append",
+                writer_properties=_writer(name),
+                commit_properties=once,
             )
 
         if self._commit(name, write) % COMPACT_EVERY == 0:
@@ -133,12 +144,16 @@ class Tables:
         return table.to_pyarrow_dataset(filesystem=self._filesystem(name))
 
     def files(self, name: str, version: int | None = None) -> list[str]:
-        """Paths of the Parquet files that hold the rows; only for a dataset on disk."""
+        """Paths or URIs of the Parquet files that hold the rows."""
         table = self._table(name, version)
         if table is None:
             return []
         paths = pa.table(table.get_add_actions()).column("path").to_pylist()
-        return [f"{self.uri}/tables/{name}/{path}" for path in paths]
+        return [self.path(name, path) for path in paths]
+
+    def path(self, name: str, file: str) -> str:
+        """Path or URI of a table's file, as `files` has it."""
+        return f"{self.uri}/tables/{name}/{file}"
 
     def unreferenced(
         self, name: str, keep: Iterable[int] = (), older_than_hours: int = RETENTION_HOURS
@@ -299,7 +314,7 @@ class Tables:
             return table.optimize.compact(
                 target_size=COMPACT_BYTES,
                 max_concurrent_tasks=1,
-                writer_properties=_WRITER,
+                writer_properties=_writer(name),
                 commit_properties=once,
             )
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
+from random import randbytes
 from typing import Any
 
 import pytest
+from conftest import S3Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import make_build, make_caption, make_clip, make_sample, make_source, make_still
@@ -29,6 +32,7 @@ from pipeline.browse.snapshot import Once, Snapshot, Watch
 from pipeline.browse.still_files import StillFiles
 from pipeline.browse.stills import Stills, read_stills
 from pipeline.chosen import inputs
+from pipeline.some_stills import some_stills
 
 MOTION = [0.0, 0.0, 0.1, 0.1, 0.1, 0.25, 0.5, 1.0, 7.0]
 SELECTED = "motion < 5"
@@ -210,10 +214,10 @@ def test_stills_are_asked_for_together_and_once(snapshot: Snapshot) -> None:
 
 
 def test_only_the_files_that_hold_a_source_are_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline.browse.still_files, "FEW", 1)
-    dataset = create_dataset(str(tmp_path), Storage(), None)
+    dataset = create_dataset(root, Storage(), None)
     for n in range(4):
         still = make_still(clip_id=f"c{n}", source_id=f"s{n % 3}", jpeg=f"{n}".encode())
         dataset.tables.append("stills", [still])
@@ -231,6 +235,25 @@ def test_only_the_files_that_hold_a_source_are_opened(
     later = Snapshot(dataset)
     assert read_stills(later, ["c4"], files) == {"c4": {0: b"4"}}
     files.close()
+
+
+def test_of_a_store_only_some_row_groups_are_read(s3: S3Server) -> None:
+    dataset = create_dataset(s3.uri("d"), Storage(), None)
+    stills = [
+        make_still(clip_id=f"c{n // 3}", position=n % 3, jpeg=randbytes(5_000))
+        for n in range(2_000)
+    ]
+    dataset.tables.append("stills", stills)
+    dataset.tables.append("stills", [make_still(clip_id="other", jpeg=randbytes(5_000))])
+    opened = open_dataset(dataset.uri, dataset.storage)
+    asked = ["c500", "c85", "nonesuch"]  # c85 lies in two row groups of 256
+    expected = [s for s in stills if s.clip_id in asked]
+    assert some_stills(opened.tables, asked) == sorted(expected, key=attrgetter("clip_id"))
+    assert 3 * 256 * 5_000 < opened.tables.bytes_read < 4 * 256 * 5_000
+    found = read_stills(Snapshot(opened), asked)
+    assert {c: list(jpegs.values()) for c, jpegs in found.items()} == {
+        c: [s.jpeg for s in expected if s.clip_id == c] for c in asked
+    }
 
 
 def test_what_takes_long_is_worked_out_once_and_a_failure_is_not_kept() -> None:

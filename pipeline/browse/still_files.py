@@ -19,8 +19,10 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from infra.errors import StorageError
 from pipeline.browse.filtered import literal
 from pipeline.browse.snapshot import Snapshot
+from pipeline.some_stills import sources_of_files
 
 FEW = 64  # files that are as well opened all
 AT_ONCE = 500  # files that are learnt with one question
@@ -40,8 +42,7 @@ class StillFiles:
 
     def of(self, snapshot: Snapshot, clip_ids: Iterable[str]) -> list[str] | None:
         """Files that hold all stills of these clips; None where every file may, for now."""
-        tables = snapshot.dataset.tables
-        files = tables.files("stills") if tables.on_disk else []
+        files = snapshot.dataset.tables.files("stills")
         if len(files) <= FEW:
             return None
         with self._lock:
@@ -79,15 +80,19 @@ class StillFiles:
             self._learner.start()
 
     def _try_to_learn(self, snapshot: Snapshot, files: Sequence[str]) -> None:
-        with contextlib.suppress(duckdb.Error):  # what is wrong with a file, the next one says
+        with contextlib.suppress(
+            duckdb.Error, StorageError
+        ):  # what is wrong with a file, the next one says
             self.learn(snapshot, files)
 
     def _add(self, snapshot: Snapshot, files: Sequence[str]) -> None:
-        query = (
-            "SELECT DISTINCT hash(source_id) AS source, filename "
-            f"FROM read_parquet([{', '.join(map(literal, files))}], filename = true)"
-        )
+        tables = snapshot.dataset.tables
         with snapshot.asking(hurry=True) as con:
+            if tables.on_disk:
+                there = f"read_parquet([{', '.join(map(literal, files))}], filename = true)"
+            else:
+                con.register(there := "sources_of_files", sources_of_files(tables, files))
+            query = f"SELECT DISTINCT hash(source_id) AS source, filename FROM {there}"
             found = con.sql(query).to_arrow_table()
         base = {path: len(self._paths) + n for n, path in enumerate(files)}
         numbers = [base[path] for path in found.column("filename").to_pylist()]
