@@ -1,10 +1,10 @@
-"""Seconds and peak memory of the `inspect` summary over millions of synthetic clip rows.
+"""Seconds and peak memory of the `inspect` summary and of pages of `browse`, over millions of rows.
 
     python benchmarks/report.py --rows 10000000
 
 Rows are generated column by column and written straight to the tables: one clip in twenty comes
 from each source, every clip has one caption and one sample. The summary runs in a process of its
-own, so that its memory is its own.
+own, so that its memory is its own; so do some pages of clips, one after the other.
 
 Measured on two cores that others shared, 10,000,000 clips of 510,205 sources, as many captions
 and samples, 2.6 GB of tables on disk: import 0.4 s, summary 1.6 to 1.7 s, peak memory 370 to
@@ -225,6 +225,37 @@ print(
 )
 """
 
+PAGES = """
+import sys, time
+from infra.storage import Storage
+from manifests.dataset import Dataset
+from manifests.specs import DatasetSpec
+from manifests.tables import Tables
+from pipeline.browse.listing import Asked, clips_page
+from pipeline.browse.snapshot import Snapshot
+tables = Tables(sys.argv[1])
+snapshot = Snapshot(Dataset(tables.uri, Storage(), DatasetSpec(), tables))
+last = ""
+for name, asked in (
+    ("first page", Asked()),
+    ("sorted", Asked(sort="motion", descending=True)),
+    ("filtered", Asked(where="motion > 0.5 AND in_build", sort="motion")),
+    ("page after it", Asked(where="motion > 0.5 AND in_build", sort="motion", after="last")),
+):
+    if asked.after:
+        asked = Asked(where=asked.where, sort=asked.sort, after=last)
+    start, cpu = time.perf_counter(), time.process_time()
+    with snapshot.asking() as con:
+        page = clips_page(con, snapshot.spec, asked, snapshot.columns)
+    last = page.rows[-1]["clip_id"]
+    print(
+        f"{name}: {time.perf_counter() - start:.1f} s, {time.process_time() - cpu:.1f} CPU s, "
+        f"{page.total:,} clips"
+    )
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line[:5] == "VmHWM")
+print(f"peak memory {peak / 1024:.0f} MiB")
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -238,6 +269,7 @@ def main() -> None:
         for _ in range(arguments.repeat):
             command = [sys.executable, "-c", SUMMARY, folder]
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-c", PAGES, folder], check=True)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from encoders.load import load_captioner, load_encoder
 from encoders.scorer import load_scorer
@@ -32,7 +31,6 @@ from pipeline.scored import DUPLICATES, create_scored_clips, grouping, score_col
 from pipeline.some_stills import some_stills
 
 CANDIDATES = 6  # ids to name where none or several are meant
-OF_CLIPS = ("clips", "captions", "embeddings", "scores", "duplicates", "samples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,32 +141,6 @@ def _neighbours(con: duckdb.DuckDBPyConnection, text: str) -> list[str]:
         params=[text],
     )
     return sorted(clip_id for (clip_id,) in rows.fetchall())
-
-
-def focus(con: duckdb.DuckDBPyConnection, clip_ids: Sequence[str], uri: str | None) -> None:
-    """From here on the tables hold these clips and all revisions of this source, nothing else.
-
-    Views over them follow. `builds` and `stills` stay whole.
-    """
-    con.register("asked_clips", pa.table({"clip_id": pa.array(clip_ids, pa.string())}))
-    narrowed = {
-        name: con.sql(f"FROM {name} SEMI JOIN asked_clips USING (clip_id)").to_arrow_table()
-        for name in OF_CLIPS
-    }
-    of_source = con.sql("FROM sources WHERE uri = ? ORDER BY revision", params=[uri or ""])
-    narrowed["sources"] = of_source.to_arrow_table()
-    for name, rows in narrowed.items():
-        con.register(name, rows)
-
-
-def uri_of(con: duckdb.DuckDBPyConnection, clip_id: str) -> str | None:
-    """Of the source that the clip was cut from; None where its scan was never committed."""
-    rows = con.sql(
-        "SELECT uri FROM sources SEMI JOIN (FROM clips WHERE clip_id = ?) USING (source_id) "
-        "ORDER BY revision DESC LIMIT 1",
-        params=[clip_id],
-    ).fetchall()
-    return rows[0][0] if rows else None
 
 
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────

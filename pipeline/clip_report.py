@@ -25,13 +25,12 @@ from pipeline.clip_facts import (
     Said,
     StillFacts,
     find_clip,
-    focus,
     group_of,
     known_clips,
     stills_of,
-    uri_of,
 )
 from pipeline.display import cell, counted, heading, json_value, line, plain, size, write
+from pipeline.focus import focus, uris_of
 from pipeline.terminal_stills import Drawing, Shown, draw, drawing
 
 TEXTS = {field.name: field.metadata["text"] for field in dataclasses.fields(Clip)}
@@ -65,7 +64,7 @@ def clip_report(dataset: Dataset, clip_id: str, *, pictures: bool = False) -> Cl
     with connect(dataset.tables) as con:
         whole = find_clip(con, clip_id)
         group = group_of(con, dataset.spec, whole)
-        focus(con, [whole], uri_of(con, whole))
+        focus(con, [whole], uris_of(con, [whole]))
         (known,) = known_clips(con, dataset.spec)
         return ClipReport(known, group, stills_of(dataset.tables, con, whole, pictures))
 

@@ -31,12 +31,11 @@ from pipeline.clip_facts import (
     KnownClip,
     clips_that_begin,
     find_clip,
-    focus,
     known_clips,
-    uri_of,
 )
 from pipeline.conditions import judged
 from pipeline.display import json_value, line, plain, write
+from pipeline.focus import focus, uris_of
 from pipeline.scored import create_scored_clips
 from pipeline.steps import (
     Ground,
@@ -75,13 +74,13 @@ def explain(dataset: Dataset, name: str) -> Explained:
     with connect(dataset.tables) as con:
         uri, clip_id = _find(con, name, dataset.uri)
         if clip_id is not None:
-            uri = uri_of(con, clip_id)
+            uri = next(iter(uris_of(con, [clip_id])), None)
             clip_ids = [clip_id]
         else:
             clip_ids = _current_clips(con, str(uri))
         original = None if uri is None else _original(con, uri)
         ground = _ground(con, dataset)
-        focus(con, clip_ids, uri)
+        focus(con, clip_ids, [] if uri is None else [uri])
         known = known_clips(con, dataset.spec)
         ground, selections = _selected(con, dataset, ground, known)
         history = from_arrow(con.sql("FROM sources ORDER BY revision").to_arrow_table(), Source)

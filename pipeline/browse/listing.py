@@ -17,6 +17,7 @@ import duckdb
 from infra.errors import UsageError
 from manifests.specs import DatasetSpec
 from pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
+from pipeline.focus import focus, uris_of
 
 SIZE, MOST = 24, 200  # clips of a page
 SHOWN = (
@@ -59,7 +60,10 @@ class Page:
 def clips_page(
     con: duckdb.DuckDBPyConnection, spec: DatasetSpec, asked: Asked, there: Sequence[Column]
 ) -> Page:
-    """`there` are the columns there are. Raises UsageError where clause, column or clip is none."""
+    """`there` are the columns there are. From here on `con` knows the page's clips alone.
+
+    Raises UsageError where clause, column or clip is none.
+    """
     total, first, ids = clip_ids(con, spec, asked, there)
     return Page(_details(con, spec, ids, asked.sort), total, first)
 
@@ -163,12 +167,9 @@ def _details(
     """What the grid shows of some clips, in their order; `sorted` is what they are sorted by."""
     if not ids:
         return []
+    focus(con, ids, uris_of(con, ids))
     create_filtered(con, spec, "", [*SHOWN, sort])
-    listed = ", ".join(map(literal, ids))
-    found = con.sql(
-        f"SELECT clip_id, {', '.join(SHOWN)}, {quoted(sort)} AS sorted FROM filtered "
-        f"WHERE clip_id IN ({listed})"
-    )
+    found = con.sql(f"SELECT clip_id, {', '.join(SHOWN)}, {quoted(sort)} AS sorted FROM filtered")
     names = found.columns
     rows = {row[0]: dict(zip(names, row, strict=True)) for row in found.fetchall()}
     return [rows[clip_id] for clip_id in ids if clip_id in rows]
