@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import duckdb
+import pyarrow.dataset as ds
 
 from infra.errors import StorageError, UsageError
 from manifests.schemas import TABLES, Build, from_arrow
@@ -115,15 +116,30 @@ def _add(con: duckdb.DuckDBPyConnection, tables: Tables, name: str, version: int
     Both read only the columns and row groups that a query needs. The few rows of `builds`, which
     nearly every question asks several times, are read at once.
     """
-    if name == "builds":
-        con.register("stored_builds", tables.arrow(name, version=version))
-        con.execute("CREATE TABLE builds AS FROM stored_builds")
-        con.unregister("stored_builds")
-    elif files := tables.files(name, version) if tables.on_disk else []:
+    files = tables.files(name, version)
+    if name == "builds" or not files:
+        con.register("stored", tables.arrow(name, version=version))
+        con.execute(f"CREATE TABLE {name} AS FROM stored")
+        con.unregister("stored")
+    elif tables.on_disk:
         paths = ", ".join(map(_quoted, files))
         con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{paths}])")
     else:
         con.register(name, tables.dataset(name, version))
+
+
+def cursor(con: duckdb.DuckDBPyConnection, tables: Tables) -> duckdb.DuckDBPyConnection:
+    """Another connection to the database that `connect` made of the tables, for another thread."""
+    made = con.cursor()
+    for name, rows in registered(tables).items():
+        made.register(name, rows)
+    return made
+
+
+def registered(tables: Tables) -> dict[str, ds.Dataset]:
+    """Tables in a store: those of them that each connection has to be told of anew."""
+    names = [] if tables.on_disk else [n for n in TABLES if n != "builds" and tables.files(n)]
+    return {name: tables.dataset(name) for name in names}
 
 
 def _spill_folder() -> str:

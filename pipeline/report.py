@@ -10,7 +10,7 @@ from rich.console import Console
 
 from infra.errors import UsageError
 from manifests.dataset import Dataset
-from manifests.queries import connect
+from manifests.queries import connect, cursor
 from manifests.specs import DatasetSpec
 from pipeline import display
 from pipeline.scored import create_scored_clips, score_columns
@@ -125,7 +125,10 @@ def _refused(
 
 def inspect_summary(dataset: Dataset, as_json: bool, console: Console) -> None:
     """`telecine inspect DATASET`"""
-    found = summary(connect(dataset.tables), dataset.tables.uri, dataset.spec)
+    con = connect(dataset.tables)
+    found = summary(
+        con, dataset.tables.uri, dataset.spec, beside=lambda: cursor(con, dataset.tables)
+    )
     if as_json:
         display.print_json(found, console)
     else:

@@ -7,7 +7,9 @@ by themselves, and the two are compared.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -121,7 +123,21 @@ class Summary:
     errors: tuple[str, ...]  # numbers that must agree and do not
 
 
-def summary(con: duckdb.DuckDBPyConnection, dataset: str, spec: DatasetSpec) -> Summary:
+def summary(
+    con: duckdb.DuckDBPyConnection,
+    dataset: str,
+    spec: DatasetSpec,
+    beside: Callable[[], duckdb.DuckDBPyConnection] | None = None,
+) -> Summary:
+    """`beside` gives another connection to the same tables, to ask of builds at the same time."""
+    with ThreadPoolExecutor(1) as pool:
+        builds = pool.submit(_builds, beside()) if beside else None
+        found = _summary(con, dataset, spec)
+        return replace(found, builds=builds.result() if builds else _builds(con))
+
+
+def _summary(con: duckdb.DuckDBPyConnection, dataset: str, spec: DatasetSpec) -> Summary:
+    """All but the builds."""
     sources = tuple(SourceCount(*row) for row in _rows(con, _SOURCES))
     scanned = [s for s in sources if s.status == "scanned"]
     clips = tuple(ClipCount(*row) for row in _rows(con, _CLIPS))
@@ -140,7 +156,7 @@ def summary(con: duckdb.DuckDBPyConnection, dataset: str, spec: DatasetSpec) -> 
         scorer=spec.score.scorer or "",
         scores=_scores(con, spec),
         duplicates=_duplicates(con, spec),
-        builds=_builds(con),
+        builds=(),
         errors=_errors(con, scanned, clips, dropped),
     )
 

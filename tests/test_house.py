@@ -27,8 +27,8 @@ MODULES = {
 # Who may import what: nobody else does.
 ONLY_IN = {
     "ray": {"infra.ray"},
-    "boto3": {"infra.storage"},
-    "botocore": {"infra.storage"},
+    "boto3": {"infra.s3"},
+    "botocore": {"infra.s3"},
     "av": {
         f"pipeline.{name}" for name in ("media", "jpeg", "pixels", "decode", "scan", "demo", "film")
     },

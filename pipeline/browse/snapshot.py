@@ -22,7 +22,7 @@ import duckdb
 
 from infra.errors import TelecineError, UsageError
 from manifests.dataset import Dataset, open_dataset
-from manifests.queries import connect
+from manifests.queries import connect, registered
 from manifests.schemas import TABLES
 from pipeline.browse.filtered import Column, columns
 
@@ -79,13 +79,7 @@ class Snapshot:
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(AT_ONCE)
         self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
-        # A cursor sees the views of its database, but not what was registered with another one.
-        tables = dataset.tables
-        self._registered = {
-            name: tables.dataset(name)
-            for name in TABLES
-            if name != "builds" and not (tables.on_disk and tables.files(name))
-        }
+        self._registered = registered(dataset.tables)
 
     @contextlib.contextmanager
     def asking(self, *, hurry: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
