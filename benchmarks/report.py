@@ -8,8 +8,8 @@ own, so that its memory is its own; so do some pages of clips, one after the oth
 
 Measured on two cores that others shared, 10,000,000 clips of 510,205 sources, as many captions
 and samples, 2.6 GB of tables on disk: summary 1.3 to 1.7 s, peak memory 350 to 490 MiB, the whole
-command 1.9 to 2.3 s. A first page 1.6 to 2.0 s; sorted by a measurement 4.0 to 5.6 s; filtered by one
-and by what the build has, 8 to 9 s; peak memory 1.8 GiB.
+command 1.9 to 2.3 s. A first page 1.6 to 2.0 s; sorted by a measurement 4.0 to 5.6 s; filtered by
+one and by what the build has, 8 to 9 s; peak memory 1.8 GiB.
 """
 
 from __future__ import annotations
