@@ -18,7 +18,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import duckdb
-import pyarrow.dataset as ds
 
 from infra.errors import StorageError, UsageError
 from manifests.schemas import TABLES, Build, from_arrow
@@ -95,8 +94,9 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
     con.execute(f"SET temp_directory = {_quoted(_spill_folder())}")
     con.execute("SET enable_progress_bar = false")  # it would go to standard output
     con.execute("SET python_enable_replacements = false")
-    if tables.on_disk:
-        con.execute(f"SET allowed_directories = [{_quoted(f'{tables.uri}/tables/')}]")
+    if not tables.on_disk:
+        con.register_filesystem(tables.store_files)
+    con.execute(f"SET allowed_directories = [{_quoted(f'{tables.uri}/tables/')}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
     for name in TABLES:
@@ -111,35 +111,19 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
 
 
 def _add(con: duckdb.DuckDBPyConnection, tables: Tables, name: str, version: int | None) -> None:
-    """DuckDB's own Parquet reader is ten times faster than a scan through Arrow, but needs files.
+    """Of the files only the columns and row groups that a query needs are read.
 
-    Both read only the columns and row groups that a query needs. The few rows of `builds`, which
-    nearly every question asks several times, are read at once.
+    The few rows of `builds`, which nearly every question asks several times, are read at once.
     """
     files = tables.files(name, version)
-    if name == "builds" or not files:
+    if not files:
         con.register("stored", tables.arrow(name, version=version))
         con.execute(f"CREATE TABLE {name} AS FROM stored")
         con.unregister("stored")
-    elif tables.on_disk:
-        paths = ", ".join(map(_quoted, files))
-        con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{paths}])")
-    else:
-        con.register(name, tables.dataset(name, version))
-
-
-def cursor(con: duckdb.DuckDBPyConnection, tables: Tables) -> duckdb.DuckDBPyConnection:
-    """Another connection to the database that `connect` made of the tables, for another thread."""
-    made = con.cursor()
-    for name, rows in registered(tables).items():
-        made.register(name, rows)
-    return made
-
-
-def registered(tables: Tables) -> dict[str, ds.Dataset]:
-    """Tables in a store: those of them that each connection has to be told of anew."""
-    names = [] if tables.on_disk else [n for n in TABLES if n != "builds" and tables.files(n)]
-    return {name: tables.dataset(name) for name in names}
+        return
+    kind = "TABLE" if name == "builds" else "VIEW"
+    paths = ", ".join(map(_quoted, files))
+    con.execute(f"CREATE {kind} {name} AS SELECT * FROM read_parquet([{paths}])")
 
 
 def _spill_folder() -> str:

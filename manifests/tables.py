@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
@@ -33,8 +33,10 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow import fs
 
 from infra.errors import CommitError, StorageError, UsageError
-from manifests.counted import ByteCount, counting
 from manifests.schemas import TABLES, Row, arrow_schema, from_arrow, to_arrow
+
+if TYPE_CHECKING:
+    from manifests.store_files import StoreFiles
 
 RowType = TypeVar("RowType", bound=Row)
 
@@ -105,7 +107,8 @@ class Tables:
         self._ask_options = options if callable(options) else lambda: options
         self._options = dict(self._ask_options())
         self._opened: dict[str, DeltaTable | None] = {}
-        self._read = ByteCount()
+        self._s3: tuple[Mapping[str, str], fs.FileSystem] | None = None  # of which options
+        self._store_files: StoreFiles | None = None
 
     def append(self, name: str, rows: Sequence[Row]) -> int:
         """Commit the rows in one step and return the table's version; no rows, no commit.
@@ -144,12 +147,16 @@ class Tables:
         return table.to_pyarrow_dataset(filesystem=self._filesystem(name))
 
     def files(self, name: str, version: int | None = None) -> list[str]:
-        """Paths or URIs of the Parquet files that hold the rows."""
+        """Paths or URIs of the Parquet files that hold the rows; the latter by `store_files`."""
         table = self._table(name, version)
         if table is None:
             return []
-        paths = pa.table(table.get_add_actions()).column("path").to_pylist()
-        return [self.path(name, path) for path in paths]
+        added = pa.table(table.get_add_actions())
+        files = [self.path(name, path) for path in added.column("path").to_pylist()]
+        if not self.on_disk:
+            sizes = added.column("size_bytes").to_pylist()
+            self.store_files.know(dict(zip(files, sizes, strict=True)))
+        return files
 
     def path(self, name: str, file: str) -> str:
         """Path or URI of a table's file, as `files` has it."""
@@ -186,9 +193,18 @@ class Tables:
         return "://" not in self.uri
 
     @property
+    def store_files(self) -> StoreFiles:
+        """Through which DuckDB reads from object storage."""
+        if self._store_files is None:
+            from manifests.store_files import StoreFiles  # slow to load, and rarely needed
+
+            self._store_files = StoreFiles(self._store)
+        return self._store_files
+
+    @property
     def bytes_read(self) -> int:
-        """Bytes of Parquet read from object storage so far; what is on disk is not counted."""
-        return self._read.value
+        """Bytes of Parquet that DuckDB read from object storage; those on disk are not counted."""
+        return self._store_files.bytes_read if self._store_files else 0
 
     def arrow(
         self,
@@ -266,18 +282,23 @@ class Tables:
         """
         if self.on_disk:
             return fs.SubTreeFileSystem(f"{self.uri}/tables/{name}", fs.LocalFileSystem())
-        endpoint = urlsplit(self._options.get("AWS_ENDPOINT_URL", ""))
-        store = fs.S3FileSystem(
-            access_key=self._options.get("AWS_ACCESS_KEY_ID"),
-            secret_key=self._options.get("AWS_SECRET_ACCESS_KEY"),
-            session_token=self._options.get("AWS_SESSION_TOKEN"),
-            region=self._options.get("AWS_REGION"),
-            scheme=endpoint.scheme or None,
-            endpoint_override=endpoint.netloc or None,
-        )
-        return fs.SubTreeFileSystem(
-            f"{self.uri.partition('://')[2]}/tables/{name}", counting(store, self._read)
-        )
+        root = f"{self.uri.partition('://')[2]}/tables/{name}"
+        return fs.SubTreeFileSystem(root, self._store())
+
+    def _store(self) -> fs.FileSystem:
+        options = dict(self._ask_options())
+        if self._s3 is None or self._s3[0] != options:
+            endpoint = urlsplit(options.get("AWS_ENDPOINT_URL", ""))
+            store = fs.S3FileSystem(
+                access_key=options.get("AWS_ACCESS_KEY_ID"),
+                secret_key=options.get("AWS_SECRET_ACCESS_KEY"),
+                session_token=options.get("AWS_SESSION_TOKEN"),
+                region=options.get("AWS_REGION"),
+                scheme=endpoint.scheme or None,
+                endpoint_override=endpoint.netloc or None,
+            )
+            self._s3 = options, store
+        return self._s3[1]
 
     def _check_columns(self, name: str, table: DeltaTable) -> None:
         found = {f.name: f.type for f in pa.schema(table.schema().to_arrow())}
@@ -382,9 +403,17 @@ def _without_texts(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
 
 
+def words(error: Exception) -> str:
+    """What DuckDB says; of a file in a store that cannot be read, without Python's stack."""
+    return _STACK.sub("IO Error: ", str(error))
+
+
+_STACK = re.compile(r"Traceback \(most recent call last\):\n.*\n\s*OSError: ", re.DOTALL)
+
+
 def one_line(error: Exception) -> str:
     """What an error of these libraries says, without deltalake's colours and its Rust backtrace."""
-    message, *_ = re.split(r"\n\s+0: ", str(error), maxsplit=1)
+    message, *_ = re.split(r"\n\s+0: ", words(error), maxsplit=1)
     return " ".join(re.sub(r"\x1b\[\d*m", "", message).split()) or type(error).__name__
 
 

@@ -327,7 +327,9 @@ def main() -> None:
             _fail(str(error), error.exit_code)
         if not isinstance(error, Exception) or not _is_of_disk(error):
             raise
-        _fail(f"{type(error).__name__}: {str(error).strip()}", StorageError.exit_code)
+        from manifests.tables import words
+
+        _fail(f"{type(error).__name__}: {words(error).strip()}", StorageError.exit_code)
 
 
 def _stopped() -> NoReturn:

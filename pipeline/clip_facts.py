@@ -24,11 +24,9 @@ from infra.errors import UsageError
 from manifests.queries import BuildState, State, builds
 from manifests.schemas import Caption, Clip, Sample, Source, from_arrow
 from manifests.specs import DatasetSpec
-from manifests.tables import Tables
 from pipeline.chosen import captions_of, create_chosen_captions, inputs
 from pipeline.plan import Bucket, bucket_of, plan_encoding
 from pipeline.scored import DUPLICATES, create_scored_clips, grouping, score_columns
-from pipeline.some_stills import some_stills
 
 CANDIDATES = 6  # ids to name where none or several are meant
 
@@ -342,19 +340,12 @@ class StillFacts:
 
 
 def stills_of(
-    tables: Tables, con: duckdb.DuckDBPyConnection, clip_id: str, pictures: bool
+    con: duckdb.DuckDBPyConnection, clip_id: str, pictures: bool
 ) -> tuple[StillFacts, ...]:
-    rows: list[tuple[Any, ...]]
-    if tables.on_disk:
-        columns = "position, seconds, width, height, octet_length(jpeg)"
-        rows = con.sql(
-            f"SELECT {columns}{', jpeg' if pictures else ''} FROM stills WHERE clip_id = ? "
-            "ORDER BY position",
-            params=[clip_id],
-        ).fetchall()
-    else:
-        rows = [
-            (s.position, s.seconds, s.width, s.height, len(s.jpeg), *([s.jpeg] if pictures else []))
-            for s in some_stills(tables, [clip_id])
-        ]
-    return tuple(StillFacts(*row) for row in rows)
+    columns = "position, seconds, width, height, octet_length(jpeg)"
+    rows = con.sql(
+        f"SELECT {columns}{', jpeg' if pictures else ''} FROM stills WHERE clip_id = ? "
+        "ORDER BY position",
+        params=[clip_id],
+    )
+    return tuple(StillFacts(*row) for row in rows.fetchall())

@@ -66,7 +66,7 @@ def clip_report(dataset: Dataset, clip_id: str, *, pictures: bool = False) -> Cl
         group = group_of(con, dataset.spec, whole)
         focus(con, [whole], uris_of(con, [whole]))
         (known,) = known_clips(con, dataset.spec)
-        return ClipReport(known, group, stills_of(dataset.tables, con, whole, pictures))
+        return ClipReport(known, group, stills_of(con, whole, pictures))
 
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────

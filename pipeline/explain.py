@@ -26,6 +26,7 @@ from manifests.dataset import Dataset
 from manifests.queries import State as BuildIs
 from manifests.queries import builds, connect
 from manifests.schemas import Source, from_arrow
+from manifests.tables import words
 from pipeline.clip_facts import (
     CANDIDATES,
     KnownClip,
@@ -201,7 +202,7 @@ def _selected(
         parts = judged(con, "scored_clips", where)
         taken = con.sql("FROM scored_clips").filter(where).project("clip_id").fetchall()
     except duckdb.Error as error:
-        failed = dataclasses.replace(ground, where_error=str(error).splitlines()[0])
+        failed = dataclasses.replace(ground, where_error=words(error).splitlines()[0])
         return failed, dict.fromkeys(clip_ids, Selection(False))
     chosen = {clip_id for (clip_id,) in taken}
     return ground, {c: Selection(c in chosen, parts.get(c, ())) for c in clip_ids}

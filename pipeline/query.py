@@ -109,7 +109,7 @@ def _explained(
         yield
     except duckdb.Error as error:
         words = said(error)
-        if words.startswith(_OF_STORE):
+        if words.startswith("IO Error"):
             raise StorageError(f"the tables of {dataset.uri} cannot be read: {words}") from error
         if words.startswith("Out of Memory Error"):
             raise UsageError(
@@ -121,13 +121,6 @@ def _explained(
         raise UsageError(
             f"{wanted.parquet} cannot hold a column: {error}. Cast it, as in column::VARCHAR"
         ) from error
-
-
-_OF_STORE = (
-    "IO Error",
-    "HTTP Error",
-    "Invalid Input Error: reading the stream registered as",  # of a table on S3
-)
 
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

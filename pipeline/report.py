@@ -10,8 +10,9 @@ from rich.console import Console
 
 from infra.errors import UsageError
 from manifests.dataset import Dataset
-from manifests.queries import connect, cursor
+from manifests.queries import connect
 from manifests.specs import DatasetSpec
+from manifests.tables import words
 from pipeline import display
 from pipeline.scored import create_scored_clips, score_columns
 from pipeline.statement import check_columns, check_condition
@@ -116,7 +117,8 @@ def _refused(
     given = f"--where {where!r}" if where else ""
     given += f" --columns {columns!r}" if columns else ""
     return UsageError(
-        f"cannot list {name} {given.strip()}: {error}\n{name} has the columns {', '.join(there)}"
+        f"cannot list {name} {given.strip()}: {words(error)}\n"
+        f"{name} has the columns {', '.join(there)}"
     )
 
 
@@ -126,9 +128,7 @@ def _refused(
 def inspect_summary(dataset: Dataset, as_json: bool, console: Console) -> None:
     """`telecine inspect DATASET`"""
     con = connect(dataset.tables)
-    found = summary(
-        con, dataset.tables.uri, dataset.spec, beside=lambda: cursor(con, dataset.tables)
-    )
+    found = summary(con, dataset.tables.uri, dataset.spec, beside=con.cursor)
     if as_json:
         display.print_json(found, console)
     else:
@@ -155,4 +155,4 @@ def inspect_table(
             if limit and shown.num_rows == limit:
                 print(f"{limit} rows at most are shown; --limit 0 shows all", file=sys.stderr)
     except duckdb.Error as error:  # a condition may fail on a value: a cast, a division
-        raise UsageError(f"cannot list {name}: {error}") from error
+        raise UsageError(f"cannot list {name}: {words(error)}") from error

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from infra.errors import UsageError
 from manifests.specs import DatasetSpec
+from manifests.tables import words
 from pipeline.scored import TEXT_SIMILARITY, create_scored_clips, score_columns, uses_scores
 
 
@@ -27,7 +28,7 @@ def check_where(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str | 
         clips = con.sql("FROM scored_clips").filter(where)
         (counted,) = clips.aggregate("count(*)").fetchall()
     except duckdb.Error as error:
-        raise _refused(con, spec, where, str(error)) from error
+        raise _refused(con, spec, where, words(error)) from error
     if changing:
         raise _refused(con, spec, where, f"{changing} is not the same at every run")
     if asks:
@@ -75,7 +76,7 @@ def create_selected_clips(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> 
     try:
         _taken(con, spec, where).create("selected_clips")  # so that it is evaluated once
     except duckdb.Error as error:
-        raise _refused(con, spec, where, str(error)) from error
+        raise _refused(con, spec, where, words(error)) from error
 
 
 def selected(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str) -> pa.Table:
@@ -83,7 +84,7 @@ def selected(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str) -> p
     try:
         return _taken(con, spec, where).to_arrow_table()
     except duckdb.Error as error:
-        raise _refused(con, spec, where, str(error)) from error
+        raise _refused(con, spec, where, words(error)) from error
 
 
 def selected_or_none(

@@ -16,6 +16,7 @@ import duckdb
 from infra.errors import UsageError
 from manifests.queries import VIEWS
 from manifests.schemas import TABLES
+from manifests.tables import words
 from pipeline import display
 
 JOINED = "dataset"  # the view of pipeline/joined.py
@@ -125,4 +126,4 @@ def tables_there() -> str:
 
 def said(error: duckdb.Error) -> str:
     """DuckDB's words, which may quote other people's text."""
-    return "\n".join(display.plain(line).plain for line in str(error).split("\n") if line.strip())
+    return "\n".join(display.plain(line).plain for line in words(error).split("\n") if line.strip())

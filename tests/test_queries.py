@@ -359,7 +359,7 @@ def test_columns_are_chosen_in_a_store_too(s3: S3Server) -> None:
     con = connect(tables)
     ((_, plan),) = con.sql("EXPLAIN SELECT clip_id FROM stills WHERE position = 1").fetchall()
     assert "jpeg" not in plan
-    assert "ARROW_SCAN" in plan
+    assert "READ_PARQUET" in plan
     assert con.sql("SELECT count(*) FROM stills WHERE position > 0").fetchall() == [(2,)]
 
 

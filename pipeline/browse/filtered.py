@@ -17,6 +17,7 @@ import duckdb
 from infra.errors import UsageError
 from manifests.schemas import Clip, Sample, Source
 from manifests.specs import DatasetSpec
+from manifests.tables import words
 from pipeline.joined import create_joined
 from pipeline.statement import check_condition
 
@@ -79,7 +80,7 @@ def explaining(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str) ->
             raise
         there = ", ".join(column.name for column in columns(con, spec))
         raise UsageError(
-            f"cannot select clips where {where!r}: {error}\nthere are the columns {there}"
+            f"cannot select clips where {where!r}: {words(error)}\nthere are the columns {there}"
         ) from error
 
 

@@ -23,6 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from infra.errors import NotFound, StorageError, TelecineError, UsageError
 from manifests.queries import builds, find_build
+from manifests.tables import words
 from pipeline.browse.clip import clip_facts
 from pipeline.browse.latents import Films
 from pipeline.browse.listing import MOST, SIZE, Asked, Page, clips_page, rejected_page
@@ -212,7 +213,7 @@ def show_error(request: Request, error: Exception) -> Response:
 
 
 def _words(error: Exception) -> str:
-    return error.detail if isinstance(error, HTTPException) else str(error)
+    return error.detail if isinstance(error, HTTPException) else words(error)
 
 
 def status_of(error: Exception) -> int:

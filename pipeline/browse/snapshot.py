@@ -22,7 +22,7 @@ import duckdb
 
 from infra.errors import TelecineError, UsageError
 from manifests.dataset import Dataset, open_dataset
-from manifests.queries import connect, registered
+from manifests.queries import connect
 from manifests.schemas import TABLES
 from pipeline.browse.filtered import Column, columns
 
@@ -79,7 +79,6 @@ class Snapshot:
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(AT_ONCE)
         self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
-        self._registered = registered(dataset.tables)
 
     @contextlib.contextmanager
     def asking(self, *, hurry: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -125,9 +124,7 @@ class Snapshot:
         with self._lock:
             cursor = self._con.cursor()
             self._cursors.add(cursor)
-        for name, rows in self._registered.items():
-            cursor.register(name, rows)
-        return cast("duckdb.DuckDBPyConnection", cursor)
+            return cast("duckdb.DuckDBPyConnection", cursor)
 
 
 def _give_up(cursor: duckdb.DuckDBPyConnection, late: threading.Event) -> None:

@@ -19,10 +19,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import StorageError
 from pipeline.browse.filtered import literal
 from pipeline.browse.snapshot import Snapshot
-from pipeline.some_stills import sources_of_files
 
 FEW = 64  # files that are as well opened all
 AT_ONCE = 500  # files that are learnt with one question
@@ -80,18 +78,12 @@ class StillFiles:
             self._learner.start()
 
     def _try_to_learn(self, snapshot: Snapshot, files: Sequence[str]) -> None:
-        with contextlib.suppress(
-            duckdb.Error, StorageError
-        ):  # what is wrong with a file, the next one says
+        with contextlib.suppress(duckdb.Error):  # what is wrong with a file, the next one says
             self.learn(snapshot, files)
 
     def _add(self, snapshot: Snapshot, files: Sequence[str]) -> None:
-        tables = snapshot.dataset.tables
+        there = f"read_parquet([{', '.join(map(literal, files))}], filename = true)"
         with snapshot.asking(hurry=True) as con:
-            if tables.on_disk:
-                there = f"read_parquet([{', '.join(map(literal, files))}], filename = true)"
-            else:
-                con.register(there := "sources_of_files", sources_of_files(tables, files))
             query = f"SELECT DISTINCT hash(source_id) AS source, filename FROM {there}"
             found = con.sql(query).to_arrow_table()
         base = {path: len(self._paths) + n for n, path in enumerate(files)}

@@ -19,7 +19,6 @@ from typing import TypeAlias
 from pipeline.browse.filtered import literal
 from pipeline.browse.snapshot import Snapshot
 from pipeline.browse.still_files import StillFiles
-from pipeline.some_stills import some_stills
 
 CACHE_BYTES = 128 * 2**20
 CLIPS_AT_ONCE = 48
@@ -110,11 +109,6 @@ def read_stills(
     listed = ", ".join(map(literal, found))
     some = files.of(snapshot, found) if files else None
     if some is not None and not some:
-        return found
-    tables = snapshot.dataset.tables
-    if not tables.on_disk:
-        for still in some_stills(tables, found, some):
-            found[still.clip_id][still.position] = still.jpeg
         return found
     table = "stills" if some is None else f"read_parquet([{', '.join(map(literal, some))}])"
     query = f"SELECT clip_id, position, jpeg FROM {table} WHERE clip_id IN ({listed}) ORDER BY ALL"
