@@ -76,6 +76,8 @@ CREATE VIEW current_samples AS
 SELECT * FROM live_samples WHERE build_id = (FROM current_build);
 """
 
+READ_BYTES = 16 * 2**20  # of one request to a store, at most: each costs as much as a megabyte
+
 VIEWS = ("current_sources", "current_clips", "live_samples", "current_samples")
 
 
@@ -94,8 +96,10 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
     con.execute(f"SET temp_directory = {_quoted(_spill_folder())}")
     con.execute("SET enable_progress_bar = false")  # it would go to standard output
     con.execute("SET python_enable_replacements = false")
+    con.execute("SET parquet_metadata_cache = true")  # a table's files never change
     if not tables.on_disk:
         con.register_filesystem(tables.store_files)
+        con.execute(f"SET external_file_cache_remote_max_block_size = {READ_BYTES}")
     con.execute(f"SET allowed_directories = [{_quoted(f'{tables.uri}/tables/')}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")

@@ -18,6 +18,8 @@ import pyarrow as pa
 from fsspec.spec import AbstractFileSystem
 from pyarrow import fs
 
+from infra.errors import TelecineError
+
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # were they changed: a table's files are only added
 
 
@@ -28,10 +30,11 @@ class StoreFiles(AbstractFileSystem):  # type: ignore[misc]  # it has no types
     cachable = False  # by fsspec: another dataset's would be taken for this one's
 
     def __init__(self, store: Callable[[], fs.FileSystem]) -> None:
-        """`store` is asked whenever a file is opened: credentials expire."""
+        """`store` is asked before every read: credentials expire."""
         super().__init__()
         self._store = store
         self._sizes: dict[str, int] = {}  # by URI
+        self._files: dict[str, tuple[fs.FileSystem, pa.NativeFile]] = {}
         self._lock = threading.Lock()
         self.bytes_read = 0
 
@@ -50,34 +53,46 @@ class StoreFiles(AbstractFileSystem):  # type: ignore[misc]  # it has no types
     def modified(self, path: str) -> datetime:
         return _NEVER
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> _File:
+    def open(self, path: str, mode: str = "rb", **_: Any) -> _Reader:
         self._size(path)
         if mode != "rb":
             raise OSError(f"{path} is to be read only")
-        return _File(path, self._store, self._count)
+        return _Reader(self, path)
+
+    def read_at(self, path: str, size: int, offset: int) -> bytes:
+        """Bytes of a file; raises OSError, and nothing else, where it cannot be read."""
+        try:
+            data: bytes = self._file(path).read_at(size, offset)
+        except (pa.ArrowException, OSError, TelecineError) as error:
+            raise OSError(f"{path}: {' '.join(str(error).split())}") from None
+        with self._lock:
+            self.bytes_read += len(data)
+        return data
+
+    def _file(self, path: str) -> pa.NativeFile:
+        """Opened once, which is a request, and by the first read: DuckDB may have it in memory."""
+        store = self._store()
+        with self._lock:
+            opened_by, file = self._files.get(path, (None, None))
+        if opened_by is not store:
+            file = store.open_input_file(path.partition("://")[2])
+            with self._lock:
+                self._files[path] = store, file
+        return file
 
     def _size(self, path: str) -> int:
         if path not in self._sizes:
             raise OSError(f"{path} is no file of the dataset's tables")
         return self._sizes[path]
 
-    def _count(self, number: int) -> None:
-        with self._lock:
-            self.bytes_read += number
 
-
-class _File:
+class _Reader:
     """DuckDB seeks and then reads, from several threads at once: each has a position of its own."""
 
-    def __init__(
-        self, uri: str, store: Callable[[], fs.FileSystem], count: Callable[[int], None]
-    ) -> None:
-        self._uri = uri
-        self._store = store
-        self._count = count
+    def __init__(self, files: StoreFiles, path: str) -> None:
+        self._files = files
+        self._path = path
         self._at = threading.local()
-        self._opening = threading.Lock()
-        self._file: pa.NativeFile | None = None
 
     def seek(self, offset: int) -> None:
         self._at.offset = offset
@@ -86,23 +101,9 @@ class _File:
         return int(getattr(self._at, "offset", 0))
 
     def read(self, size: int) -> bytes:
-        offset = self.tell()
-        try:
-            data: bytes = self._opened().read_at(size, offset)
-        except (pa.ArrowException, OSError) as error:
-            raise OSError(f"{self._uri}: {' '.join(str(error).split())}") from None
-        self._count(len(data))
-        self._at.offset = offset + len(data)
+        data = self._files.read_at(self._path, size, self.tell())
+        self._at.offset = self.tell() + len(data)
         return data
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _opened(self) -> pa.NativeFile:
-        """Opened when it is first read: what DuckDB has in its cache costs no request."""
-        with self._opening:
-            if self._file is None:
-                path = self._uri.partition("://")[2]
-                self._file = self._store().open_input_file(path)
-            return self._file
+        """The file stays open for those who read it next."""
