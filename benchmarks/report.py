@@ -1,10 +1,12 @@
 """Seconds and peak memory of the `inspect` summary and of pages of `browse`, over millions of rows.
 
     python benchmarks/report.py --rows 10000000
+    python benchmarks/report.py --rows 1000000 --s3
 
 Rows are generated column by column and written straight to the tables: one clip in twenty comes
 from each source, every clip has one caption and one sample. The summary runs in a process of its
-own, so that its memory is its own; so do some pages of clips, one after the other.
+own, so that its memory is its own; so do some pages of clips, one after the other. With --s3 the
+same tables lie on an S3 server on loopback, and the whole command is timed.
 
 Measured on two cores that others shared, 10,000,000 clips of 510,205 sources, as many captions
 and samples, 2.6 GB of tables on disk: summary 1.3 to 1.7 s, peak memory 350 to 490 MiB, the whole
@@ -15,19 +17,26 @@ one and by what the build has, 8 to 9 s; peak memory 1.8 GiB.
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from botocore.config import Config
 from deltalake import write_deltalake
 
+from infra.storage import Storage
+from manifests.dataset import create_dataset
 from manifests.schemas import TABLES, arrow_schema
 from manifests.tables import Tables
 
@@ -258,15 +267,54 @@ print(f"peak memory {peak / 1024:.0f} MiB")
 """
 
 
+def inspect_on_s3(folder: str, repeat: int) -> None:
+    """The command, started by itself, on a copy of the dataset in a store on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "benchmark",
+        "AWS_SECRET_ACCESS_KEY": "benchmark",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        # It is asked again until the server is there.
+        client = boto3.client("s3", config=Config(retries={"max_attempts": 20}))
+        client.create_bucket(Bucket="benchmark")
+        size = 0
+        for path in (p for p in Path(folder).rglob("*") if p.is_file()):
+            client.upload_file(str(path), "benchmark", f"d/{path.relative_to(folder)}")
+            size += path.stat().st_size
+        command = [Path(sys.executable).with_name("telecine"), "inspect", "s3://benchmark/d"]
+        for _ in range(repeat):
+            start = time.perf_counter()
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            seconds = time.perf_counter() - start
+            print(f"the command {seconds:.2f} s, {done.stderr.strip()}, {size / 1e6:.0f} MB in all")
+    finally:
+        server.kill()
+        server.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--s3", action="store_true", help="in a store; needs moto[server]")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         generate(folder, arguments.rows)
         print(f"{arguments.rows:,} clips generated in {time.perf_counter() - start:.0f} s")
+        if arguments.s3:
+            create_dataset(folder, Storage(), None)
+            inspect_on_s3(folder, arguments.repeat)
+            return
         for _ in range(arguments.repeat):
             command = [sys.executable, "-c", SUMMARY, folder]
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

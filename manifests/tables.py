@@ -412,8 +412,10 @@ _STACK = re.compile(r"Traceback \(most recent call last\):\n.*\n\s*OSError: ", r
 
 
 def one_line(error: Exception) -> str:
-    """What an error of these libraries says, without deltalake's colours and its Rust backtrace."""
-    message, *_ = re.split(r"\n\s+0: ", words(error), maxsplit=1)
+    """What an error of these libraries says, without deltalake's colours, its Rust backtrace, and
+    the line of our own SQL that DuckDB points at.
+    """
+    message, *_ = re.split(r"\n\s+0: |\n\s*LINE \d+: ", words(error), maxsplit=1)
     return " ".join(re.sub(r"\x1b\[\d*m", "", message).split()) or type(error).__name__
 
 
