@@ -9,7 +9,6 @@ BENCH ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := pipeline encoders manifests infra
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint check bench clean
@@ -35,7 +34,7 @@ test-slow: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict $(addprefix -p ,$(PACKAGES))
+	$(BIN)/mypy --strict -p telecine
 
 check: lint test
 

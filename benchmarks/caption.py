@@ -18,7 +18,7 @@ CoCa says of each still what its random weights have it say, up to COCA_TOKENS, 
 On a GPU seconds are those on the clock. On a CPU they are CPU seconds of the whole process, since
 whoever else has the cores would decide the ratio: so there it says what reading stills, preparing
 and telling costs beside these small models, and nothing of whether it overlaps with them;
-tests/test_vlm.py shows that it does.
+tests/encoders/caption/test_vlm.py shows that it does.
 
 Not run on a GPU yet. Two cores of a virtual x86-64 machine with other work beside it,
 6 clips with 60 stills of 342×192 and answers of 24 tokens, clips per CPU second, medians of five
@@ -54,20 +54,20 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from encoders import coca
-from encoders.captioner import CaptionRequest, ClipFacts
-from encoders.describer import CaptionRuntime, ModelCaptioner
-from encoders.device import Device
-from encoders.openclip_names import library as open_clip_library
-from encoders.vlm import Vlm
-from encoders.vlm_files import library
-from encoders.vlm_generate import voice
-from encoders.vlm_inputs import Inputs
-from encoders.vlm_load import Loaded
-from infra.storage import Storage
-from manifests.specs import CaptionSpec
-from pipeline.ask import CaptionTask, CaptionWorker, accept
-from pipeline.caption import BATCH_CLIPS_WITH_STILLS
+from telecine.encoders.caption import coca
+from telecine.encoders.caption.describer import CaptionRuntime, ModelCaptioner
+from telecine.encoders.caption.interface import CaptionRequest, ClipFacts
+from telecine.encoders.caption.vlm.files import library
+from telecine.encoders.caption.vlm.generate import voice
+from telecine.encoders.caption.vlm.inputs import Inputs
+from telecine.encoders.caption.vlm.load import Loaded
+from telecine.encoders.caption.vlm.vlm import Vlm
+from telecine.encoders.device import Device
+from telecine.encoders.score.names import library as open_clip_library
+from telecine.infra.storage import Storage
+from telecine.manifests.specs import CaptionSpec
+from telecine.pipeline.caption.step import BATCH_CLIPS_WITH_STILLS
+from telecine.pipeline.caption.worker import CaptionTask, CaptionWorker, accept
 
 SECONDS = (3, 5, 8, 10, 14, 20)  # clips, of one still a second; those above 10 make two windows
 FACTS = ClipFacts(

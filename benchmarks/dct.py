@@ -25,8 +25,8 @@ from functools import partial
 import av
 import numpy as np
 
-from encoders.dct import DctEncoder
-from encoders.frames import ColorMap, FrameBlock, Latents, Pixels
+from telecine.encoders.frames import ColorMap, FrameBlock, Latents, Pixels
+from telecine.encoders.video.dct import DctEncoder
 
 SIZES = ((848, 480), (1280, 720), (1920, 1072))
 FRAMES = 65

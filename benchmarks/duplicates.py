@@ -68,8 +68,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.duplicates import EXACT_ROWS, cosines, group_duplicates
-from pipeline.neighbours import needed_bytes
+from telecine.pipeline.score.duplicates import EXACT_ROWS, cosines, group_duplicates
+from telecine.pipeline.score.neighbours import needed_bytes
 
 COPIES = 0.2  # of all rows
 CARD = 0.01  # of all rows: copies of one of them

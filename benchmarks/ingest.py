@@ -64,10 +64,10 @@ def decode(files: list[Path]) -> None:
 
 
 def scan(files: list[Path]) -> None:
-    from infra.storage import Storage
-    from manifests.specs import DatasetSpec
-    from pipeline.discover import Found, ScanTask
-    from pipeline.scan import scan_source
+    from telecine.infra.storage import Storage
+    from telecine.manifests.specs import DatasetSpec
+    from telecine.pipeline.scan.discover import Found, ScanTask
+    from telecine.pipeline.scan.worker import scan_source
 
     storage = Storage()
     began = time.process_time()
@@ -81,14 +81,14 @@ def scan(files: list[Path]) -> None:
 
 def memory(files: list[Path]) -> None:
     """Scan and encode one long clip in this process; print its peak."""
-    from encoders.load import load_encoder
-    from infra.storage import Storage
-    from manifests.dataset import create_dataset
-    from pipeline.discover import Found, ScanTask
-    from pipeline.plan import Bucket
-    from pipeline.sample import ChosenCaption
-    from pipeline.scan import scan_source
-    from pipeline.shard import MemberJob, ShardJob, ShardWorker
+    from telecine.encoders.load import load_encoder
+    from telecine.infra.storage import Storage
+    from telecine.manifests.dataset import create_dataset
+    from telecine.pipeline.build.plan import Bucket
+    from telecine.pipeline.build.sample import ChosenCaption
+    from telecine.pipeline.build.worker import MemberJob, ShardJob, ShardWorker
+    from telecine.pipeline.scan.discover import Found, ScanTask
+    from telecine.pipeline.scan.worker import scan_source
 
     storage = Storage()
     with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +187,7 @@ def _self(task: str, *args: str) -> list[str]:
 
 
 def _ingest(folder: Path, dataset: Path, workers: int) -> list[str]:
-    code = "from pipeline.cli import main; main()"
+    code = "from telecine.pipeline.cli.main import main; main()"
     return [
         sys.executable, "-c", code, "ingest", str(folder), "--dataset", str(dataset),
         "--workers", str(workers), "--allow-duplicates",

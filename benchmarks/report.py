@@ -35,10 +35,10 @@ import pyarrow.compute as pc
 from botocore.config import Config
 from deltalake import write_deltalake
 
-from infra.storage import Storage
-from manifests.dataset import create_dataset
-from manifests.schemas import TABLES, arrow_schema
-from manifests.tables import Tables
+from telecine.infra.storage import Storage
+from telecine.manifests.dataset import create_dataset
+from telecine.manifests.schemas import TABLES, arrow_schema
+from telecine.manifests.tables import Tables
 
 CLIPS_PER_SOURCE = 20
 SAMPLES_PER_SHARD = 200
@@ -217,11 +217,11 @@ SUMMARY = """
 import sys, time
 start = time.perf_counter()
 from rich.console import Console
-from manifests.tables import Tables
-from manifests.dataset import Dataset
-from manifests.specs import DatasetSpec
-from infra.storage import Storage
-from pipeline.report import inspect_summary
+from telecine.manifests.tables import Tables
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.specs import DatasetSpec
+from telecine.infra.storage import Storage
+from telecine.pipeline.look.listing import inspect_summary
 ready = time.perf_counter()
 tables = Tables(sys.argv[1])
 dataset = Dataset(tables.uri, Storage(), DatasetSpec(), tables)
@@ -237,12 +237,12 @@ print(
 
 PAGES = """
 import sys, time
-from infra.storage import Storage
-from manifests.dataset import Dataset
-from manifests.specs import DatasetSpec
-from manifests.tables import Tables
-from pipeline.browse.listing import Asked, clips_page
-from pipeline.browse.snapshot import Snapshot
+from telecine.infra.storage import Storage
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.specs import DatasetSpec
+from telecine.manifests.tables import Tables
+from telecine.pipeline.browse.listing import Asked, clips_page
+from telecine.pipeline.browse.snapshot import Snapshot
 tables = Tables(sys.argv[1])
 snapshot = Snapshot(Dataset(tables.uri, Storage(), DatasetSpec(), tables))
 last = ""

@@ -19,7 +19,7 @@ on the meta device; the peak is that of a product of large square matrices in th
 On a GPU seconds are those on the clock. On a CPU they are CPU seconds of the whole process, since
 whoever else has the cores would decide the ratio: on the clock of a busy machine it was 0.70 to
 1.30 in twelve rounds. So there it says what decoding and writing cost beside the encoder, and
-nothing of whether they overlap with it; tests/test_shard.py shows that they do.
+nothing of whether they overlap with it; tests/build/test_shard.py shows that they do.
 
 Nobody has run it on a GPU yet. Two cores of a virtual AMD EPYC with other work beside it, a peak of
 0.093 TFLOP/s on one thread, medians of five rounds:
@@ -57,17 +57,17 @@ import torch
 from dct import FRAMES, h264, texture
 from torch.utils.flop_counter import FlopCounterMode
 
-from encoders.diffusers_vae import DiffusersEncoder
-from encoders.vae_config import library_class
-from infra.storage import Storage
-from manifests.specs import DatasetSpec, VaeSpec
-from pipeline.discover import Found, ScanTask
-from pipeline.drive import BLOCKS_AHEAD
-from pipeline.encode import ClipFrames
-from pipeline.plan import Bucket, Encoding, plan_encoding
-from pipeline.sample import ChosenCaption
-from pipeline.scan import scan_source
-from pipeline.shard import MemberJob, ShardJob, ShardWorker
+from telecine.encoders.video.config import library_class
+from telecine.encoders.video.diffusers import DiffusersEncoder
+from telecine.infra.storage import Storage
+from telecine.manifests.specs import DatasetSpec, VaeSpec
+from telecine.pipeline.build.encode import ClipFrames
+from telecine.pipeline.build.plan import Bucket, Encoding, plan_encoding
+from telecine.pipeline.build.sample import ChosenCaption
+from telecine.pipeline.build.worker import MemberJob, ShardJob, ShardWorker
+from telecine.pipeline.drive import BLOCKS_AHEAD
+from telecine.pipeline.scan.discover import Found, ScanTask
+from telecine.pipeline.scan.worker import scan_source
 
 ROUNDS = 5
 SIZES = {

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from encoders.frames import FrameBlock, Latents, Pixels
-from infra.errors import OutOfDeviceMemory, UsageError
+from telecine.encoders.frames import FrameBlock, Latents, Pixels
+from telecine.infra.errors import OutOfDeviceMemory, UsageError
 
 IN_FLIGHT = 2  # pushes whose results have not landed: bounds pinned memory and the queue
 PIXELS_AT_ONCE = 1 << 20  # converted: in float32 they need many times what they came as

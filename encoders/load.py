@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from encoders.captioner import Captioner, FirstOf
-from encoders.dct import DctEncoder
-from encoders.describer import DEFAULT_RUNTIME, CaptionRuntime
-from encoders.sidecar import SidecarCaptioner
-from encoders.signal import SignalCaptioner
-from encoders.video import VideoEncoder
-from infra.errors import UsageError
-from manifests.specs import CaptionSpec, VaeSpec
+from telecine.encoders.caption.describer import DEFAULT_RUNTIME, CaptionRuntime
+from telecine.encoders.caption.interface import Captioner, FirstOf
+from telecine.encoders.caption.sidecar import SidecarCaptioner
+from telecine.encoders.caption.signal import SignalCaptioner
+from telecine.encoders.video.dct import DctEncoder
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import UsageError
+from telecine.manifests.specs import CaptionSpec, VaeSpec
 
 _CAPTIONERS: dict[str, Callable[[], Captioner]] = {
     "auto": lambda: FirstOf("auto", [SidecarCaptioner(), SignalCaptioner()]),
@@ -31,7 +31,7 @@ def load_encoder(spec: VaeSpec, device: str = "cpu") -> VideoEncoder:
         _refuse_options(spec)
         return DctEncoder()
     if name == "diffusers" and where:
-        from encoders.diffusers_vae import DiffusersEncoder
+        from telecine.encoders.video.diffusers import DiffusersEncoder
 
         return DiffusersEncoder(spec, device)
     raise UsageError(
@@ -70,14 +70,14 @@ def load_captioner(spec: CaptionSpec, runtime: CaptionRuntime = DEFAULT_RUNTIME)
 
 def _load_model(name: str, which: str, spec: CaptionSpec, runtime: CaptionRuntime) -> Captioner:
     if name == "openclip":
-        from encoders.coca import load_coca
+        from telecine.encoders.caption.coca import load_coca
 
         return load_coca(spec, runtime)
     if name == "vlm":
-        from encoders.vlm import load_vlm
+        from telecine.encoders.caption.vlm.vlm import load_vlm
 
         return load_vlm(spec, runtime)
-    from encoders.chat import load_chat
+    from telecine.encoders.caption.chat.chat import load_chat
 
     return load_chat(spec, runtime)
 
@@ -101,11 +101,11 @@ def pin_captioner(spec: CaptionSpec) -> CaptionSpec:
     name, _, _ = spec.captioner.partition(":")
     unpinned = spec.model_copy(update={"weights": None})
     if name == "openclip":
-        from encoders.openclip_files import weights_of
+        from telecine.encoders.score.files import weights_of
 
         return unpinned.model_copy(update={"weights": weights_of(spec.captioner)})
     if name == "vlm":
-        from encoders.vlm import weights_of as vlm_weights_of
+        from telecine.encoders.caption.vlm.vlm import weights_of as vlm_weights_of
 
         return unpinned.model_copy(update={"weights": vlm_weights_of(spec.captioner)})
     return unpinned
@@ -115,11 +115,11 @@ def absolute_captioner(captioner: str) -> str:
     """`captioner` with a path in it made absolute, so that it holds in any working directory."""
     name, _, _ = captioner.partition(":")
     if name == "openclip":
-        from encoders.openclip_files import absolute
+        from telecine.encoders.score.files import absolute
 
         return absolute(captioner)
     if name == "vlm":
-        from encoders.model_files import absolute_folder
+        from telecine.encoders.hub import absolute_folder
 
         return absolute_folder(name, captioner)
     return captioner

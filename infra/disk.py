@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from infra.errors import AccessDenied, Changed, NotFound, StorageError, Unreadable
+from telecine.infra.errors import AccessDenied, Changed, NotFound, StorageError, Unreadable
 
 PART_PREFIX = ".telecine-part-"  # a file being written; one left by a killed process is garbage
 

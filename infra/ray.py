@@ -24,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from infra.errors import ClusterError, Reason, TelecineError
+from telecine.infra.errors import ClusterError, Reason, TelecineError
 
 # Read by Ray as it is imported: nothing here asks for a network, and a GPU stays visible to the
 # workers that ask for none of it.

@@ -19,9 +19,9 @@ import botocore.exceptions as aws
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from infra import disk
-from infra.disk import ObjectInfo
-from infra.errors import (
+from telecine.infra import disk
+from telecine.infra.disk import ObjectInfo
+from telecine.infra.errors import (
     AccessDenied,
     BadCredentials,
     Changed,
@@ -31,13 +31,13 @@ from infra.errors import (
     Unreadable,
     UsageError,
 )
-from infra.uris import join, split_s3, without_password
+from telecine.infra.uris import join, split_s3, without_password
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
-    from infra.storage import StoreOptions
+    from telecine.infra.storage import StoreOptions
 
 _ATTEMPTS = 4  # of a request, by botocore; and of a response that breaks off, by us
 _CONFIG = Config(

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from infra.errors import UsageError
+from telecine.infra.errors import UsageError
 
 
 def is_s3(uri: str) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from infra.errors import CommitError, NoBucket, NotFound, UsageError
-from infra.storage import Storage, is_s3, join
-from manifests.fingerprint import flat
-from manifests.specs import DatasetSpec
-from manifests.tables import Tables
+from telecine.infra.errors import CommitError, NoBucket, NotFound, UsageError
+from telecine.infra.storage import Storage, is_s3, join
+from telecine.manifests.fingerprint import flat
+from telecine.manifests.specs import DatasetSpec
+from telecine.manifests.tables import Tables
 
 SPEC_FILE = "telecine.toml"
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import duckdb
 
-from infra.errors import StorageError, UsageError
-from manifests.schemas import TABLES, Build, from_arrow
-from manifests.tables import Tables, one_line
+from telecine.infra.errors import StorageError, UsageError
+from telecine.manifests.schemas import TABLES, Build, from_arrow
+from telecine.manifests.tables import Tables, one_line
 
 # Joins are written as SEMI JOIN and ANTI JOIN, the few rows on the right: measured on ten million
 # samples, IN and NOT IN over pairs of columns took up to a hundred times as long.

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from manifests.fingerprint import JsonValue, fingerprint
+from telecine.manifests.fingerprint import JsonValue, fingerprint
 
 
 class Spec(BaseModel):

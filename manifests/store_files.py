@@ -18,7 +18,7 @@ import pyarrow as pa
 from fsspec.spec import AbstractFileSystem
 from pyarrow import fs
 
-from infra.errors import TelecineError
+from telecine.infra.errors import TelecineError
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # were they changed: a table's files are only added
 

@@ -32,11 +32,11 @@ from deltalake import (
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow import fs
 
-from infra.errors import CommitError, StorageError, UsageError
-from manifests.schemas import TABLES, Row, arrow_schema, from_arrow, to_arrow
+from telecine.infra.errors import CommitError, StorageError, UsageError
+from telecine.manifests.schemas import TABLES, Row, arrow_schema, from_arrow, to_arrow
 
 if TYPE_CHECKING:
-    from manifests.store_files import StoreFiles
+    from telecine.manifests.store_files import StoreFiles
 
 RowType = TypeVar("RowType", bound=Row)
 
@@ -196,7 +196,7 @@ class Tables:
     def store_files(self) -> StoreFiles:
         """Through which DuckDB reads from object storage."""
         if self._store_files is None:
-            from manifests.store_files import StoreFiles  # slow to load, and rarely needed
+            from telecine.manifests.store_files import StoreFiles  # slow to load, and rarely needed
 
             self._store_files = StoreFiles(self._store)
         return self._store_files

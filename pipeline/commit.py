@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from infra.errors import CommitError, TelecineError
-from infra.faults import kill_point
-from manifests.schemas import Row
-from manifests.tables import Tables
+from telecine.infra.errors import CommitError, TelecineError
+from telecine.infra.faults import kill_point
+from telecine.manifests.schemas import Row
+from telecine.manifests.tables import Tables
 
 COMMIT_SECONDS = 10.0
 COMMIT_BYTES = 64 * 2**20

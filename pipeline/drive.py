@@ -14,23 +14,23 @@ from typing import TypeAlias
 
 from rich.console import Console
 
-from encoders.load import load_encoder
-from infra.errors import ClusterError, Reason, UsageError
-from infra.ray import Cluster, Done, Lost, Resources
-from manifests.dataset import Dataset
-from manifests.queries import connect, orphans
-from manifests.schemas import Clip, Source
-from manifests.specs import VaeSpec
-from pipeline.build import Work, drop_without_bucket, jobs, unwritten
-from pipeline.commit import Commits
-from pipeline.compare import DigestWorker, Discovery, find_duplicates, needs_digest
-from pipeline.discover import ScanTask
-from pipeline.outcome import BuildOutcome, ScanOutcome
-from pipeline.plan import ShardPlan
-from pipeline.progress import Step
-from pipeline.scan import Scanned, ScanWorker, rejected
-from pipeline.shard import MemberJob, Receipt, ShardJob, ShardWorker
-from pipeline.timing import encoded_frames, encoded_rate
+from telecine.encoders.load import load_encoder
+from telecine.infra.errors import ClusterError, Reason, UsageError
+from telecine.infra.ray import Cluster, Done, Lost, Resources
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.queries import connect, orphans
+from telecine.manifests.schemas import Clip, Source
+from telecine.manifests.specs import VaeSpec
+from telecine.pipeline.build.events import Work, drop_without_bucket, jobs, unwritten
+from telecine.pipeline.build.plan import ShardPlan
+from telecine.pipeline.build.worker import MemberJob, Receipt, ShardJob, ShardWorker
+from telecine.pipeline.commit import Commits
+from telecine.pipeline.media.timing import encoded_frames, encoded_rate
+from telecine.pipeline.outcome import BuildOutcome, ScanOutcome
+from telecine.pipeline.scan.compare import DigestWorker, Discovery, find_duplicates, needs_digest
+from telecine.pipeline.scan.discover import ScanTask
+from telecine.pipeline.scan.worker import Scanned, ScanWorker, rejected
+from telecine.pipeline.terminal.progress import Step
 
 ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
 RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]

@@ -11,17 +11,17 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from encoders.describer import CaptionRuntime, Secret
-from encoders.load import LEARNED_CAPTIONERS, load_captioner, pin_captioner
-from encoders.scorer import pin_scorer
-from infra.errors import UsageError
-from infra.ray import Cluster, Resources
-from manifests.dataset import Dataset
-from manifests.specs import CaptionSpec, DatasetSpec
-from pipeline.drive import model_resources
+from telecine.encoders.caption.describer import CaptionRuntime, Secret
+from telecine.encoders.load import LEARNED_CAPTIONERS, load_captioner, pin_captioner
+from telecine.encoders.score.interface import pin_scorer
+from telecine.infra.errors import UsageError
+from telecine.infra.ray import Cluster, Resources
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.specs import CaptionSpec, DatasetSpec
+from telecine.pipeline.drive import model_resources
 
 if TYPE_CHECKING:
-    from pipeline.recipes import RunOptions
+    from telecine.pipeline.recipes import RunOptions
 
 # Asked what a worker gets, where there is one to start.
 Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]

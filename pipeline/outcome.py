@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from infra.errors import CheckFailed
-from manifests.schemas import Sample, Source
-from pipeline.compare import TO_SCAN, Discovery, State
-from pipeline.discover import Listing
-from pipeline.display import counted
-from pipeline.scored import score_columns
+from telecine.infra.errors import CheckFailed
+from telecine.manifests.schemas import Sample, Source
+from telecine.pipeline.catalog.scores import score_columns
+from telecine.pipeline.scan.compare import TO_SCAN, Discovery, State
+from telecine.pipeline.scan.discover import Listing
+from telecine.pipeline.terminal.text import counted
 
 if TYPE_CHECKING:
-    from manifests.dataset import Dataset
-    from pipeline.caption import CaptionOutcome
-    from pipeline.promote import Settled
-    from pipeline.score import ScoreOutcome
+    from telecine.manifests.dataset import Dataset
+    from telecine.pipeline.caption.step import CaptionOutcome
+    from telecine.pipeline.lifecycle.promote import Settled
+    from telecine.pipeline.score.step import ScoreOutcome
 
 
 @dataclass

@@ -22,30 +22,30 @@ from functools import partial
 import pyarrow as pa
 from rich.console import Console
 
-from encoders.load import load_captioner, load_encoder
-from encoders.scorer import load_scorer
-from encoders.video import VideoEncoder
-from infra.errors import UsageError
-from infra.ray import Cluster, Resources
-from manifests.dataset import Dataset, replace_spec, write_spec
-from manifests.queries import connect, current_build
-from pipeline.build import Generation, complete, plan_build
-from pipeline.caption import CaptionOutcome, caption_clips
-from pipeline.changes import changes
-from pipeline.commit import COMMIT_SECONDS
-from pipeline.compare import Discovery, compare
-from pipeline.discover import discover, refuse_within
-from pipeline.drive import encoder_resources, scan_sources, write_shards
-from pipeline.dry_run import print_rebuild_preview
-from pipeline.models import captioner_needs, check_models, scorer_needs, with_models
-from pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
-from pipeline.preview import preview_build
-from pipeline.promote import foreseen, settle
-from pipeline.rates import estimate, record_rate
-from pipeline.score import ScoreOutcome, score_clips
-from pipeline.selection import check_where, selected_or_none
-from pipeline.verify import Verified
-from pipeline.verify import verify as check_build
+from telecine.encoders.load import load_captioner, load_encoder
+from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import UsageError
+from telecine.infra.ray import Cluster, Resources
+from telecine.manifests.dataset import Dataset, replace_spec, write_spec
+from telecine.manifests.queries import connect, current_build
+from telecine.pipeline.build.events import Generation, complete, plan_build
+from telecine.pipeline.build.preview import preview_build
+from telecine.pipeline.build.rates import estimate, record_rate
+from telecine.pipeline.caption.step import CaptionOutcome, caption_clips
+from telecine.pipeline.catalog.selection import check_where, selected_or_none
+from telecine.pipeline.cli.rebuild import print_rebuild_preview
+from telecine.pipeline.commit import COMMIT_SECONDS
+from telecine.pipeline.drive import encoder_resources, scan_sources, write_shards
+from telecine.pipeline.lifecycle.changes import changes
+from telecine.pipeline.lifecycle.promote import foreseen, settle
+from telecine.pipeline.lifecycle.verify import Verified
+from telecine.pipeline.lifecycle.verify import verify as check_build
+from telecine.pipeline.models import captioner_needs, check_models, scorer_needs, with_models
+from telecine.pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
+from telecine.pipeline.scan.compare import Discovery, compare
+from telecine.pipeline.scan.discover import discover, refuse_within
+from telecine.pipeline.score.step import ScoreOutcome, score_clips
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage import Storage
-from pipeline.demo import render
+from telecine.infra.storage import Storage
+from telecine.pipeline.demo.footage import render
 
 # Ray's worker processes import what the tests hand them.
-os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
 
 
 @pytest.fixture(scope="session")

@@ -13,16 +13,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from infra.errors import TelecineError
-from manifests.dataset import Dataset
-from pipeline.browse import media, pages
-from pipeline.browse.guard import Guard
-from pipeline.browse.latents import Films
-from pipeline.browse.overview import charts_of, overview
-from pipeline.browse.pages import Site
-from pipeline.browse.render import STATIC
-from pipeline.browse.snapshot import Snapshot, Watch
-from pipeline.browse.still_files import StillFiles
+from telecine.infra.errors import TelecineError
+from telecine.manifests.dataset import Dataset
+from telecine.pipeline.browse import media, pages
+from telecine.pipeline.browse.guard import Guard
+from telecine.pipeline.browse.latents import Films
+from telecine.pipeline.browse.overview import charts_of, overview
+from telecine.pipeline.browse.pages import Site
+from telecine.pipeline.browse.render import STATIC
+from telecine.pipeline.browse.snapshot import Snapshot, Watch
+from telecine.pipeline.browse.still_files import StillFiles
 
 ROUTES = (
     Route("/", pages.show_overview),

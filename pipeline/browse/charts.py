@@ -17,10 +17,10 @@ from typing import Any
 
 import duckdb
 
-from manifests.specs import DatasetSpec
-from pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
-from pipeline.scored import DUPLICATES, score_columns
-from pipeline.summary import BucketCount
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
+from telecine.pipeline.catalog.scores import DUPLICATES, score_columns
+from telecine.pipeline.look.summary import BucketCount
 
 MEASURED = (
     "duration_seconds", "num_frames", "width", "height",
@@ -117,7 +117,7 @@ def charts(
         )
 
 
-# As in pipeline/summary.py, whose numbers they are where all clips are meant.
+# As in pipeline/look/summary.py, whose numbers they are where all clips are meant.
 _CELLS = """
 SELECT resolution, aspect, duration, count(*),
     round(sum(if(duration <> 'image', encoded_frames * fps_den / fps_num, 0)) / 3600, 6)

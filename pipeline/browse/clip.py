@@ -7,12 +7,12 @@ from typing import Any
 
 import duckdb
 
-from infra.errors import NotFound
-from manifests.queries import State, builds
-from manifests.specs import DatasetSpec
-from pipeline.browse.filtered import TEXTS
-from pipeline.chosen import create_chosen_captions
-from pipeline.scored import create_scored_clips, score_columns, similarity
+from telecine.infra.errors import NotFound
+from telecine.manifests.queries import State, builds
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.browse.filtered import TEXTS
+from telecine.pipeline.catalog.captions import create_chosen_captions
+from telecine.pipeline.catalog.scores import create_scored_clips, score_columns, similarity
 
 
 @dataclass(frozen=True, slots=True)

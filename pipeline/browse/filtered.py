@@ -14,12 +14,12 @@ from typing import Any
 
 import duckdb
 
-from infra.errors import UsageError
-from manifests.schemas import Clip, Sample, Source
-from manifests.specs import DatasetSpec
-from manifests.tables import words
-from pipeline.joined import create_joined
-from pipeline.statement import check_condition
+from telecine.infra.errors import UsageError
+from telecine.manifests.schemas import Clip, Sample, Source
+from telecine.manifests.specs import DatasetSpec
+from telecine.manifests.tables import words
+from telecine.pipeline.catalog.dataset import create_joined
+from telecine.pipeline.catalog.statement import check_condition
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import duckdb
 
-from manifests.specs import DatasetSpec
-from pipeline.browse.filtered import create_filtered, literal
-from pipeline.summary import BuildReport, Summary
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.browse.filtered import create_filtered, literal
+from telecine.pipeline.look.summary import BuildReport, Summary
 
 KEPT, NOT_SELECTED = "kept", "not selected"
 NO_CAPTION, NOT_BUILT = "without a caption", "not built yet"

@@ -1,6 +1,6 @@
 """latents: what a build stores of a clip, to look at.
 
-decoded     the film or picture that the latents decode to: pipeline/view.py, one at a time,
+decoded     the film or picture that the latents decode to: pipeline/look/decode.py, one at a time,
             into a temporary folder, where it stays until others need the room
 channels    the middle latent frame of each channel, side by side, each in its own greys
 """
@@ -21,10 +21,10 @@ import numpy.typing as npt
 from PIL import Image
 from rich.console import Console
 
-from infra.errors import NotFound, StorageError
-from manifests.dataset import Dataset
-from manifests.schemas import Sample, from_arrow
-from pipeline.browse.snapshot import Snapshot
+from telecine.infra.errors import NotFound, StorageError
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.schemas import Sample, from_arrow
+from telecine.pipeline.browse.snapshot import Snapshot
 
 FOLDER_BYTES = 512 * 2**20
 HEADER_BYTES = 256  # of a .npy; longer than any of ours
@@ -78,7 +78,7 @@ class Films:
             return path
 
     def _decode(self, dataset: Dataset, sample: Sample) -> Path:
-        from pipeline.view import decode
+        from telecine.pipeline.look.decode import decode
 
         suffix = ".png" if sample.encoded_frames == 1 else ".mp4"
         path = Path(self._folder.name) / f"{next(self._numbers)}{suffix}"

@@ -14,10 +14,10 @@ from typing import Any
 
 import duckdb
 
-from infra.errors import UsageError
-from manifests.specs import DatasetSpec
-from pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
-from pipeline.focus import focus, uris_of
+from telecine.infra.errors import UsageError
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
+from telecine.pipeline.catalog.narrow import focus, uris_of
 
 SIZE, MOST = 24, 200  # clips of a page
 SHOWN = (

@@ -12,10 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from infra.errors import NotFound
-from pipeline.browse.latents import channels_png, find_sample
-from pipeline.browse.pages import site, stills_of
-from pipeline.browse.ranges import find_footage, footage_response
+from telecine.infra.errors import NotFound
+from telecine.pipeline.browse.latents import channels_png, find_sample
+from telecine.pipeline.browse.pages import site, stills_of
+from telecine.pipeline.browse.ranges import find_footage, footage_response
 
 # A still is what its clip's id says, latents what their digest says: they never change.
 FOR_GOOD = {"Cache-Control": "private, max-age=86400, immutable"}

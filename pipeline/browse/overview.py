@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.browse.charts import Charts, charts
-from pipeline.browse.funnel import Funnel, funnel
-from pipeline.browse.snapshot import Snapshot
-from pipeline.summary import Summary, summary
+from telecine.pipeline.browse.charts import Charts, charts
+from telecine.pipeline.browse.funnel import Funnel, funnel
+from telecine.pipeline.browse.snapshot import Snapshot
+from telecine.pipeline.look.summary import Summary, summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,20 +21,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from infra.errors import NotFound, StorageError, TelecineError, UsageError
-from manifests.queries import builds, find_build
-from manifests.tables import words
-from pipeline.browse.clip import clip_facts
-from pipeline.browse.latents import Films
-from pipeline.browse.listing import MOST, SIZE, Asked, Page, clips_page, rejected_page
-from pipeline.browse.overview import charts_of, overview
-from pipeline.browse.render import link, render
-from pipeline.browse.snapshot import Snapshot, Watch
-from pipeline.browse.still_files import StillFiles
-from pipeline.browse.stills import Stills
-from pipeline.changes import told
-from pipeline.diff import diff
-from pipeline.display import json_value
+from telecine.infra.errors import NotFound, StorageError, TelecineError, UsageError
+from telecine.manifests.queries import builds, find_build
+from telecine.manifests.tables import words
+from telecine.pipeline.browse.clip import clip_facts
+from telecine.pipeline.browse.latents import Films
+from telecine.pipeline.browse.listing import MOST, SIZE, Asked, Page, clips_page, rejected_page
+from telecine.pipeline.browse.overview import charts_of, overview
+from telecine.pipeline.browse.render import link, render
+from telecine.pipeline.browse.snapshot import Snapshot, Watch
+from telecine.pipeline.browse.still_files import StillFiles
+from telecine.pipeline.browse.stills import Stills
+from telecine.pipeline.lifecycle.changes import told
+from telecine.pipeline.look.diff import diff
+from telecine.pipeline.terminal.text import json_value
 
 
 @dataclass(frozen=True)

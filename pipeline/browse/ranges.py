@@ -15,10 +15,10 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from infra.errors import NotFound
-from infra.storage import ObjectInfo, ObjectReader, Storage
-from manifests.schemas import Source, from_arrow
-from pipeline.browse.snapshot import Snapshot
+from telecine.infra.errors import NotFound
+from telecine.infra.storage import ObjectInfo, ObjectReader, Storage
+from telecine.manifests.schemas import Source, from_arrow
+from telecine.pipeline.browse.snapshot import Snapshot
 
 PIECE_BYTES = 256 * 2**10
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from infra import disk
-from infra.errors import UsageError
-from manifests.dataset import Dataset
-from pipeline.browse.listing import MOST, Asked, clips_page
-from pipeline.browse.overview import charts_of, overview
-from pipeline.browse.render import STATIC, render
-from pipeline.browse.snapshot import Snapshot
-from pipeline.browse.stills import CLIPS_AT_ONCE, Jpegs, read_stills
-from pipeline.display import counted, size
+from telecine.infra import disk
+from telecine.infra.errors import UsageError
+from telecine.manifests.dataset import Dataset
+from telecine.pipeline.browse.listing import MOST, Asked, clips_page
+from telecine.pipeline.browse.overview import charts_of, overview
+from telecine.pipeline.browse.render import STATIC, render
+from telecine.pipeline.browse.snapshot import Snapshot
+from telecine.pipeline.browse.stills import CLIPS_AT_ONCE, Jpegs, read_stills
+from telecine.pipeline.terminal.text import counted, size
 
 STILLS = 6  # of a clip, at most
 

@@ -11,10 +11,10 @@ from contextlib import closing
 import uvicorn
 from rich.console import Console
 
-from infra.errors import UsageError
-from manifests.dataset import Dataset
-from pipeline.browse.app import make_app
-from pipeline.browse.guard import LOOPBACK_NAMES, is_loopback
+from telecine.infra.errors import UsageError
+from telecine.manifests.dataset import Dataset
+from telecine.pipeline.browse.app import make_app
+from telecine.pipeline.browse.guard import LOOPBACK_NAMES, is_loopback
 
 PORT = 8042
 

@@ -20,11 +20,11 @@ from typing import Any, TypeVar, cast
 
 import duckdb
 
-from infra.errors import TelecineError, UsageError
-from manifests.dataset import Dataset, open_dataset
-from manifests.queries import connect
-from manifests.schemas import TABLES
-from pipeline.browse.filtered import Column, columns
+from telecine.infra.errors import TelecineError, UsageError
+from telecine.manifests.dataset import Dataset, open_dataset
+from telecine.manifests.queries import connect
+from telecine.manifests.schemas import TABLES
+from telecine.pipeline.browse.filtered import Column, columns
 
 LOOK_SECONDS = 5.0  # between two looks for newer tables
 LOOK_SHARE = 0.05  # of the time that may go into looking, where opening the tables is slow

@@ -19,8 +19,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.browse.filtered import literal
-from pipeline.browse.snapshot import Snapshot
+from telecine.pipeline.browse.filtered import literal
+from telecine.pipeline.browse.snapshot import Snapshot
 
 FEW = 64  # files that are as well opened all
 AT_ONCE = 500  # files that are learnt with one question

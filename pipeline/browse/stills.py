@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
-from pipeline.browse.filtered import literal
-from pipeline.browse.snapshot import Snapshot
-from pipeline.browse.still_files import StillFiles
+from telecine.pipeline.browse.filtered import literal
+from telecine.pipeline.browse.snapshot import Snapshot
+from telecine.pipeline.browse.still_files import StillFiles
 
 CACHE_BYTES = 128 * 2**20
 CLIPS_AT_ONCE = 48

@@ -1,0 +1,1 @@
+"""Captioners: what was written or measured, models in process, servers."""

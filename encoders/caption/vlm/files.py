@@ -1,0 +1,163 @@
+"""Where a vision-language model lies, and what it is called: by what is in its files.
+
+    vlm:FOLDER              where model and processor were saved with save_pretrained()
+    vlm:HUB_ID[@revision]   the same files on the Hugging Face hub, or in its cache
+
+Only safetensors are read: a .bin is a pickle, which can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from telecine.encoders.hub import digest_of_file, folder_of, named_in_index, read_json
+from telecine.infra.errors import UsageError
+
+KIND = "vlm"
+CONFIG = "config.json"
+TENSORS = "model.safetensors"
+INDEX = f"{TENSORS}.index.json"
+# Everything beside the tensors that changes a text: configs of model, generation, processors and
+# tokenizer, chat templates, vocabularies.
+TEXTS = (
+    "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "merges.txt", "vocab.txt",
+)  # fmt: skip
+ELSEWHERE = ("adapter_config.json",)  # would have the library read weights that we do not know of
+
+
+def library() -> Any:
+    """The transformers library. Raises UsageError where it is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise UsageError(
+            "captioners vlm:... need the transformers library: pip install 'telecine[caption]'"
+        )
+    from telecine.encoders.torchvision_ops import mend_torchvision
+
+    mend_torchvision()  # the video processors import it
+    import transformers
+
+    return transformers
+
+
+def locate(where: str) -> Path:
+    """The local folder of what `vlm:WHERE` names; downloads from the hub what is not here.
+
+    Raises UsageError where there is no such folder, repository or revision, or nothing to be had.
+    """
+    folder = folder_of(KIND, where)
+    if folder is not None:
+        check_kind(folder)
+        return folder
+    return _from_hub(where)
+
+
+def check_kind(folder: Path) -> None:
+    """Raises UsageError unless the config is that of a model which this library can have here."""
+    if not (folder / CONFIG).is_file():
+        raise UsageError(
+            f"{folder} holds no model: expected {CONFIG} in it, as save_pretrained() of "
+            "transformers writes it"
+        )
+    library()
+    from transformers.models.auto import modeling_auto
+
+    config = read_json(folder / CONFIG)
+    kind = config.get("model_type")
+    if kind not in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        why = "takes no pictures, or this version of transformers does not know it"
+        if "auto_map" in config:
+            why = "needs code of its own, which is not run"
+        raise UsageError(
+            f"the model in {folder} is a {kind!r}, which {why}: give a vision-language model of "
+            "the library's own, as Qwen2.5-VL, Qwen3-VL or LLaVA-OneVision"
+        )
+    if "transformers_weights" in config or any((folder / name).is_file() for name in ELSEWHERE):
+        raise UsageError(
+            f"the model in {folder} takes weights from elsewhere ({', '.join(ELSEWHERE)} or "
+            f"transformers_weights in {CONFIG}): load it, merge them, and save_pretrained() it"
+        )
+
+
+def tensor_files(folder: Path) -> list[Path]:
+    """The files of the weights, sorted by name: of a single file and an index, the single file, as
+    the library has it.
+
+    Raises UsageError where there are none to read.
+    """
+    names = [TENSORS]
+    if not (folder / TENSORS).is_file():
+        names = _shards(folder)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(f"{folder / INDEX} names {', '.join(missing)}: not there")
+    return [folder / name for name in names]
+
+
+def _shards(folder: Path) -> list[str]:
+    """The files that the index names, sorted. Raises UsageError unless they lie beside it."""
+    if not (folder / INDEX).is_file():
+        others = sorted(path.name for path in folder.glob("*") if path.suffix != ".json")
+        raise UsageError(
+            f"{folder} has no {TENSORS}, only {', '.join(others) or CONFIG}: load the model with "
+            "transformers and save_pretrained() it; pickled weights are not read"
+        )
+    return named_in_index(folder / INDEX)
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over names and contents of all files that change a text. Unchanged files are read
+    once.
+    """
+    texts = {path for pattern in TEXTS for path in folder.glob(pattern)}
+    digest = hashlib.sha256()
+    for path in sorted(texts.union(tensor_files(folder))):
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{digest_of_file(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _from_hub(where: str) -> Path:
+    """Configs first: what is no model for us is refused before its weights come."""
+    folder = _fetched(where, None, TEXTS)
+    check_kind(folder)
+    names = _shards(folder) if (folder / INDEX).is_file() else []
+    return _fetched(where, folder.name, [TENSORS, *names])  # a branch may move while we read
+
+
+def _fetched(where: str, commit: str | None, names: Sequence[str]) -> Path:
+    """The cache's folder with the files of these names, or patterns of names, in it."""
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    repository, _, revision = where.partition("@")
+    try:
+        return Path(
+            hub.snapshot_download(
+                repository, revision=commit or revision or None, allow_patterns=list(names)
+            )
+        )
+    except errors.RevisionNotFoundError as error:
+        raise UsageError(
+            f"vlm:{where}: the hub's {repository} has no revision {revision!r}; give a branch, a "
+            "tag or a commit"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise UsageError(
+            f"vlm:{where}: there is no such folder, the hub is out of reach "
+            f"({error.__cause__ or error}), and this machine's cache does not hold all of it: "
+            "check the connection and HF_HUB_OFFLINE, or give a folder"
+        ) from error
+    except errors.GatedRepoError as error:
+        raise UsageError(
+            f"vlm:{where}: the hub gives {repository} only to those who were let in: ask for "
+            f"access on its page, then log in with `hf auth login` ({error})"
+        ) from error
+    except Exception as error:  # of the client or of what it speaks over: there is no model
+        raise UsageError(
+            f"vlm:{where}: there is no such folder, and the hub does not give it: {error}; check "
+            "the name, and whether it needs a login (`hf auth login`)"
+        ) from error

@@ -1,0 +1,1 @@
+"""Scorers: pictures and texts in one space."""

@@ -1,0 +1,1 @@
+"""Video encoders: the embedded transform, and the autoencoders of the diffusers library."""

@@ -1,0 +1,1 @@
+"""Families of video autoencoders: how each goes through a clip."""

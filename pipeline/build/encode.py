@@ -1,0 +1,111 @@
+"""encode: one clip's frames through the encoder, in bounded memory.
+
+decode thread   ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒
+encoder            ████████████████      at most `ahead` blocks wait in between
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from telecine.encoders.frames import FrameBlock, Latents
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import MediaError, Reason
+from telecine.infra.storage import ObjectInfo, Storage
+from telecine.manifests.schemas import Clip, Source
+from telecine.manifests.specs import PixelSpec
+from telecine.infra.prefetch import Values, run_ahead
+from telecine.pipeline.media.decode import decode_clip
+from telecine.pipeline.build.latents import Canary
+from telecine.pipeline.build.plan import Encoding
+
+
+class ClipFrames:
+    """The frames of one clip that an encoding takes, in the encoder's blocks.
+
+    Decoding begins at once and runs `ahead` blocks ahead of who reads them; with 0, it waits to be
+    asked. Close it.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        source: Source,
+        encoding: Encoding,
+        encoder: VideoEncoder,
+        *,
+        pixels: PixelSpec,
+        storage: Storage,
+        ahead: int,
+    ) -> None:
+        self.clip, self.encoding = clip, encoding
+        self.bytes_read = 0
+        self._source, self._encoder = source, encoder
+        self._pixels, self._storage = pixels, storage
+        self._ahead = ahead
+        self.blocks = self._started(from_start=False)
+
+    def close(self) -> None:
+        self.blocks.close()
+
+    def restart(self) -> None:
+        """Once more, from the source's beginning: its index cannot be trusted."""
+        self.close()
+        self.blocks = self._started(from_start=True)
+
+    def _started(self, from_start: bool) -> Values[FrameBlock]:
+        return run_ahead(self._decoded(from_start), self._ahead, "decode")
+
+    def _decoded(self, from_start: bool) -> Generator[FrameBlock, None, None]:
+        source, encoding = self._source, self.encoding
+        with self._storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
+            try:
+                yield from decode_clip(
+                    cast("BinaryIO", file),
+                    source,
+                    self.clip,
+                    encoding.rate,
+                    encoding.frames,
+                    encoding.crop,
+                    self._encoder.block_sizes(encoding.frames),
+                    self._pixels,
+                    from_start,
+                )
+            finally:
+                self.bytes_read += file.bytes_read
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    latents: Latents  # float16 [C, T', H', W'], as stored
+    psnr_db: float  # of a canary's round trip; else 0
+
+
+def encode_clip(frames: ClipFrames, encoder: VideoEncoder, *, canary: bool = False) -> Encoded:
+    """The clip's latents, and of a canary how well its first frames come back from them.
+
+    Raises MediaError where the footage no longer gives the frames that the scan saw, StorageError
+    where it cannot be read.
+    """
+    try:
+        return _encode(frames, encoder, canary)
+    except MediaError as error:
+        if error.reason is not Reason.FRAMES_MISMATCH:
+            raise
+    # A container's index can be wrong; decoding from the beginning cannot.
+    frames.restart()
+    return _encode(frames, encoder, canary)
+
+
+def _encode(frames: ClipFrames, encoder: VideoEncoder, canary: bool) -> Encoded:
+    count = frames.encoding.frames
+    seed = int(frames.clip.clip_id[:16], 16)  # the same for the same clip, whatever the build
+    if not canary:
+        return Encoded(encoder.encode(frames.blocks, count, seed), 0.0)
+    watcher = Canary(encoder, count)
+    with contextlib.closing(watcher.watch(frames.blocks)) as blocks:
+        latents = encoder.encode(blocks, count, seed)
+    return Encoded(latents, watcher.psnr_db(latents))

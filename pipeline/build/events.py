@@ -1,0 +1,325 @@
+"""build: clips × captions × an encoder → shards and `samples`.
+
+planned ──▶ shard, shard, shard ... ──▶ completed ──▶ promoted ──▶ index.json, current.json
+│ pins the table versions that the plan is a pure function of, so a run that was killed
+└ makes the same plan again and goes on with the shards that have no rows yet
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import duckdb
+
+from telecine.encoders.load import load_captioner
+from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import CommitError, UsageError
+from telecine.infra.faults import kill_point
+from telecine.infra.storage import join
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
+from telecine.manifests.queries import (
+    State,
+    builds,
+    connect,
+    current_build,
+    last_plan,
+    next_plan,
+    next_sequence,
+    shards_of,
+)
+from telecine.manifests.schemas import Build
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.build.jobs import shard_jobs
+from telecine.pipeline.build.plan import ShardPlan
+from telecine.pipeline.catalog.scores import scores_used
+from telecine.pipeline.build.worker import ShardJob
+from telecine.pipeline.build.wanted import Aim, Wishes, make_plan
+
+CURRENT_FILE = "current.json"  # under shards/
+PINNED = ("sources", "clips", "captions", "scores", "duplicates", "samples", "builds")
+
+_NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation of latents: the name of everything that its bytes depend on."""
+
+    build_id: str
+    name: str  # folder under shards/
+    encoder: VideoEncoder
+    spec: str  # canonical JSON of a DatasetSpec, but for its scan, and scores it does not select by
+    latents_fingerprint: str  # of all that latents depend on
+
+    @classmethod
+    def of(cls, dataset: Dataset, encoder: VideoEncoder, name: str | None = None) -> Generation:
+        """The build that the dataset's spec asks for.
+
+        A build that is there keeps its name. Raises UsageError where another is asked for, or one
+        that another build has.
+        """
+        spec = dataset.spec.canonical()
+        del spec["scan"]
+        if scores := scores_used(dataset.spec):
+            spec["score"] = scores.canonical()
+        else:
+            del spec["score"]
+        # Not where the weights lie, but what they are.
+        vae: dict[str, JsonValue] = {
+            "encoder": encoder.identity(),
+            "patch": dataset.spec.vae.patch,
+            "fps": dataset.spec.vae.fps,
+        }
+        build_id = short_id("build", {**spec, "vae": vae, **_models(dataset.spec)})
+        called = str(encoder.identity()["name"]).lower()
+        default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"
+        name = _name(connect(dataset.tables), build_id, name, default)
+        latents = fingerprint({"vae": vae, "pixels": spec["pixels"]})
+        return cls(build_id, name, encoder, canonical_json(spec), latents)
+
+    @property
+    def vae_fingerprint(self) -> str:
+        return self.encoder.fingerprint
+
+
+def _models(spec: DatasetSpec) -> dict[str, JsonValue]:
+    """What captions and scores come from, in place of the spec's words for it."""
+    mix, second = spec.caption_mix, spec.caption_mix.second
+    models: dict[str, JsonValue] = {
+        "caption": load_captioner(spec.caption).fingerprint,
+        "caption_mix": {
+            "second": load_captioner(second).fingerprint if second else None,
+            "second_share": mix.second_share,
+            "none_share": mix.none_share,
+        },
+    }
+    if scores := scores_used(spec):
+        named = scores.canonical() | {"scorer": load_scorer(scores).fingerprint}
+        models["score"] = {k: v for k, v in named.items() if k not in ("weights", "aesthetic")}
+    return models
+
+
+def _name(con: duckdb.DuckDBPyConnection, build_id: str, asked: str | None, default: str) -> str:
+    names = {b.build_id: b.name for b in builds(con) if b.state is not State.DELETED}
+    own = names.pop(build_id, None)
+    if own is not None and asked in (None, own):
+        return own
+    if own is not None:
+        raise UsageError(
+            f"the build that this spec asks for is there and is named {own!r}, not {asked!r}: "
+            "leave --name out"
+        )
+    if asked is not None and (not _NAME.fullmatch(asked) or asked == CURRENT_FILE):
+        raise UsageError(
+            f"--name {asked!r}: a build's name is a folder under shards/; write up to 64 of "
+            "a-z 0-9 . _ -, the first a letter or digit"
+        )
+    name = asked or default
+    if name in names.values():
+        raise UsageError(f"there is another build named {name!r}: give this one another --name")
+    return name
+
+
+@dataclass(frozen=True)
+class Work:
+    """A plan to carry out, and the event that recorded it."""
+
+    event: Build
+    wishes: Wishes
+    resumed: bool  # an earlier run began it: what came since is not in it
+    abandons: bool = False  # a plan that an earlier run began is given up for it
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing to do. To carry out even an empty plan ends one that is given up."""
+        plan, begun = self.wishes.plan, self.resumed or self.abandons
+        return not (begun or plan.shards or plan.replaces or self.wishes.dropped)
+
+
+def plan_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Work | None:
+    """The plan to carry out: an earlier run's that was not completed, else a new one, or None.
+
+    Commits the `planned` event of a new one. A plan that this version of Telecine would make
+    otherwise is abandoned: no row of it was ever live.
+    """
+    work = find_work(dataset, generation, retry=retry)
+    if work.idle:
+        return None
+    if not work.resumed:
+        kill_point("commit", "planned")
+        dataset.tables.append("builds", [work.event])
+        kill_point("committed", "planned")
+    return work
+
+
+def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
+    """`plan_build` without committing anything; idle where there is nothing to do."""
+    con = connect(dataset.tables)
+    last = last_plan(con, generation.build_id)
+    stale = last is not None and last.event == "planned"
+    if last is not None and stale:
+        wishes = _wishes(connect(dataset.tables, pinned(last)), dataset, generation, last)
+        if wishes.plan.digest == last.plan_digest:
+            return Work(last, wishes, resumed=True)
+    planned = _event(dataset, generation, con, retry=retry)
+    wishes = _wishes(con, dataset, generation, planned)
+    plan = wishes.plan
+    event = dataclasses.replace(
+        planned,
+        plan_digest=plan.digest,
+        num_shards=len(plan.shards),
+        num_samples=plan.num_samples,
+        replaces=plan.replaces,
+    )
+    return Work(event, wishes, resumed=False, abandons=stale)
+
+
+def pinned(event: Build) -> dict[str, int]:
+    """The table versions that a plan is a pure function of."""
+    return {name: getattr(event, f"{name}_version") for name in PINNED}
+
+
+def _wishes(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, generation: Generation, event: Build
+) -> Wishes:
+    """What a `planned` event stands for; it need not have been committed, or hold the plan."""
+    aim = Aim(event.build_id, event.latents_fingerprint, event.plan, event.retry, event.follows)
+    return make_plan(con, dataset.spec, generation.encoder, aim)
+
+
+def _followed(con: duckdb.DuckDBPyConnection, generation: Generation) -> str:
+    """build_id of the current build, where a trainer may swap this one for it; else empty.
+
+    Both take the same clips into the same buckets and shards of one size.
+    """
+    current = current_build(con)
+    if current is None or current.build_id == generation.build_id:
+        return ""
+    theirs, ours = json.loads(current.spec), json.loads(generation.spec)
+    layout = ("select", "score", "buckets", "shards")
+    equal = all(theirs.get(part) == ours.get(part) for part in layout)
+    return current.build_id if equal else ""
+
+
+def _event(
+    dataset: Dataset, generation: Generation, con: duckdb.DuckDBPyConnection, *, retry: bool
+) -> Build:
+    """The `planned` event of a new plan, before the plan is made."""
+    versions = {name: dataset.tables.version(name) for name in PINNED}
+    return Build(
+        build_id=generation.build_id,
+        name=generation.name,
+        sequence=next_sequence(con),
+        event="planned",
+        plan=next_plan(con, generation.build_id),
+        plan_digest="",
+        num_shards=0,
+        num_samples=0,
+        retry=retry,
+        follows=_followed(con, generation),
+        sources_version=versions["sources"],
+        clips_version=versions["clips"],
+        captions_version=versions["captions"],
+        scores_version=versions["scores"],
+        duplicates_version=versions["duplicates"],
+        samples_version=versions["samples"],
+        builds_version=versions["builds"],
+        vae=canonical_json(generation.encoder.identity()),
+        vae_fingerprint=generation.vae_fingerprint,
+        pixel_fingerprint=dataset.spec.pixels.fingerprint,
+        latents_fingerprint=generation.latents_fingerprint,
+        spec=generation.spec,
+    )
+
+
+# ── carrying out ─────────────────────────────────────────────────────────────────────────────────
+
+
+def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
+    """The shards of the plan that have no rows yet, in the plan's order."""
+    done = connect(dataset.tables).sql(
+        "SELECT DISTINCT shard_id FROM samples WHERE build_id = ? AND plan = ?",
+        params=[work.event.build_id, work.event.plan],
+    )
+    written = {row[0] for row in done.fetchall()}
+    return [shard for shard in work.wishes.plan.shards if shard.shard_id not in written]
+
+
+def jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
+    """A job for each of the shards, from the tables that the plan was made from."""
+    con = connect(dataset.tables, pinned(work.event))
+    return shard_jobs(con, dataset.spec, work.event, shards, work.wishes.canaries)
+
+
+def drop_without_bucket(dataset: Dataset, work: Work) -> None:
+    """Commit the rows of clips that no bucket takes, once per plan."""
+    con = connect(dataset.tables)
+    written = con.sql(
+        "SELECT count(*) FROM samples WHERE build_id = ? AND plan = ? AND shard_id = ''",
+        params=[work.event.build_id, work.event.plan],
+    ).fetchall()
+    if written == [(0,)]:
+        dataset.tables.append("samples", work.wishes.dropped)
+
+
+def complete(dataset: Dataset, work: Work) -> None:
+    """Commit that the plan is carried out: its shards become live, those it replaces do not.
+
+    Raises CommitError where the build was deleted since it was planned, by another process or this.
+    """
+    con = connect(dataset.tables)
+    last = last_plan(con, work.event.build_id)
+    if last is None or last.plan != work.event.plan:
+        raise CommitError(
+            f"build {work.event.name} was deleted while it was written. Run again to make it anew"
+        )
+    event = dataclasses.replace(work.event, event="completed", sequence=next_sequence(con))
+    kill_point("commit", "completed")
+    dataset.tables.append("builds", [event])
+    kill_point("committed", "completed")
+
+
+# ── for trainers ─────────────────────────────────────────────────────────────────────────────────
+
+
+def write_index(dataset: Dataset, build: Generation | Build) -> None:
+    """`index.json`: every live shard with its count, bytes and digest, for plain webdataset users.
+
+    A view of the tables like the shards themselves, so it is simply made again; and so is
+    `current.json`, whichever build is current.
+    """
+    folder = f"shards/{build.name}"
+    live = shards_of(connect(dataset.tables), build.build_id)
+    shards = [dataclasses.asdict(s) | {"path": s.path.removeprefix(f"{folder}/")} for s in live]
+    index = {
+        "build_id": build.build_id,
+        "vae_fingerprint": build.vae_fingerprint,
+        "num_samples": sum(s.num_samples for s in live),
+        "size_bytes": sum(s.size_bytes for s in live),
+        "shards": shards,
+        "digest": fingerprint([[s["path"], s["sha256"]] for s in shards]),
+    }
+    _write_json(dataset, f"{folder}/index.json", index)
+    kill_point("committed", "index")
+    write_current(dataset)
+
+
+def write_current(dataset: Dataset) -> None:
+    """`shards/current.json` names the current build, for trainers that follow it."""
+    current = current_build(connect(dataset.tables))
+    if current is not None:
+        named = {"build_id": current.build_id, "name": current.name}
+        pointer = {**named, "index": f"{current.name}/index.json"}
+        _write_json(dataset, f"shards/{CURRENT_FILE}", pointer)
+        kill_point("committed", "current")
+
+
+def _write_json(dataset: Dataset, path: str, value: object) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    dataset.storage.write_bytes(join(dataset.uri, path), text.encode())

@@ -1,0 +1,256 @@
+"""plan: from the clips that are wanted and the shards that exist to the shards to write. Pure.
+
+    wanted ─┬─ in a fresh shard ─────────────────────▶ stays where it is
+            ├─ in a stale shard (a text changed, a member is no longer wanted) ─▶ copied
+            ├─ in a small shard of a bucket that gets new members (topped up) ──▶ copied
+            ├─ in a shard of another build with equal latents ──────────────────▶ copied
+            └─ in none ──────────────────────────────▶ encoded
+
+A shard is fresh while each of its members is wanted with the text it has. Members stand in order
+of their clip_id, which is a hash, so that one shard mixes sources.
+
+A build that follows another one is laid out as that one: a clip's seat is the shard that it has
+there, and this build's shard of the same id takes the clips with that seat, in the same order.
+
+    followed   A: 1 4 7     B: 2 3 9
+    this one   A: 1 4 7     B: 2   9     C: 5 8      3 has no latents here; 5 and 8 have no seat
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.manifests.fingerprint import fingerprint, short_id
+from telecine.manifests.specs import BucketSpec, VaeSpec
+from telecine.pipeline.media.geometry import Crop, crop_to_grid
+from telecine.pipeline.media.timing import Timed, encoded_frames, encoded_rate
+
+TAR_BLOCK = 512
+NPY_HEADER = 128
+TEXT_RESERVE = 8192  # a sample's JSON and text members with their headers, without captions
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Bucket:
+    resolution: int  # px of the short side, the rung
+    aspect: str  # as in 16x9
+    duration: str  # image, or seconds as in 4s
+
+    @property
+    def folder(self) -> str:
+        return f"{self.resolution}/{self.aspect}/{self.duration}"
+
+
+class ClipShape(Timed, Protocol):
+    """What of a clip the planner needs: its time and its size."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What of a clip is encoded, and the latents that come of it."""
+
+    rate: Fraction  # frames per second; 0 for an image
+    frames: int
+    left_out: int  # frames at the end, beyond the temporal grid
+    crop: Crop
+    latent_shape: tuple[int, int, int, int]  # C, T', H', W'
+
+    @property
+    def latent_bytes(self) -> int:
+        """float16 values and the .npy header"""
+        return 2 * math.prod(self.latent_shape) + NPY_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A clip that the build wants."""
+
+    clip_id: str
+    captions_digest: str
+    bucket: Bucket
+    size_bytes: int  # in the tar
+    copied: bool = False  # a live shard has its latents, here or in another build
+    seat: str = ""  # shard_id it has in the build that is followed, if it has one
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMember:
+    """A sample that an existing shard of the build holds."""
+
+    clip_id: str
+    captions_digest: str
+    shard_id: str
+    shard_bytes: int
+    bucket: Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    clip_id: str
+    copied: bool  # else encoded
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    shard_id: str
+    bucket: Bucket
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    shards: tuple[ShardPlan, ...]
+    replaces: tuple[str, ...]  # shard_ids that `shards` stand in for
+
+    @property
+    def digest(self) -> str:
+        shards = [[s.shard_id, fingerprint([m.clip_id for m in s.members])] for s in self.shards]
+        return fingerprint([shards, list(self.replaces)])
+
+    @property
+    def num_samples(self) -> int:
+        return sum(len(s.members) for s in self.shards)
+
+
+def crop_grid(encoder: VideoEncoder, vae: VaeSpec) -> int:
+    """Px that an encoded width and height are multiples of"""
+    return encoder.spatial_stride * vae.patch
+
+
+def plan_encoding(clip: ClipShape, encoder: VideoEncoder, vae: VaeSpec) -> Encoding | None:
+    """None where the clip is smaller than the grid or shorter than the encoder's first step."""
+    crop = crop_to_grid(clip.width, clip.height, crop_grid(encoder, vae))
+    rate = encoded_rate(clip, Fraction(vae.fps) if vae.fps else None)
+    available = encoded_frames(clip, rate)
+    frames = encoder.valid_frames(available)
+    if crop is None or frames == 0:
+        return None
+    shape = encoder.latent_shape(frames, crop.height, crop.width)
+    return Encoding(rate, frames, available - frames, crop, shape)
+
+
+def bucket_of(clip: ClipShape, spec: BucketSpec) -> Bucket | None:
+    """Largest rung ≤ the clip for resolution and duration, nearest aspect; None below a rung."""
+    short_side = min(clip.width, clip.height)
+    resolution = max((r for r in spec.resolutions if r <= short_side), default=None)
+    duration = _duration_rung(clip, spec)
+    if resolution is None or duration is None:
+        return None
+    return Bucket(resolution, nearest_aspect(clip.width, clip.height, spec.aspects), duration)
+
+
+def _duration_rung(clip: ClipShape, spec: BucketSpec) -> str | None:
+    if clip.kind == "image":
+        return "image"
+    ticks = clip.end_pts - clip.start_pts
+    seconds = Fraction(ticks * clip.time_base_num, clip.time_base_den)
+    rung = max((d for d in spec.durations if d <= seconds), default=None)
+    return None if rung is None else f"{rung:g}s"
+
+
+def nearest_aspect(width: int, height: int, aspects: Iterable[str]) -> str:
+    """The aspect whose logarithm is nearest, the first of equals, as in 16x9."""
+
+    def distance(aspect: str) -> float:
+        w, h = map(int, aspect.split(":"))
+        return abs(math.log(width * h / (height * w)))
+
+    return min(aspects, key=distance).replace(":", "x")
+
+
+def sample_bytes(encoding: Encoding, text_bytes: int) -> int:
+    """Tar bytes of a sample, known before a frame is decoded; `text_bytes` are those of its .txt
+    and of what its JSON says of captions.
+    """
+    blocks = math.ceil(encoding.latent_bytes / TAR_BLOCK) + 1
+    return blocks * TAR_BLOCK + TEXT_RESERVE + text_bytes
+
+
+def plan_shards(
+    wanted: Iterable[Candidate],
+    live: Iterable[LiveMember],
+    *,
+    build_id: str,
+    number: int,
+    target_bytes: int,
+    taken: Collection[str] = (),
+) -> Plan:
+    """Every wanted clip in exactly one shard, new or kept; the order of the inputs is nothing.
+
+    `number` is the plan's own within its build: a shard's name holds it, so that members which
+    come together again later (a text changed back, footage put back) make another shard, not one
+    that a plan in between replaced. For the same reason a seat that is `taken`, a shard_id that
+    this build has used, gives the clips a shard but not its name. No shard is planned above
+    `target_bytes` unless one sample alone is, or the shard that it follows has these clips.
+    """
+    candidates = {c.clip_id: c for c in wanted}
+    seats = Counter(c.seat for c in candidates.values())
+    shards: dict[str, list[LiveMember]] = defaultdict(list)
+    for member in live:
+        shards[member.shard_id].append(member)
+
+    def fresh(shard_id: str) -> bool:
+        members = shards[shard_id]
+        there = [candidates.get(m.clip_id) for m in members]
+        if [c and c.captions_digest for c in there] != [m.captions_digest for m in members]:
+            return False
+        seat, *others = {c.seat for c in there if c}
+        whole = len(members) == seats[seat] and (shard_id == seat or seat in taken)
+        return not others and (not seat or whole)
+
+    kept = set(filter(fresh, shards))
+    settled = {m.clip_id for shard_id in kept for m in shards[shard_id]}
+    seatless = [c for c in candidates.values() if not c.seat]
+    busy = {c.bucket for c in seatless if c.clip_id not in settled}
+    for shard_id in sorted(kept):
+        first = shards[shard_id][0]
+        small = 2 * first.shard_bytes < target_bytes
+        if small and first.bucket in busy and not candidates[first.clip_id].seat:
+            kept.remove(shard_id)
+            settled.difference_update(m.clip_id for m in shards[shard_id])
+    pool: dict[tuple[Bucket, str], list[Candidate]] = defaultdict(list)
+    for candidate in candidates.values():
+        if candidate.clip_id not in settled:
+            pool[candidate.bucket, candidate.seat].append(candidate)
+    return Plan(
+        tuple(
+            _shard(members, "" if seat in taken else seat, build_id, number)
+            for bucket, seat in sorted(pool)
+            for members in _fill(pool[bucket, seat], math.inf if seat else target_bytes)
+        ),
+        tuple(sorted(shards.keys() - kept)),
+    )
+
+
+def _fill(candidates: list[Candidate], target_bytes: float) -> Iterator[list[Candidate]]:
+    members: list[Candidate] = []
+    size = 0
+    for candidate in sorted(candidates, key=lambda c: c.clip_id):
+        if members and size + candidate.size_bytes > target_bytes:
+            yield members
+            members, size = [], 0
+        members.append(candidate)
+        size += candidate.size_bytes
+    if members:
+        yield members
+
+
+def _shard(members: list[Candidate], seat: str, build_id: str, number: int) -> ShardPlan:
+    bucket = members[0].bucket
+    content = [[m.clip_id, m.captions_digest] for m in members]
+    return ShardPlan(
+        seat or short_id("shard", build_id, number, bucket.folder, content),
+        bucket,
+        tuple(Member(m.clip_id, m.copied) for m in members),
+    )

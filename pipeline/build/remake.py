@@ -1,0 +1,131 @@
+"""The jobs that made shards, from their rows: what is needed to make the same shards again.
+
+Rows outlive what they came from: a source that was replaced and a caption that another one
+supersedes are in their tables still, and the latents of a sample may stand in other builds too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from telecine.infra.errors import CheckFailed
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.queries import connect
+from telecine.manifests.schemas import Build, Clip, Sample, Source, from_arrow
+from telecine.manifests.specs import CaptionMixSpec
+from telecine.pipeline.catalog.captions import ever_said, mixed
+from telecine.pipeline.build.plan import Bucket
+from telecine.pipeline.build.sample import ChosenCaption
+from telecine.pipeline.build.worker import MemberJob, ShardJob
+
+SHARDS_AT_ONCE = 64  # a question scans whole tables: ask for many shards at a time
+
+
+def jobs_again(
+    dataset: Dataset, event: Build, shard_ids: Iterable[str], sound: frozenset[str]
+) -> Iterator[ShardJob]:
+    """The jobs that made these shards; what they make is kept where its bytes are the same."""
+    rest = iter(shard_ids)
+    while chunk := list(islice(rest, SHARDS_AT_ONCE)):
+        facts = _Facts(dataset, event.build_id, chunk, sound)
+        for shard_id in chunk:
+            samples = facts.samples[shard_id]
+            first = samples[0]
+            yield ShardJob(
+                build_id=event.build_id,
+                build_name=event.name,
+                vae_fingerprint=event.vae_fingerprint,
+                plan=first.plan,
+                shard_id=shard_id,
+                bucket=Bucket(first.resolution, first.aspect, first.duration),
+                members=tuple(map(facts.member, samples)),
+                expected_sha256=first.shard_sha256,
+            )
+
+
+_TABLES = """
+CREATE TEMP TABLE job_samples AS
+SELECT * FROM live_samples SEMI JOIN asked USING (shard_id)
+WHERE build_id = $build_id AND outcome = 'kept';
+
+CREATE TEMP TABLE job_clips AS
+SELECT * FROM clips SEMI JOIN job_samples USING (clip_id);
+
+CREATE TEMP TABLE job_sources AS
+SELECT * FROM sources SEMI JOIN job_clips USING (source_id, scan_fingerprint)
+WHERE status = 'scanned';
+
+CREATE TEMP TABLE job_copies AS
+SELECT live_samples.* FROM live_samples SEMI JOIN sound USING (shard_path)
+SEMI JOIN job_samples USING (clip_id) WHERE outcome = 'kept' AND build_id <> $build_id
+"""
+
+
+class _Facts:
+    """What the tables say of some shards' members, superseded sources and captions included."""
+
+    def __init__(
+        self, dataset: Dataset, build_id: str, shard_ids: Iterable[str], sound: Iterable[str]
+    ) -> None:
+        con = connect(dataset.tables)
+        con.register("asked", pa.table({"shard_id": pa.array(sorted(shard_ids), pa.string())}))
+        con.register("sound", pa.table({"shard_path": pa.array(sorted(sound), pa.string())}))
+        for statement in _TABLES.split(";\n\n"):
+            con.execute(statement, {"build_id": build_id} if "$build_id" in statement else {})
+        samples: list[Sample] = _all(con, "FROM job_samples ORDER BY position", Sample)
+        self.samples: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            self.samples[sample.shard_id].append(sample)
+        clips: list[Clip] = _all(con, "FROM job_clips", Clip)
+        self._clips = {clip.clip_id: clip for clip in clips}
+        sources: list[Source] = _all(con, "FROM job_sources ORDER BY revision", Source)
+        self._sources = {source.source_id: source for source in sources}
+        copies: list[Sample] = _all(con, "FROM job_copies", Sample)
+        self._copies = {sample.clip_id: sample for sample in copies}
+        self._captions = _captions(con, dataset.spec.caption_mix)
+
+    def member(self, sample: Sample) -> MemberJob:
+        clip = self._clips[sample.clip_id]
+        caption = self._captions.get((sample.clip_id, sample.captions_digest))
+        if caption is None:
+            raise CheckFailed(
+                f"{sample.shard_path} cannot be made again: `captions` no longer has what it says "
+                f"of clip {sample.clip_id}"
+            )
+        copy = self._copies.get(sample.clip_id)
+        if copy is not None:  # the bytes from there; what is known of them, from here
+            copy = dataclasses.replace(
+                sample,
+                shard_path=copy.shard_path,
+                latent_offset=copy.latent_offset,
+                latent_bytes=copy.latent_bytes,
+            )
+        source = self._sources[clip.source_id]
+        return MemberJob(clip, source, caption, copy, canary=sample.psnr_db > 0)
+
+
+def _all(con: duckdb.DuckDBPyConnection, query: str, row: Any) -> list[Any]:
+    return from_arrow(con.sql(query).to_arrow_table(), row)
+
+
+def _captions(
+    con: duckdb.DuckDBPyConnection, mix: CaptionMixSpec
+) -> Mapping[tuple[str, str], ChosenCaption]:
+    """By clip_id and digest: of all that may have been chosen, what the samples say was."""
+    said = ever_said("job_samples")
+    nobody = "SELECT DISTINCT clip_id, NULL FROM job_samples"
+    second = f"{said} UNION ALL {nobody}" if mix.second else None
+    rows = con.sql(f"""
+        SELECT DISTINCT clip_id, captioner, captioner_fingerprint, text, text_digest, captions,
+            captions_digest
+        FROM ({mixed(said, second, mix)})
+        SEMI JOIN job_samples USING (clip_id, captions_digest)
+    """).fetchall()
+    return {(clip_id, row[-1]): ChosenCaption(*row) for clip_id, *row in rows}

@@ -1,0 +1,132 @@
+"""What a sample's JSON says: everything that a trainer conditions on, and where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.manifests.fingerprint import JsonValue
+from telecine.manifests.schemas import Clip, Sample, Source
+from telecine.manifests.specs import PixelSpec
+
+MEASUREMENTS = (
+    "motion", "temporal_information", "spatial_information", "camera_x", "camera_y",
+    "subject_motion", "change", "brightness", "contrast", "saturation", "sharpness",
+    "black_share", "frozen_share", "letterbox_left", "letterbox_right", "letterbox_top",
+    "letterbox_bottom", "dominant_colors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenCaption:
+    """The text in force for a clip, and what each captioner of the mix said of it."""
+
+    captioner: str
+    captioner_fingerprint: str
+    text: str
+    text_digest: str
+    captions: str = "[]"  # JSON array: captioner, captioner_fingerprint, outcome, text, windows
+    captions_digest: str = ""
+
+    @property
+    def text_bytes(self) -> int:
+        """In a sample: of its .txt, and of what its JSON says of captions."""
+        return 2 * len(self.text.encode()) + len(self.captions.encode())
+
+
+def sample_json(
+    clip: Clip,
+    source: Source,
+    caption: ChosenCaption,
+    sample: Sample,
+    *,
+    encoder: VideoEncoder,
+    pixels: PixelSpec,
+) -> dict[str, JsonValue]:
+    """The `.json` member of one sample."""
+    rate = Fraction(sample.fps_num, sample.fps_den)
+    return {
+        "clip_id": clip.clip_id,
+        "kind": clip.kind,
+        "caption": caption.text,
+        "captioner": caption.captioner,
+        "captioner_fingerprint": caption.captioner_fingerprint,
+        "captions": json.loads(caption.captions),
+        "width": sample.encoded_width,
+        "height": sample.encoded_height,
+        "native_width": clip.width,
+        "native_height": clip.height,
+        "crop": {"x": sample.crop_x, "y": sample.crop_y},
+        "num_frames": sample.encoded_frames,
+        "native_num_frames": clip.num_frames,
+        "frames_left_out": sample.frames_left_out,
+        "fps": float(rate),
+        "fps_rational": str(rate),
+        "native_fps": clip.fps_num / clip.fps_den,
+        "variable_rate": clip.variable_rate,
+        "duration": sample.encoded_frames / float(rate) if rate else 0.0,
+        "bucket": {
+            "resolution": sample.resolution,
+            "aspect": sample.aspect,
+            "duration": sample.duration,
+        },
+        "source": _source_json(clip, source),
+        "build_id": sample.build_id,
+        "latent": {
+            "shape": list(sample.latent_shape),
+            "dtype": "float16",
+            "posterior": encoder.posterior,
+            "normalised": encoder.normalised,
+            "mean": list(encoder.latents_mean),
+            "std": list(encoder.latents_std),
+            "temporal_stride": encoder.temporal_stride,
+            "spatial_stride": encoder.spatial_stride,
+            "vae": encoder.identity(),
+            "vae_fingerprint": encoder.fingerprint,
+        },
+        "pixels": _pixels_json(source, pixels),
+        "measurements": {k: v for k, v in dataclasses.asdict(clip).items() if k in MEASUREMENTS},
+        "checks": {
+            "finite": True,
+            "latent_mean": sample.latent_mean,
+            "latent_std": sample.latent_std,
+            "latent_absmax": sample.latent_absmax,
+        },
+    }
+
+
+def _source_json(clip: Clip, source: Source) -> dict[str, JsonValue]:
+    time_base = Fraction(clip.time_base_num, clip.time_base_den)
+    return {
+        # A file name need not be UTF-8; JSON must be.
+        "uri": source.uri.encode("utf-8", "backslashreplace").decode(),
+        "source_id": source.source_id,
+        "version": source.version,
+        "content_digest": source.content_digest,
+        "start_pts": clip.start_pts,
+        "end_pts": clip.end_pts,
+        "time_base": str(time_base),
+        "timing": clip.timing,
+        "start_frame": clip.start_frame,
+        "start_seconds": float(clip.start_pts * time_base),
+        "end_seconds": float(clip.end_pts * time_base),
+        "shot": clip.shot,
+    }
+
+
+def _pixels_json(source: Source, pixels: PixelSpec) -> dict[str, JsonValue]:
+    """The pixel contract, and what it met in this source."""
+    return {
+        "contract": pixels.canonical(),
+        "fingerprint": pixels.fingerprint,
+        "color_matrix": source.color_matrix,
+        "color_range": source.color_range,
+        "color_transfer": source.color_transfer,
+        "rotation_degrees": source.rotation_degrees,
+        "mirrored": source.mirrored,
+        "sample_aspect": f"{source.sample_aspect_num}:{source.sample_aspect_den}",
+        "interlaced": source.interlaced,
+    }

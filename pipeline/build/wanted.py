@@ -1,0 +1,264 @@
+"""From tables to a plan: which clips a build wants, and which of its shards hold them as wanted.
+
+    selected clips ⋈ chosen captions = wanted         live samples of the build = held
+    a held shard with a member that is not wanted so, or not in this shard  = stale
+
+At ten million clips nearly all are settled: in shards that are fresh and stay. Those never leave
+the database; Python sees what is new, what is stale, and the small shards that new members top up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import duckdb
+import pyarrow as pa
+
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import Reason
+from telecine.manifests.schemas import Sample
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.catalog.captions import create_chosen_captions
+from telecine.pipeline.build.plan import (
+    Bucket,
+    Candidate,
+    LiveMember,
+    Plan,
+    bucket_of,
+    plan_encoding,
+    plan_shards,
+    sample_bytes,
+)
+from telecine.pipeline.catalog.selection import create_selected_clips
+
+ROWS_AT_ONCE = 10_000
+CANARIES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedClip:
+    """Columns of schemas.Clip that decide a clip's bucket and size, and its caption's."""
+
+    clip_id: str
+    kind: str
+    num_frames: int
+    start_pts: int
+    end_pts: int
+    time_base_num: int
+    time_base_den: int
+    fps_num: int
+    fps_den: int
+    variable_rate: bool
+    duration_seconds: float
+    width: int
+    height: int
+    captions_digest: str
+    text_bytes: int  # of its .txt, and of what its JSON says of captions
+    seat: str  # shard_id in the build that is followed, or empty
+    copied: bool | None  # its latents are in a live shard; None: they are not
+
+
+_COLUMNS = ", ".join(WantedClip.__slots__)
+_PLAIN = "SELECT '' AS clip_id, '' AS seat LIMIT 0"
+_SEATS = """
+SELECT clip_id, shard_id AS seat FROM live_samples
+WHERE build_id = $follows AND outcome = 'kept'
+"""
+
+# What was dropped stays dropped, unless it is tried again and that could change something.
+# A shard_id is taken although its plan was deleted: gc may still be at its tar.
+_TABLES = """
+CREATE TEMP TABLE captions_in_force AS
+SELECT clip_id, captions_digest,
+    2 * octet_length(encode(text)) + octet_length(encode(captions)) AS text_bytes
+FROM chosen_captions;
+
+CREATE TEMP TABLE wanted AS
+SELECT clip_id, captions_digest, text_bytes, coalesce(seat, '') AS seat
+FROM selected_clips JOIN captions_in_force USING (clip_id)
+ANTI JOIN (
+    SELECT clip_id FROM live_samples
+    WHERE build_id = $build_id AND outcome = 'dropped' AND (NOT $retry OR reason = $unfit)
+) USING (clip_id)
+LEFT JOIN seats USING (clip_id);
+
+CREATE TEMP TABLE taken AS
+SELECT DISTINCT shard_id FROM samples SEMI JOIN seats ON shard_id = seat
+WHERE build_id = $build_id AND outcome = 'kept';
+
+CREATE TEMP TABLE held AS
+SELECT clip_id, captions_digest, shard_id, shard_bytes, resolution, aspect, duration
+FROM live_samples WHERE build_id = $build_id AND outcome = 'kept';
+
+CREATE TEMP TABLE fresh_shards AS
+WITH shards AS (
+    SELECT shard_id, count(*) AS members, count(seat) AS wanted,
+        min(seat) AS seat, max(seat) AS other_seat
+    FROM held LEFT JOIN wanted USING (clip_id, captions_digest) GROUP BY shard_id
+), occupied AS (SELECT seat, count(*) AS members FROM wanted WHERE seat <> '' GROUP BY seat)
+SELECT shard_id, seat FROM shards
+WHERE members = wanted AND seat = other_seat AND (seat = ''
+    OR (seat, members) IN (FROM occupied) AND (seat = shard_id OR seat IN (FROM taken)));
+
+CREATE TEMP TABLE fresh AS SELECT * FROM held JOIN fresh_shards USING (shard_id);
+
+CREATE TEMP TABLE unsettled AS FROM wanted ANTI JOIN fresh USING (clip_id);
+
+CREATE TEMP TABLE copyable AS
+SELECT DISTINCT clip_id FROM live_samples SEMI JOIN unsettled USING (clip_id)
+SEMI JOIN (SELECT build_id FROM known_events WHERE latents_fingerprint = $latents) USING (build_id)
+WHERE outcome = 'kept';
+"""
+
+_UNSETTLED = """
+FROM (SELECT * FROM unsettled LEFT JOIN (SELECT clip_id, true AS copied FROM copyable)
+USING (clip_id))
+"""
+_SMALL = """
+FROM fresh SEMI JOIN busy USING (resolution, aspect, duration)
+WHERE 2 * shard_bytes < $target_bytes AND seat = ''
+"""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The plan that brings the shards to what is wanted, and what it leaves out."""
+
+    plan: Plan
+    dropped: list[Sample]  # clips that no bucket takes
+    uncaptioned: int  # clips that wait for a caption
+    canaries: frozenset[str]  # clip_ids whose round trip is measured when they are encoded
+    fresh: int  # shards that stay
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Which build a plan is for."""
+
+    build_id: str
+    latents_fingerprint: str
+    number: int  # of the plan
+    retry: bool  # want again what was dropped
+    follows: str  # build_id whose layout the plan takes over, or empty
+
+
+def make_plan(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, encoder: VideoEncoder, aim: Aim
+) -> Wishes:
+    """A pure function of the tables that `con` shows."""
+    _create_tables(con, spec, aim)
+    candidates: list[Candidate] = []
+    dropped: list[Sample] = []
+    for clip in _clips(con, _UNSETTLED):
+        candidate = _candidate(clip, spec, encoder)
+        if candidate is None:
+            dropped.append(_without_bucket(clip, aim))
+        else:
+            candidates.append(candidate)
+    target_bytes = spec.shards.target_bytes
+    busy = {c.bucket for c in candidates if not c.seat}
+    topped_up = _small_shards(con, busy, target_bytes)
+    small = "SELECT *, true AS copied FROM wanted SEMI JOIN topped_up USING (clip_id)"
+    for clip in _clips(con, f"FROM ({small})"):
+        candidate = _candidate(clip, spec, encoder)
+        assert candidate is not None  # it is in a shard
+        candidates.append(candidate)
+    live = [*_members(con, "FROM held ANTI JOIN fresh_shards USING (shard_id)"), *topped_up]
+    plan = plan_shards(
+        candidates,
+        live,
+        build_id=aim.build_id,
+        number=aim.number,
+        target_bytes=target_bytes,
+        taken={shard_id for (shard_id,) in con.sql("FROM taken").fetchall()},
+    )
+    waiting = "FROM selected_clips ANTI JOIN captions_in_force USING (clip_id)"
+    return Wishes(
+        plan,
+        sorted(dropped, key=lambda row: row.clip_id),
+        uncaptioned=_count(con, waiting),
+        canaries=_canaries(con, {row.clip_id for row in dropped}),
+        fresh=_count(con, "FROM fresh_shards") - len({m.shard_id for m in topped_up}),
+    )
+
+
+def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, aim: Aim) -> None:
+    create_chosen_captions(con, spec)
+    create_selected_clips(con, spec)
+    known = {
+        "build_id": aim.build_id,
+        "retry": aim.retry,
+        "unfit": str(Reason.NO_BUCKET),
+        "follows": aim.follows,
+        "latents": aim.latents_fingerprint,
+    }
+    seats = f"CREATE TEMP TABLE seats AS {_SEATS if aim.follows else _PLAIN}"
+    for statement in (seats, *_TABLES.split(";\n\n")):
+        con.execute(statement, {k: v for k, v in known.items() if f"${k}" in statement})
+
+
+def _canaries(con: duckdb.DuckDBPyConnection, dropped: set[str]) -> frozenset[str]:
+    """The lowest ids: hashes, so a sample, and for the most part the same ones plan after plan."""
+    lowest = con.sql(f"SELECT clip_id FROM wanted ORDER BY clip_id LIMIT {CANARIES + len(dropped)}")
+    fit = (clip_id for (clip_id,) in lowest.fetchall() if clip_id not in dropped)
+    return frozenset(islice(fit, CANARIES))
+
+
+def _count(con: duckdb.DuckDBPyConnection, what: str) -> int:
+    ((count,),) = con.sql(f"SELECT count(*) {what}").fetchall()
+    return int(count)
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _clips(con: duckdb.DuckDBPyConnection, which: str) -> Iterator[WantedClip]:
+    query = f"SELECT {_COLUMNS} FROM current_clips JOIN (SELECT * {which}) USING (clip_id)"
+    for batch in con.sql(query).to_arrow_reader(ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            yield WantedClip(**row)
+
+
+def _candidate(clip: WantedClip, spec: DatasetSpec, encoder: VideoEncoder) -> Candidate | None:
+    bucket = bucket_of(clip, spec.buckets)
+    encoding = plan_encoding(clip, encoder, spec.vae)
+    if bucket is None or encoding is None:
+        return None
+    size = sample_bytes(encoding, clip.text_bytes)
+    return Candidate(
+        clip.clip_id, clip.captions_digest, bucket, size, copied=bool(clip.copied), seat=clip.seat
+    )
+
+
+def _without_bucket(clip: WantedClip, aim: Aim) -> Sample:
+    return Sample(
+        build_id=aim.build_id,
+        plan=aim.number,
+        clip_id=clip.clip_id,
+        outcome="dropped",
+        reason=Reason.NO_BUCKET,
+        detail=f"{clip.width}×{clip.height}, {clip.duration_seconds:.3f} s",
+        captions_digest=clip.captions_digest,
+    )
+
+
+def _small_shards(
+    con: duckdb.DuckDBPyConnection, busy: set[Bucket], target_bytes: int
+) -> list[LiveMember]:
+    """Members of the fresh shards that are small and in a bucket that gets new ones."""
+    columns = {
+        "resolution": pa.array([b.resolution for b in busy], pa.int64()),
+        "aspect": pa.array([b.aspect for b in busy], pa.string()),
+        "duration": pa.array([b.duration for b in busy], pa.string()),
+    }
+    con.register("busy", pa.table(columns))
+    con.execute(f"CREATE TEMP TABLE topped_up AS SELECT * {_SMALL}", {"target_bytes": target_bytes})
+    return list(_members(con, "FROM topped_up"))
+
+
+def _members(con: duckdb.DuckDBPyConnection, which: str) -> Iterator[LiveMember]:
+    columns = "clip_id, captions_digest, shard_id, shard_bytes, resolution, aspect, duration"
+    for clip_id, text, shard_id, size, *bucket in con.sql(f"SELECT {columns} {which}").fetchall():
+        yield LiveMember(clip_id, text, shard_id, size, Bucket(*bucket))

@@ -1,0 +1,346 @@
+"""shard: one worker makes one tar, from decode to upload, and returns its receipt.
+
+decode    ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒         ahead of the encoder, the next member's beginning too
+encode       ████████│████████│████████
+write                 ▒▒       ▒▒       ▒▒   statistics, tar, digest: of the member before
+
+Without `ahead` the same calls are made in line; the tar's bytes are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from telecine.encoders.load import load_encoder
+from telecine.infra.errors import (
+    Changed,
+    MediaError,
+    NotFound,
+    Reason,
+    StorageError,
+    Unreadable,
+    UsageError,
+    concerns_one_object,
+)
+from telecine.infra.faults import kill_point
+from telecine.infra.storage import Storage, join
+from telecine.manifests.fingerprint import canonical_json
+from telecine.manifests.schemas import Clip, Sample, Source
+from telecine.manifests.specs import DatasetSpec
+from telecine.infra.prefetch import run_ahead
+from telecine.pipeline.build.encode import ClipFrames, Encoded, encode_clip
+from telecine.pipeline.build.latents import latent_statistics
+from telecine.pipeline.build.plan import Bucket, Encoding, plan_encoding
+from telecine.pipeline.build.sample import ChosenCaption, sample_json
+from telecine.manifests.tar import Extent, Sealed, TarWriter, npy_parts
+
+_WHY: dict[type[Exception], Reason] = {
+    NotFound: Reason.SOURCE_MISSING,
+    Changed: Reason.SOURCE_CHANGED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJob:
+    """All that is known of one member before a frame of it is decoded."""
+
+    clip: Clip
+    source: Source
+    caption: ChosenCaption
+    copy: Sample | None  # the sample whose latents are taken, or None: encode
+    excluded: tuple[Reason, str] | None = None  # leave it out: it killed its worker
+    canary: bool = False  # where it is encoded, decode its first frames again and compare
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    build_id: str
+    build_name: str
+    plan: int
+    shard_id: str
+    bucket: Bucket
+    members: tuple[MemberJob, ...]
+    trial: bool = False  # encode and throw away: which member kills the worker?
+    vae_fingerprint: str = ""  # the encoder's, where the build was planned; empty: any
+    expected_sha256: str = ""  # upload only a tar with this digest; empty: any
+
+    @property
+    def path(self) -> str:
+        """Relative to the dataset."""
+        return f"shards/{self.build_name}/{self.bucket.folder}/{self.shard_id}.tar"
+
+    def row(self, member: MemberJob, **facts: Any) -> Sample:
+        """The row of one member, kept or dropped."""
+        return Sample(
+            build_id=self.build_id,
+            plan=self.plan,
+            clip_id=member.clip.clip_id,
+            text_digest=member.caption.text_digest,
+            captions_digest=member.caption.captions_digest,
+            shard_id=self.shard_id,
+            resolution=self.bucket.resolution,
+            aspect=self.bucket.aspect,
+            duration=self.bucket.duration,
+            **facts,
+        )
+
+    def drop(self, member: MemberJob, reason: Reason, detail: str) -> Sample:
+        return self.row(member, outcome="dropped", reason=reason, detail=detail)
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What became of a shard: a row per member, and what it cost."""
+
+    samples: list[Sample] = field(default_factory=list)
+    frames_encoded: int = 0
+    pixels_encoded: int = 0  # of the encoded frames, after the crop
+    encode_seconds: float = 0.0  # wall-clock, with the waiting for decoded frames
+    bytes_read: int = 0
+    bytes_of_footage: int = 0  # of the encoded spans, each its share of its source's bytes
+    bytes_written: int = 0
+    matches: bool = True  # the tar has the digest that was expected, where one was
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The latent member of another sample, as it stands there."""
+
+    data: bytes
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A member that is left out, and why."""
+
+    reason: Reason
+    detail: str
+
+
+Made: TypeAlias = Encoded | Copied | Left
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A member on its way: what of it is encoded or copied, and its frames if they are coming."""
+
+    member: MemberJob
+    encoding: Encoding
+    copy: Sample | None
+    frames: ClipFrames | None = None
+
+    def close(self) -> None:
+        if self.frames is not None:
+            self.frames.close()
+
+
+class ShardWorker:
+    """Holds the encoder on its torch device; called with one job at a time.
+
+    `ahead`: decoded blocks that wait for the encoder, of a member and of the next one; 0 makes
+    everything in line, which is faster where all share one core. Holds the latents of two members
+    at most.
+    """
+
+    def __init__(
+        self, dataset: str, spec: DatasetSpec, storage: Storage, ahead: int, device: str = "cpu"
+    ) -> None:
+        self._dataset = dataset
+        self._spec = spec
+        self._storage = storage
+        self._ahead = ahead
+        self._encoder = load_encoder(spec.vae, device)
+
+    def __call__(self, job: ShardJob) -> Receipt:
+        """Raises UsageError where the encoder is not the one that the job was planned with."""
+        self._check_encoder(job)
+        receipt = Receipt()
+        with tempfile.TemporaryDirectory(prefix="telecine-") as folder:
+            path = Path(folder) / "shard.tar"
+            made = run_ahead(self._made(job, receipt), 1 if self._ahead else 0, "encode")
+            with TarWriter(path) as tar, contextlib.closing(made):
+                rows = [self._write(job, *each, tar) for each in made]
+                sealed = tar.seal()
+            receipt.samples = _shard_rows(job, rows, sealed)
+            receipt.matches = job.expected_sha256 in ("", sealed.sha256)
+            kept = any(row.outcome == "kept" for row in rows)
+            if kept and receipt.matches and not job.trial:
+                self._storage.upload(path, join(self._dataset, job.path))
+                receipt.bytes_written = sealed.size_bytes
+        return receipt
+
+    def _check_encoder(self, job: ShardJob) -> None:
+        if job.vae_fingerprint and job.vae_fingerprint != self._encoder.fingerprint:
+            raise UsageError(
+                f"the weights at {self._spec.vae.encoder} changed since the build was planned, or "
+                f"differ on this machine ({socket.gethostname()}): put the same there on all of "
+                "them, and run again"
+            )
+
+    def _made(self, job: ShardJob, receipt: Receipt) -> Generator[tuple[_Begun, Made], None, None]:
+        """The members' latents in order, each encoded while the next one's decoding begins."""
+        begun: deque[_Begun] = deque()
+        try:
+            for member in job.members:
+                begun.append(self._begin(member))
+                if len(begun) > bool(self._ahead):
+                    yield self._make(begun.popleft(), receipt)
+            while begun:
+                yield self._make(begun.popleft(), receipt)
+        finally:
+            for one in begun:
+                one.close()
+
+    def _begin(self, member: MemberJob) -> _Begun:
+        encoding = plan_encoding(member.clip, self._encoder, self._spec.vae)
+        assert encoding is not None  # the planner left out what has none
+        copy = member.copy
+        if copy is not None and tuple(copy.latent_shape) != encoding.latent_shape:
+            copy = None  # of another encoder
+        begun = _Begun(member, encoding, copy)
+        if copy is None and not member.excluded:
+            begun.frames = self._frames(member, encoding)
+        return begun
+
+    def _frames(self, member: MemberJob, encoding: Encoding) -> ClipFrames:
+        return ClipFrames(
+            member.clip,
+            member.source,
+            encoding,
+            self._encoder,
+            pixels=self._spec.pixels,
+            storage=self._storage,
+            ahead=self._ahead,
+        )
+
+    def _make(self, one: _Begun, receipt: Receipt) -> tuple[_Begun, Made]:
+        with contextlib.closing(one):
+            if one.member.excluded:
+                return one, Left(*one.member.excluded)
+            kill_point("encode", one.member.source.uri)
+            try:
+                return one, self._latents(one, receipt)
+            except MediaError as error:
+                return one, Left(error.reason, error.detail)
+            except StorageError as error:
+                if not concerns_one_object(error):
+                    raise
+                return one, Left(_WHY.get(type(error), Reason.UNREADABLE), str(error))
+
+    def _latents(self, one: _Begun, receipt: Receipt) -> Encoded | Copied:
+        copied = self._copied(one.copy, receipt) if one.copy is not None else None
+        if copied is not None:
+            return copied
+        one.frames = one.frames or self._frames(one.member, one.encoding)
+        began = time.perf_counter()
+        encoded = encode_clip(one.frames, self._encoder, canary=one.member.canary)
+        receipt.encode_seconds += time.perf_counter() - began
+        clip, source, encoding = one.member.clip, one.member.source, one.encoding
+        receipt.bytes_read += one.frames.bytes_read
+        receipt.frames_encoded += encoding.frames
+        receipt.pixels_encoded += encoding.frames * encoding.crop.width * encoding.crop.height
+        receipt.bytes_of_footage += source.size_bytes * clip.num_frames // source.num_frames
+        return encoded
+
+    def _copied(self, sample: Sample, receipt: Receipt) -> Copied | None:
+        """None where the shard is gone, cut short or damaged: its footage may not be."""
+        uri = join(self._dataset, sample.shard_path)
+        try:
+            data = self._storage.read_range(uri, sample.latent_offset, sample.latent_bytes)
+        except (NotFound, Unreadable):
+            return None
+        receipt.bytes_read += len(data)
+        return Copied(data, sample) if _sha256(data) == sample.latent_sha256 else None
+
+    def _write(self, job: ShardJob, one: _Begun, made: Made, tar: TarWriter) -> Sample:
+        if isinstance(made, Left):
+            return job.drop(one.member, made.reason, made.detail)
+        parts: tuple[bytes | memoryview, ...]
+        try:
+            if isinstance(made, Copied):
+                parts, facts = (made.data,), _copied_facts(made)
+            else:
+                parts = npy_parts(made.latents)
+                facts = _measured(made) | {"latent_sha256": _sha256(*parts)}
+        except MediaError as error:
+            return job.drop(one.member, error.reason, error.detail)
+        key = one.member.clip.clip_id
+        extent = tar.add(f"{key}.latent.npy", *parts)
+        row = job.row(one.member, outcome="kept", **facts, **_placed(one.encoding, extent))
+        metadata = sample_json(
+            one.member.clip,
+            one.member.source,
+            one.member.caption,
+            row,
+            encoder=self._encoder,
+            pixels=self._spec.pixels,
+        )
+        tar.add(f"{key}.json", canonical_json(metadata).encode())
+        tar.add(f"{key}.txt", one.member.caption.text.encode())
+        return row
+
+
+def _sha256(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _measured(encoded: Encoded) -> dict[str, Any]:
+    """Columns of the sample's row. Raises MediaError where the latents are not finite."""
+    return {**latent_statistics(encoded.latents), "psnr_db": encoded.psnr_db}
+
+
+def _copied_facts(copied: Copied) -> dict[str, Any]:
+    columns = (
+        "latent_sha256", "latent_mean", "latent_std", "latent_absmax",
+        "channel_means", "channel_stds", "psnr_db",
+    )  # fmt: skip
+    facts = {name: getattr(copied.sample, name) for name in columns}
+    return {"copied_from": copied.sample.shard_path, **facts}
+
+
+def _placed(encoding: Encoding, extent: Extent) -> dict[str, Any]:
+    return {
+        "latent_offset": extent.offset,
+        "latent_bytes": extent.size,
+        "latent_shape": encoding.latent_shape,
+        "encoded_width": encoding.crop.width,
+        "encoded_height": encoding.crop.height,
+        "crop_x": encoding.crop.x,
+        "crop_y": encoding.crop.y,
+        "encoded_frames": encoding.frames,
+        "frames_left_out": encoding.left_out,
+        "fps_num": encoding.rate.numerator,
+        "fps_den": encoding.rate.denominator,
+    }
+
+
+def _shard_rows(job: ShardJob, rows: list[Sample], sealed: Sealed) -> list[Sample]:
+    """The rows with what is known once the tar is whole."""
+    kept = [row.clip_id for row in rows if row.outcome == "kept"]
+    places = {clip_id: place for place, clip_id in enumerate(kept)}
+    shard: dict[str, Any] = {
+        "shard_path": job.path,
+        "shard_sha256": sealed.sha256,
+        "shard_bytes": sealed.size_bytes,
+        "shard_samples": len(kept),
+    }
+    return [
+        dataclasses.replace(row, position=places[row.clip_id], **shard)
+        if row.outcome == "kept"
+        else row
+        for row in rows
+    ]

@@ -1,0 +1,145 @@
+"""Which caption is in force: of each clip one text, and all that its sample says of captions.
+
+    captions ─▶ of the captioner in force ────┐
+             ─▶ of the second one of the mix ─┴▶ by clip_id: the first, the second, or none
+
+A caption counts while it was made from the clip's present input. Its text is that of the first
+speaker that has one; a clip of which the last speaker had nothing to say has an empty text, and
+one that is still pending has no row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import duckdb
+
+from telecine.encoders.caption.interface import WITH_TEXT, Captioner, ClipFacts, Input
+from telecine.encoders.load import load_captioner
+from telecine.manifests.specs import CaptionMixSpec, CaptionSpec, DatasetSpec
+
+FACTS = tuple(field.name for field in dataclasses.fields(ClipFacts))
+SPAN = ("start_pts", "end_pts", "time_base_num", "time_base_den")
+
+
+def inputs(uses: frozenset[Input]) -> str:
+    """SQL: every current clip with what its captions are made from, and the digest of that."""
+    named = ["stills_digest", *(FACTS if Input.FACTS in uses else ())]
+    digested = "to_json({" + ", ".join(f"'{name}': clip.{name}" for name in named) + "})::VARCHAR"
+    uri, version = "''", "''"
+    if Input.SIDECAR in uses:
+        uri, version = "source.sidecar_uri", "source.sidecar_version"
+    columns = ", ".join(f"clip.{name}" for name in (*SPAN, *FACTS))
+    # Without a sidecar the digest is that of a captioner which knows of none.
+    return f"""
+        SELECT clip.clip_id, clip.stills_digest, clip.num_stills, {columns},
+            source.start_pts AS source_start_pts,
+            {uri} AS sidecar_uri, {version} AS sidecar_version,
+            sha256({digested} || CASE {uri} WHEN '' THEN ''
+                ELSE to_json([{uri}, {version}])::VARCHAR END) AS input_digest
+        FROM current_clips AS clip JOIN current_sources AS source USING (source_id)
+    """
+
+
+def _quoted(words: Iterable[str]) -> str:
+    """Hashes and outcomes: they hold no quote."""
+    return ", ".join(f"'{word}'" for word in words)
+
+
+_TEXTS = f"({_quoted(sorted(WITH_TEXT))})"
+
+
+def by_speakers(captioner: Captioner) -> str:
+    """SQL: the row was said by one of the captioner's speakers."""
+    return f"captioner_fingerprint IN ({_quoted(s.fingerprint for s in captioner.speakers)})"
+
+
+def usable(captioner: Captioner) -> str:
+    """SQL: a caption that may be in force: it has a text, or nobody is left who could give one."""
+    last = captioner.speakers[-1].fingerprint
+    return f"outcome IN {_TEXTS} OR outcome <> 'failed' AND captioner_fingerprint = '{last}'"
+
+
+def _preference(captioner: Captioner) -> str:
+    """SQL: the lowest is in force."""
+    order = _quoted(speaker.fingerprint for speaker in captioner.speakers)
+    rank = f"list_position([{order}], captioner_fingerprint)"
+    return f"(outcome NOT IN {_TEXTS}, {rank}, outcome, text)"
+
+
+_SAID = """{captioner: captioner, captioner_fingerprint: captioner_fingerprint,
+    outcome: outcome, text: text, windows: windows}"""
+
+
+def captions_of(spec: CaptionSpec) -> str:
+    """SQL: for each current clip with one its caption in force under a captioner, as `said`."""
+    captioner = load_captioner(spec)
+    there = f"""(
+        FROM captions SEMI JOIN ({inputs(captioner.uses)}) USING (clip_id, input_digest)
+        WHERE {by_speakers(captioner)} AND ({usable(captioner)})
+    )"""
+    several = f"(SELECT clip_id FROM {there} GROUP BY clip_id HAVING count(*) > 1)"
+    # An aggregate holds the texts of all clips in memory: it is for the few with a choice.
+    return f"""
+        SELECT clip_id, {_SAID} AS said FROM {there} ANTI JOIN {several} USING (clip_id)
+        UNION ALL
+        SELECT clip_id, arg_min({_SAID}, {_preference(captioner)}) AS said
+        FROM {there} SEMI JOIN {several} USING (clip_id) GROUP BY clip_id
+    """
+
+
+def ever_said(samples: str) -> str:
+    """SQL: whatever anyone said of the clips of a table of samples, as `said`."""
+    return f"""
+        SELECT DISTINCT clip_id, {_SAID} AS said
+        FROM captions SEMI JOIN {samples} USING (clip_id)
+    """
+
+
+def create_chosen_captions(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> None:
+    """Make the view `chosen_captions`: for each current clip the text in force under the spec.
+
+    Columns clip_id, captioner, captioner_fingerprint, outcome, text, text_digest; captions, a JSON
+    array of what each captioner of the mix said; and captions_digest, of all of these.
+    """
+    second = captions_of(spec.caption_mix.second) if spec.caption_mix.second else None
+    chosen = mixed(captions_of(spec.caption), second, spec.caption_mix)
+    con.execute(f"CREATE OR REPLACE TEMP VIEW chosen_captions AS {chosen}")
+
+
+def mixed(first: str, second: str | None, mix: CaptionMixSpec) -> str:
+    """SQL of the columns of `chosen_captions`, from what two captioners said: `clip_id, said`.
+
+    A clip's turn is a number in 0..1 from its id alone: as a share grows, clips only join it. Where
+    the second captioner has no text for a clip whose turn it is, the first one's is taken.
+    """
+    no_text = "{captioner: 'none', captioner_fingerprint: '', outcome: 'ok', text: '', windows: []}"
+    both = f"SELECT clip_id, first.said AS first, NULL AS second FROM ({first}) AS first"
+    theirs = "false"
+    if second is not None:
+        both = f"""
+            SELECT clip_id, first.said AS first, second.said AS second
+            FROM ({first}) AS first LEFT JOIN ({second}) AS second USING (clip_id)
+        """
+        theirs = f"turn < {mix.none_share + mix.second_share!r} AND second.text <> ''"
+    listed = (
+        "[first]" if second is None else "list_filter([first, second], lambda s: s IS NOT NULL)"
+    )
+    second_text = "first" if second is None else "second"
+    return f"""
+        SELECT clip_id, chosen.captioner, chosen.captioner_fingerprint, chosen.outcome, chosen.text,
+            sha256(chosen.text) AS text_digest, captions,
+            sha256(to_json([chosen.captioner, chosen.captioner_fingerprint, chosen.text, captions])
+                ::VARCHAR) AS captions_digest
+        FROM (
+            SELECT clip_id, to_json({listed})::VARCHAR AS captions,
+                CASE WHEN turn < {mix.none_share!r} THEN {no_text}
+                WHEN {theirs} THEN {second_text} ELSE first END AS chosen
+            FROM (SELECT *, {TURN} AS turn FROM ({both}))
+        )
+    """
+
+
+# 52 bits of a hash as a number in 0..1.
+TURN = "('0x' || left(sha256('caption_mix ' || clip_id), 13))::BIGINT / 4503599627370496.0"

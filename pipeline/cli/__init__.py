@@ -1,0 +1,1 @@
+"""The command: what is asked for, and what is printed."""

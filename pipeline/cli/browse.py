@@ -1,0 +1,59 @@
+"""The commands that show a dataset to people: in a browser, and as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from telecine.pipeline.cli.options import (
+    DatasetArgument,
+    EndpointUrl,
+    Profile,
+    dataset_at,
+    out,
+)
+
+
+def browse(
+    dataset: DatasetArgument,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any that is free.")
+    ] = 8042,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's are warned of.")
+    ] = "127.0.0.1",
+    endpoint_url: EndpointUrl = None,
+    profile: Profile = None,
+) -> None:
+    """Look at a dataset in a web browser: charts, clips, sources, builds. Reads only."""
+    from telecine.pipeline.browse.serve import browse as run_browse
+
+    run_browse(dataset_at(dataset, endpoint_url, profile), host, port, out())
+
+
+def report(
+    dataset: DatasetArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The .html file to write.")
+    ],
+    where: Annotated[
+        str | None,
+        typer.Option(help="Chart and show the clips that this SQL condition is true of."),
+    ] = None,
+    clips: Annotated[
+        int, typer.Option(min=0, max=200, help="Clips to show, the same ones every time.")
+    ] = 24,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace FILE if it is there.")
+    ] = False,
+    endpoint_url: EndpointUrl = None,
+    profile: Profile = None,
+) -> None:
+    """Write the overview and a sample of clips as one HTML file that needs nothing else."""
+    from telecine.pipeline.browse.report import report as run_report
+
+    opened = dataset_at(dataset, endpoint_url, profile)
+    written = run_report(opened, output, where=where or "", clips=clips, overwrite=overwrite)
+    out().print(written, markup=False, highlight=False, soft_wrap=True)

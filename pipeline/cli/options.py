@@ -1,0 +1,216 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from telecine.infra.errors import UsageError
+from telecine.infra.storage import Storage, StoreOptions, absolute
+
+if TYPE_CHECKING:
+    from telecine.manifests.dataset import Dataset
+    from telecine.manifests.specs import DatasetSpec
+
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")
+]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(help="URL of an S3-compatible store (default: AWS, or AWS_ENDPOINT_URL)."),
+]
+Profile = Annotated[
+    str | None, typer.Option(help="Profile of ~/.aws to use (default: AWS_PROFILE).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Join this Ray cluster (default: RAY_ADDRESS, else this machine alone)."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Worker processes at most (default: one per core)."),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="GPUs for each encoder; a part of one lets several share it (default: 1 for a "
+        "learned encoder where there is any, else 0).",
+    ),
+]
+CaptionUrl = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Of the OpenAI-compatible server of an openai: captioner, as in "
+        "http://host:8000/v1 (default: OPENAI_BASE_URL). Its key: OPENAI_API_KEY.",
+    ),
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="Requests to a captioning server at once.")]
+Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="What a captioner or scorer takes at once (default: its own)."),
+]
+Vae = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Video encoder: dct, diffusers:FOLDER or diffusers:HUB_ID[@revision].",
+    ),
+]
+
+
+def given_spec(
+    config: Path | None,
+    vae: str | None,
+    *,
+    captioner: str | None = None,
+    where: str | None = None,
+) -> DatasetSpec | None:
+    """What a file and the line say of the spec; folders of weights are made absolute."""
+    from telecine.encoders.hub import absolute_folder
+    from telecine.encoders.load import absolute_captioner
+    from telecine.encoders.score.files import absolute as absolute_model
+    from telecine.manifests.dataset import parse_spec
+    from telecine.manifests.specs import DatasetSpec
+
+    given: dict[str, Any] = {}
+    if config is not None:
+        given = parse_spec(_read(config), str(config)).model_dump(exclude_unset=True)
+    line = {
+        ("vae", "encoder"): vae,
+        ("caption", "captioner"): captioner,
+        ("select", "where"): where,
+    }
+    for (table, key), value in line.items():
+        if value is not None:
+            given.setdefault(table, {})[key] = value
+    if "encoder" in given.get("vae", {}):
+        given["vae"]["encoder"] = absolute_folder("diffusers", given["vae"]["encoder"])
+    for named in (given.get("caption", {}), given.get("caption_mix", {}).get("second") or {}):
+        if "captioner" in named:
+            named["captioner"] = absolute_captioner(named["captioner"])
+    score = given.get("score", {})
+    if score.get("scorer"):
+        score["scorer"] = absolute_model(score["scorer"])
+    if score.get("aesthetic"):
+        score["aesthetic"] = str(Path(score["aesthetic"]).expanduser().resolve())
+    return DatasetSpec.model_validate(given) if given else None
+
+
+def given_caption(spec: DatasetSpec, config: Path | None, captioner: str | None) -> DatasetSpec:
+    """The spec with the captioner that is asked for; one that is named is looked at anew."""
+    given = given_spec(config, None, captioner=captioner)
+    tables = given.model_dump(exclude_unset=True) if given else {}
+    if other := sorted(tables.keys() - {"caption"}):
+        raise UsageError(
+            f"--config {config}: telecine caption takes the table [caption] alone, not "
+            f"{', '.join(other)}; telecine rebuild --config takes the others"
+        )
+    asked = spec.overlaid(tables)
+    if captioner is None:
+        return asked
+    return asked.model_copy(update={"caption": asked.caption.model_copy(update={"weights": None})})
+
+
+def given_score(
+    spec: DatasetSpec,
+    scorer: str | None,
+    prompts: Sequence[str],
+    aesthetic: Path | None,
+    duplicates: bool,
+    threshold: float | None,
+    keep: str | None,
+) -> DatasetSpec:
+    """The spec with the scores that are asked for beside those in force.
+
+    Raises UsageError where there is nothing to score by, or two prompts have one name.
+    """
+    from pydantic import ValidationError
+
+    from telecine.encoders.score.files import absolute
+    from telecine.manifests.specs import ScoreSpec
+
+    known = spec.score.model_dump()
+    if scorer is not None:
+        if absolute(scorer) != spec.score.scorer:  # a head is for one model's embeddings
+            known |= {"aesthetic": None, "aesthetic_weights": None}
+        known |= {"scorer": absolute(scorer), "weights": None}
+    if known["scorer"] is None:
+        raise UsageError("no scorer is in force yet: name one, --scorer openclip:MODEL@TAG_OR_FILE")
+    known["prompts"] = {**known["prompts"], **_prompts(prompts)}
+    if aesthetic is not None:
+        known |= {"aesthetic": str(aesthetic.expanduser().resolve()), "aesthetic_weights": None}
+    if threshold is not None or keep is not None or duplicates:
+        known["duplicate_threshold"] = threshold or known["duplicate_threshold"] or THRESHOLD
+        known["duplicate_keep"] = keep or known["duplicate_keep"]
+    try:
+        return spec.model_copy(update={"score": ScoreSpec.model_validate(known)})
+    except ValidationError as error:
+        raise UsageError("; ".join(str(e["msg"]) for e in error.errors())) from error
+
+
+THRESHOLD = 0.95
+
+
+def _prompts(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        named = re.fullmatch(r"([a-z][a-z0-9_]*)=(.+)", text, re.DOTALL)
+        name, prompt = named.groups() if named else (_slug(text), text)
+        if not name:
+            raise UsageError(f"--prompt {text!r}: give it a name of a-z 0-9 _, as in NAME={text}")
+        if found.setdefault(name, prompt) != prompt:
+            raise UsageError(
+                f"--prompt: both {found[name]!r} and {prompt!r} are named {name}; name one "
+                "otherwise, as in NAME=TEXT"
+            )
+    return found
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_0123456789")[:48].rstrip("_")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: cannot be read as text: {error}") from error
+
+
+def dataset_at(uri: str, endpoint_url: str | None, profile: str | None) -> Dataset:
+    """The dataset that is there. Raises UsageError where there is none."""
+    from telecine.manifests.dataset import open_dataset
+
+    return open_dataset(absolute(uri), storage(endpoint_url, profile))
+
+
+def storage(endpoint_url: str | None, profile: str | None) -> Storage:
+    return Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
+
+
+def out() -> Console:
+    """What the command was run for."""
+    return Console()
+
+
+def progress() -> Console:
+    """How it goes; apart from the above, so that other programs can read that."""
+    return Console(stderr=True)
+
+
+def say_read(dataset: Dataset) -> None:
+    """How much the answer cost, where reading costs money and time; the log is not counted."""
+    from telecine.pipeline.terminal.text import size
+
+    if not dataset.tables.on_disk:
+        read = size(dataset.tables.bytes_read)
+        print(f"read {read} of tables from {dataset.uri}", file=sys.stderr)

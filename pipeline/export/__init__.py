@@ -1,0 +1,1 @@
+"""What a trainer or a reader needs beside a build, by format."""

@@ -1,0 +1,83 @@
+"""export_urls: lists of a build's shards for plain webdataset, of all and by bucket.
+
+FOLDER/urls.txt   index.json                       every shard
+FOLDER/360/16x9/2s/urls.txt   index.json           those of one bucket: a stream of its own
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from telecine.manifests.fingerprint import fingerprint
+from telecine.manifests.queries import BuildState, Shard
+from telecine.pipeline.export.export import UrlOf
+from telecine.pipeline.export.folder import write_json
+
+
+def write_urls(part: Path, build: BuildState, shards: list[Shard], url: UrlOf) -> tuple[str, ...]:
+    """Returns what is to be known of them."""
+    buckets = defaultdict[str, list[Shard]](list)
+    for shard in shards:
+        buckets[shard.bucket].append(shard)
+    for bucket, members in buckets.items():
+        _write_list(part / bucket, members, url)
+        write_json(part / bucket / "index.json", _bucket(members) | _index(build, members, url))
+    _write_list(part, shards, url)
+    listed = [
+        {**_bucket(members), **_sums(members), "urls": f"{bucket}/urls.txt"}
+        for bucket, members in buckets.items()
+    ]
+    write_json(part / "index.json", {"buckets": listed, **_index(build, shards, url)})
+    if url("").startswith("s3://"):
+        return (
+            "plain webdataset opens no s3:// URL: have a command fetch them, as in "
+            f"--prefix 'pipe:aws s3 cp {url('{}')} -'",
+        )
+    return ()
+
+
+def _write_list(folder: Path, shards: list[Shard], url: UrlOf) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(url(shard.path) + "\n" for shard in shards)
+    (folder / "urls.txt").write_text(lines, encoding="utf-8", errors="surrogateescape")
+
+
+def _bucket(shards: list[Shard]) -> dict[str, Any]:
+    first = shards[0]
+    return {
+        "resolution": first.resolution,
+        "aspect": first.aspect,
+        "duration": first.duration,
+    }
+
+
+def _sums(shards: list[Shard]) -> dict[str, Any]:
+    return {
+        "num_shards": len(shards),
+        "num_samples": sum(s.num_samples for s in shards),
+        "size_bytes": sum(s.size_bytes for s in shards),
+    }
+
+
+def _index(build: BuildState, shards: list[Shard], url: UrlOf) -> dict[str, Any]:
+    """Of all shards the digest is that of the dataset's own index.json."""
+    folder = f"shards/{build.name}/"
+    return {
+        "build_id": build.build_id,
+        "build": build.name,
+        "vae_fingerprint": build.last.vae_fingerprint,
+        **_sums(shards),
+        "digest": fingerprint([[s.path.removeprefix(folder), s.sha256] for s in shards]),
+        "shards": [
+            {
+                "url": url(s.path),
+                "path": s.path.removeprefix(folder),
+                "num_samples": s.num_samples,
+                "size_bytes": s.size_bytes,
+                "sha256": s.sha256,
+            }
+            for s in shards
+        ],
+    }

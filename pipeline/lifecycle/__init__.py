@@ -1,0 +1,1 @@
+"""The life of builds: gates, promotion, verification, repair, removal."""

@@ -1,0 +1,170 @@
+"""verify: is a build in the store what the tables say it is? And `--repair`, where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from telecine.infra.errors import UsageError
+from telecine.infra.ray import Cluster
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.queries import BuildState, State, builds, connect, find_build
+from telecine.manifests.shards import SHARDS, is_shard, needed, stored
+from telecine.pipeline.commit import COMMIT_SECONDS
+from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards, count_live
+from telecine.pipeline.lifecycle.repair import Repaired
+from telecine.pipeline.lifecycle.repair import repair as mend
+from telecine.pipeline.terminal.text import counted, line, size, write
+
+LISTED = 50  # findings printed on a terminal; the JSON has them all
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A build as it was found, after the repair where one was asked for."""
+
+    dataset: str
+    build_id: str
+    name: str
+    shards: int  # live
+    samples: int
+    size_bytes: int
+    in_progress: bool  # shards of a plan that is not completed are not checked
+    findings: tuple[Finding, ...]
+    repaired: Repaired | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings by kind, those there are."""
+        found = Counter(finding.kind for finding in self.findings)
+        return {str(kind): found[kind] for kind in Kind if found[kind]}
+
+    @property
+    def sound(self) -> bool:
+        """Every live shard is whole. Orphans are garbage, no fault."""
+        return all(finding.kind is Kind.ORPHANED for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        wrong = len({f.shard_path for f in self.findings if f.kind is not Kind.ORPHANED})
+        if not wrong:
+            return f"{self.name} is whole"
+        kinds = ", ".join(f"{k} {n:,}" for k, n in self.counts.items() if k != Kind.ORPHANED)
+        advice = "run verify --repair to make them again"
+        if self.repaired is not None:
+            advice = "the repair left them so: check the disk or the store, then run it again"
+        return f"{wrong:,} of {self.shards:,} shards of {self.name} are wrong ({kinds}); {advice}"
+
+
+def verify(
+    dataset: Dataset,
+    build: str | None,
+    cluster: Cluster,
+    console: Console,
+    *,
+    repair: bool = False,
+    gpus: float | None = None,
+    commit_seconds: float = COMMIT_SECONDS,
+) -> Verified:
+    """Read every live shard of a build (None: the current one) and compare it with the tables.
+
+    Raises UsageError where there is no such build; what is wrong with its shards is told, not
+    raised. `gpus`: of each worker that makes shards again, as in `drive.encoder_resources`.
+    """
+    there = stored(dataset)  # before the tables are read
+    chosen = _chosen(dataset, build)
+    counts, findings = check_shards(dataset, chosen.build_id, cluster, console)
+    repaired = None
+    if repair:
+        repaired = mend(dataset, chosen, findings, cluster, gpus, commit_seconds, console)
+        made = {*repaired.put_back, *repaired.added}
+        _, findings = check_shards(dataset, chosen.build_id, cluster, console, made)
+        there = stored(dataset)
+        counts = count_live(connect(dataset.tables), chosen.build_id)
+    now = find_build(connect(dataset.tables), chosen.build_id)
+    return Verified(
+        dataset=dataset.uri,
+        build_id=now.build_id,
+        name=now.name,
+        shards=counts["shards"],
+        samples=counts["samples"],
+        size_bytes=counts["bytes"],
+        in_progress=now.in_progress is not None,
+        findings=tuple(findings + _orphans(dataset, now, there)),
+        repaired=repaired,
+    )
+
+
+def _chosen(dataset: Dataset, build: str | None) -> BuildState:
+    con = connect(dataset.tables)
+    if build is not None:
+        return find_build(con, build)
+    current = next((b for b in builds(con) if b.state is State.CURRENT), None)
+    if current is None:
+        names = ", ".join(b.name for b in builds(con) if b.state is not State.DELETED)
+        raise UsageError(
+            f"{dataset.uri} has no current build to verify: "
+            + (f"name one of {names}" if names else "ingest footage first")
+        )
+    return current
+
+
+def _orphans(dataset: Dataset, build: BuildState, there: Iterable[str]) -> list[Finding]:
+    """Tars in the build's folder that nothing needs. While a plan is in progress none is called so:
+    a worker may have uploaded it a moment ago.
+    """
+    if build.in_progress:
+        return []
+    own = {p for p in there if p.startswith(f"{SHARDS}/{build.name}/") and is_shard(p)}
+    known = builds(connect(dataset.tables))
+    return [
+        Finding(path, Kind.ORPHANED, "no row names it; telecine gc deletes it")
+        for path in sorted(own - needed(dataset, known))
+    ]
+
+
+def print_verified(verified: Verified, dataset: str, as_json: bool, console: Console) -> None:
+    if as_json:
+        found = dataclasses.asdict(verified) | {
+            "sound": verified.sound,
+            "counts": verified.counts,
+        }
+        write(console, json.dumps(found, indent=2))
+        return
+    line(
+        console,
+        f"build    {verified.name}: {counted(verified.shards, 'shard')}, "
+        f"{counted(verified.samples, 'sample')}, {size(verified.size_bytes)}",
+    )
+    for finding in verified.findings[:LISTED]:
+        clip = f" clip {finding.clip_id}:" if finding.clip_id else ""
+        line(console, f"{finding.kind:<8} {finding.shard_path}:{clip} {finding.detail}")
+    if len(verified.findings) > LISTED:
+        line(console, f"         and {len(verified.findings) - LISTED:,} more; --json lists all")
+    if verified.repaired is not None:
+        _print_repaired(verified.repaired, console)
+    if verified.in_progress:
+        line(console, "a plan of it is in progress; what that has written is not checked")
+    if verified.sound:
+        line(console, f"verified {verified.verdict}")
+    elif verified.repaired is None:
+        again = f"telecine verify {shlex.quote(dataset)} {verified.name} --repair"
+        line(console, f"repair   {again}")
+
+
+def _print_repaired(repaired: Repaired, console: Console) -> None:
+    line(console, f"repaired {counted(len(repaired.put_back), 'shard')} put back as they were")
+    if repaired.replaced:
+        lost = ", ".join(f"{reason} {n:,}" for reason, n in sorted(repaired.dropped.items()))
+        line(
+            console,
+            f"replaced {counted(len(repaired.replaced), 'shard')} by {len(repaired.added):,}"
+            + (f"; dropped {counted(sum(repaired.dropped.values()), 'sample')} ({lost})"
+               if lost else ""),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What can be known of a dataset, as values. Nothing here prints."""

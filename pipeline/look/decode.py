@@ -1,0 +1,321 @@
+"""view: a sample's latents back to pictures, to look at, beside the footage they were made from.
+
+    shard ── the bytes of one member ──▶ latents ──▶ decoder ─┬──▶ .mp4, every frame
+    footage ── the sample's own crop and rate ──▶ frames ─────┘    .png, one of them
+
+Frames go into the file as they come, so that no clip is ever held.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice, repeat
+from pathlib import Path
+from statistics import fmean
+from typing import BinaryIO, cast
+
+import duckdb
+import numpy as np
+from rich.console import Console
+
+from telecine.encoders.frames import Latents, Pixels
+from telecine.encoders.load import load_encoder
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra import disk
+from telecine.infra.errors import CheckFailed, MediaError, StorageError, UsageError
+from telecine.infra.storage import ObjectInfo
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.queries import BuildState, completed_build, connect
+from telecine.manifests.schemas import Clip, Sample, Source, from_arrow
+from telecine.manifests.specs import VaeSpec
+from telecine.pipeline.build.latents import psnr_db
+from telecine.pipeline.media.decode import decode_clip
+from telecine.pipeline.media.film import write_mp4, write_png
+from telecine.pipeline.media.geometry import Crop
+from telecine.pipeline.terminal.progress import Step
+
+NEAR = 3  # clip_ids to name on either side, where none or several are meant
+_ALONE = "Without --side-by-side the decoded frames are written alone"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was written, and how far it is from the footage where that was asked for."""
+
+    path: Path
+    clip_id: str
+    build: str  # name
+    frames: int
+    width: int  # px, of both pictures where they are side by side
+    height: int  # px
+    rate: Fraction  # frames per second; 0 of a picture
+    psnr_db: tuple[float, ...] = ()  # of each frame against the original
+
+    def __str__(self) -> str:
+        frames = f"{self.frames} frames at {float(self.rate):g} fps" if self.rate else "1 frame"
+        said = (
+            f"{self.path}: {frames}, {self.width} × {self.height} px, "
+            f"of clip {self.clip_id} in build {self.build}"
+        )
+        if not self.psnr_db:
+            return said
+        worst = min(self.psnr_db)
+        said += f"\nPSNR against the original: {fmean(self.psnr_db):.2f} dB"
+        if not self.rate:
+            return said
+        return said + f" on average, {worst:.2f} dB at worst (frame {self.psnr_db.index(worst)})"
+
+
+def decode(
+    dataset: Dataset,
+    clip_id: str,
+    out: Path,
+    *,
+    build: str | None = None,
+    side_by_side: bool = False,
+    frame: int = 0,
+    vae: str | None = None,
+    overwrite: bool = False,
+    console: Console,
+) -> Decoded:
+    """Write the sample of the clip whose id begins so, in the build (None: the current one).
+
+    `frame` is the one of a .png; `vae` says where the build's weights lie now. The file is there
+    whole or not at all. Raises UsageError where what is named is not to be had, StorageError where
+    shard or footage cannot be read.
+    """
+    _check_output(out, frame, overwrite)
+    con = connect(dataset.tables)
+    found = completed_build(con, build)
+    sample = _sample(con, found, clip_id)
+    _check_frames(out, frame, sample)
+    encoder = _encoder(found, vae)
+    latents = _latents(dataset, sample)
+    film = out.suffix == ".mp4"
+    count = sample.encoded_frames if film else frame + 1
+    rate = Fraction(sample.fps_num, sample.fps_den) if film else Fraction(0)
+    psnr: list[float] = []
+
+    def write(originals: Iterator[Pixels] | None) -> None:
+        psnr.clear()
+        shown = _exactly(count, chain.from_iterable(encoder.decode(latents)))
+        if originals is not None:
+            shown = _beside(originals, shown, psnr)
+        with (
+            disk.explained(str(out)),
+            disk.replacing(out) as file,
+            Step(console, "decode", "frames", count, count) as step,
+        ):
+            if film:
+                write_mp4(file, _counted(shown, step), rate)
+            else:
+                write_png(file, deque(_counted(shown, step), maxlen=1).pop())
+
+    if side_by_side:
+        clip, source = _footage(con, sample)
+        try:
+            write(_originals(dataset, sample, clip, source, from_start=False))
+        except MediaError:  # a container's index can be wrong; decoding from the beginning cannot
+            write(_originals(dataset, sample, clip, source, from_start=True))
+    else:
+        write(None)
+    return Decoded(
+        path=out,
+        clip_id=sample.clip_id,
+        build=found.name,
+        frames=count if film else 1,
+        width=sample.encoded_width * (2 if side_by_side else 1),
+        height=sample.encoded_height,
+        rate=rate,
+        psnr_db=tuple(psnr if film else psnr[-1:]),
+    )
+
+
+def _check_output(out: Path, frame: int, overwrite: bool) -> None:
+    if out.suffix not in (".mp4", ".png"):
+        raise UsageError(f"-o {out}: name a file that ends in .mp4, or in .png for one frame")
+    if frame and out.suffix != ".png":
+        raise UsageError(f"--frame {frame} is the one frame of a .png; {out} gets them all")
+    if not out.parent.is_dir():
+        raise UsageError(f"-o {out}: there is no folder {out.parent} on this machine; make it")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is there already: name another file, or add --overwrite")
+
+
+def _check_frames(out: Path, frame: int, sample: Sample) -> None:
+    if frame >= sample.encoded_frames:
+        raise UsageError(
+            f"--frame {frame}: clip {sample.clip_id} was encoded with {sample.encoded_frames} "
+            f"frames; its last is {sample.encoded_frames - 1}"
+        )
+    if sample.encoded_frames == 1 and out.suffix == ".mp4":
+        raise UsageError(f"clip {sample.clip_id} is one frame: name a .png for it, not {out}")
+
+
+# ── what is to be decoded ────────────────────────────────────────────────────────────────────────
+
+
+def _sample(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> Sample:
+    rows = con.sql(
+        "SELECT * FROM live_samples WHERE build_id = ? AND starts_with(clip_id, ?) "
+        f"ORDER BY clip_id LIMIT {2 * NEAR}",
+        params=[build.build_id, clip_id],
+    )
+    found = from_arrow(rows.to_arrow_table(), Sample)
+    if not found:
+        near = ", ".join(_near(con, build, clip_id))
+        raise UsageError(
+            f"build {build.name} has no clip whose id begins with {clip_id!r}; "
+            + (f"near it are {near}" if near else "it has none at all")
+        )
+    if len(found) > 1:
+        names = ", ".join(sample.clip_id for sample in found)
+        raise UsageError(f"several clips begin with {clip_id!r} ({names}): give more of the id")
+    (sample,) = found
+    if sample.outcome != "kept":
+        raise UsageError(
+            f"clip {sample.clip_id} was left out of build {build.name}: "
+            f"{sample.reason}: {sample.detail}"
+        )
+    return sample
+
+
+def _near(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> list[str]:
+    """Its neighbours in the order of ids: those that begin most like it are among them."""
+    kept = "SELECT clip_id FROM live_samples WHERE build_id = $1 AND outcome = 'kept' AND clip_id"
+    rows = con.sql(
+        f"(FROM ({kept} < $2) ORDER BY clip_id DESC LIMIT {NEAR}) UNION ALL "
+        f"(FROM ({kept} > $2) ORDER BY clip_id LIMIT {NEAR})",
+        params=[build.build_id, clip_id],
+    )
+    return sorted(row[0] for row in rows.fetchall())
+
+
+def _encoder(build: BuildState, vae: str | None) -> VideoEncoder:
+    """The encoder of the build; `vae` is where its weights lie now."""
+    spec = VaeSpec.model_validate(json.loads(build.last.spec)["vae"])
+    if vae is not None:
+        spec = spec.model_copy(update={"encoder": vae})
+    moved = f"If the weights of build {build.name} lie elsewhere now, say where with --vae"
+    try:
+        encoder = load_encoder(spec, _device(spec))
+        given = encoder.fingerprint
+    except UsageError as error:
+        raise UsageError(f"{error}\n{moved}") from error
+    if given != build.last.vae_fingerprint:
+        raise UsageError(
+            f"{spec.encoder} is not the encoder of build {build.name}: its fingerprint is "
+            f"{given[:12]}..., the build's {build.last.vae_fingerprint[:12]}...\n{moved}"
+        )
+    return encoder
+
+
+def _device(spec: VaeSpec) -> str:
+    """A GPU where there is one: a learned decoder takes longer than the encoder."""
+    if spec.encoder == "dct":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _latents(dataset: Dataset, sample: Sample) -> Latents:
+    """float16, of the shape that the table says; no other byte of the shard is read."""
+    shard = dataset.path(sample.shard_path)
+    data = dataset.storage.read_range(shard, sample.latent_offset, sample.latent_bytes)
+    file = io.BytesIO(data)
+    try:
+        np.lib.format.read_magic(file)
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+        found = f"{dtype} {shape}"
+        right = (shape, fortran_order) == (sample.latent_shape, False) and dtype == np.float16
+        right = right and len(data) - file.tell() == 2 * np.prod(shape)
+    except ValueError as error:
+        found, right = f"no array: {error}", False
+    if not right:
+        raise StorageError(
+            f"{shard!r} does not hold what the tables say: expected float16 "
+            f"{sample.latent_shape} at byte {sample.latent_offset}, found {found}. "
+            "Check the build with telecine verify"
+        )
+    values = np.frombuffer(data, np.float16, offset=file.tell())
+    return values.reshape(sample.latent_shape).copy()  # of its own memory, that may be written to
+
+
+def _footage(con: duckdb.DuckDBPyConnection, sample: Sample) -> tuple[Clip, Source]:
+    """What the clip was when it was encoded, also where its source has been replaced since."""
+    clips = con.sql("SELECT * FROM clips WHERE clip_id = ? LIMIT 1", params=[sample.clip_id])
+    (clip,) = from_arrow(clips.to_arrow_table(), Clip)
+    sources = con.sql(
+        "SELECT * FROM sources WHERE source_id = ? AND status = 'scanned' "
+        "ORDER BY revision DESC LIMIT 1",
+        params=[clip.source_id],
+    )
+    (source,) = from_arrow(sources.to_arrow_table(), Source)
+    return clip, source
+
+
+def _originals(
+    dataset: Dataset, sample: Sample, clip: Clip, source: Source, *, from_start: bool
+) -> Iterator[Pixels]:
+    """uint8 RGB [H, W, 3]: the frames as the encoder saw them.
+
+    Raises MediaError where others come of a seek, StorageError where they are not to be had.
+    """
+    info = ObjectInfo(source.uri, source.size_bytes, source.version)
+    try:
+        with dataset.storage.open(info) as file:
+            blocks = decode_clip(
+                cast("BinaryIO", file),
+                source,
+                clip,
+                Fraction(sample.fps_num, sample.fps_den),
+                sample.encoded_frames,
+                Crop(sample.crop_x, sample.crop_y, sample.encoded_width, sample.encoded_height),
+                repeat(1, sample.encoded_frames),
+                dataset.spec.pixels,
+                from_start,
+            )
+            for block in blocks:
+                yield block.rgb()[0]
+    except StorageError as error:
+        raise type(error)(f"{error}\n{_ALONE}") from error
+    except MediaError as error:
+        if not from_start:
+            raise
+        raise StorageError(
+            f"{source.uri!r} no longer gives the frames that were encoded: {error.detail}\n{_ALONE}"
+        ) from error
+
+
+# ── frames ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _exactly(count: int, frames: Iterator[Pixels]) -> Iterator[Pixels]:
+    """The first `count` of the frames. Raises CheckFailed where there are fewer."""
+    got = 0
+    for frame in islice(frames, count):
+        got += 1
+        yield frame
+    if got < count:
+        raise CheckFailed(f"the decoder gave {got} frames where {count} were encoded")
+
+
+def _beside(
+    originals: Iterator[Pixels], decoded: Iterator[Pixels], psnr: list[float]
+) -> Iterator[Pixels]:
+    """[H, 2 W, 3]: the original on the left; each frame's PSNR is put on the list."""
+    for ours, theirs in zip(decoded, originals, strict=False):
+        psnr.append(psnr_db(theirs, ours))
+        yield np.concatenate((theirs, ours), axis=1)
+
+
+def _counted(frames: Iterator[Pixels], step: Step) -> Iterator[Pixels]:
+    for frame in frames:
+        yield frame
+        step.advance(frames=1)

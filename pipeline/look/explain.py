@@ -1,0 +1,253 @@
+"""explain: why footage is, or is not, in the current build. `telecine explain DATASET NAME`
+
+    NAME ─┬─ a uri, or how one ends ─▶ the source, and each of its clips
+          └─ how a clip's id begins ─▶ its source, and the clip, step by step
+
+The steps themselves are in steps.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from telecine.infra.errors import UsageError
+from telecine.infra.storage import absolute, is_s3
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.queries import State as BuildIs
+from telecine.manifests.queries import builds, connect
+from telecine.manifests.schemas import Source, from_arrow
+from telecine.manifests.tables import words
+from telecine.pipeline.catalog.conditions import judged
+from telecine.pipeline.catalog.narrow import focus, uris_of
+from telecine.pipeline.catalog.scores import create_scored_clips
+from telecine.pipeline.look.clip import (
+    CANDIDATES,
+    KnownClip,
+    clips_that_begin,
+    find_clip,
+    known_clips,
+)
+from telecine.pipeline.look.steps import (
+    Ground,
+    Selection,
+    State,
+    Step,
+    clip_steps,
+    source_steps,
+    span,
+)
+from telecine.pipeline.look.verdict import (
+    Verdict,
+    clip_verdict,
+    clips_verdict,
+    shown,
+    source_verdict,
+)
+from telecine.pipeline.terminal.text import json_value, line, plain, write
+
+LISTED = 100  # clips of a source printed on a terminal; the JSON has them all
+_STYLES = {State.OK: "green", State.NO: "red", State.WAITING: "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedClip:
+    clip_id: str
+    span: str
+    steps: tuple[Step, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    asked: str
+    uri: str
+    steps: tuple[Step, ...]  # of the source
+    clips: tuple[ExplainedClip, ...]  # the one asked for, or all of the source in force
+    verdict: Verdict
+
+
+def explain(dataset: Dataset, name: str) -> Explained:
+    """Every step of a source or clip. Raises UsageError where nothing by that name is known."""
+    with connect(dataset.tables) as con:
+        uri, clip_id = _find(con, name, dataset.uri)
+        if clip_id is not None:
+            uri = next(iter(uris_of(con, [clip_id])), None)
+            clip_ids = [clip_id]
+        else:
+            clip_ids = _current_clips(con, str(uri))
+        original = None if uri is None else _original(con, uri)
+        ground = _ground(con, dataset)
+        focus(con, clip_ids, [] if uri is None else [uri])
+        known = known_clips(con, dataset.spec)
+        ground, selections = _selected(con, dataset, ground, known)
+        history = from_arrow(con.sql("FROM sources ORDER BY revision").to_arrow_table(), Source)
+    clips = tuple(_explained(k, selections[k.clip.clip_id], ground) for k in known)
+    steps = source_steps(history, original) if history else ()
+    if clip_id is not None:
+        verdict = clips[0].verdict
+    else:
+        own = source_verdict(history[-1], original, ground)
+        verdict = own if own is not None else clips_verdict([c.verdict for c in clips], ground)
+    return Explained(name, uri or "", steps, clips, verdict)
+
+
+def _explained(known: KnownClip, selection: Selection, ground: Ground) -> ExplainedClip:
+    steps = clip_steps(known, selection, ground)
+    verdict = clip_verdict(known, selection, ground)
+    return ExplainedClip(known.clip.clip_id, span(known), steps, verdict)
+
+
+# ── what is meant ────────────────────────────────────────────────────────────────────────────────
+
+
+def _find(con: duckdb.DuckDBPyConnection, name: str, dataset: str) -> tuple[str | None, str | None]:
+    """The URI or the clip_id that a name stands for: a whole URI before an id before an end."""
+    uri = absolute(name) if name else ""
+    for whole in (uri, name):
+        if _uris(con, "uri = ?", whole):
+            return whole, None
+    if re.fullmatch("[0-9a-f]{1,32}", name) and clips_that_begin(con, name):
+        return None, find_clip(con, name)
+    for end in (f"/{name.lstrip('/')}", name):
+        found = _uris(con, "ends_with(uri, ?)", end) if name else []
+        if len(found) == 1:
+            return found[0], None
+        if found:
+            raise UsageError(f"several sources end so: give more of the name{_listed(found)}")
+    raise _unknown(con, name, uri, dataset)
+
+
+def _uris(con: duckdb.DuckDBPyConnection, condition: str, value: str) -> list[str]:
+    rows = con.sql(
+        f"SELECT DISTINCT uri FROM sources WHERE {condition} ORDER BY uri LIMIT {CANDIDATES}",
+        params=[value],
+    )
+    return [uri for (uri,) in rows.fetchall()]
+
+
+def _listed(uris: list[str]) -> str:
+    return "".join(f"\n  {uri}" for uri in uris) + ("\n  …" if len(uris) == CANDIDATES else "")
+
+
+def _unknown(con: duckdb.DuckDBPyConnection, name: str, uri: str, dataset: str) -> UsageError:
+    """What to do about a name that no table has."""
+    if not name:
+        return UsageError("the name is empty: give a uri or how it ends, or how a clip_id begins")
+    if within := _uris(con, "starts_with(uri, ?)", f"{uri.rstrip('/')}/"):
+        return UsageError(f"{name} is no source, but these lie in it: name one{_listed(within)}")
+    if beside := _uris(con, "sidecar_uri = ?", uri):
+        return UsageError(f"{name} is a caption file; explain what it is beside{_listed(beside)}")
+    command = Ground(dataset, None, None, None, "", None, "").ingest(uri)
+    if is_s3(uri) or Path(uri).exists():
+        return UsageError(f"{name} is not in this dataset: no ingest has met it. {command}")
+    near = _uris(con, "contains(uri, ?)", Path(name).name)
+    return UsageError(
+        f"there is no source or clip {name!r}, nor a file of that name. Give a uri or how it ends, "
+        "or how a clip_id begins" + (f"; near it are{_listed(near)}" if near else "")
+    )
+
+
+# ── what the tables say ──────────────────────────────────────────────────────────────────────────
+
+
+def _current_clips(con: duckdb.DuckDBPyConnection, uri: str) -> list[str]:
+    rows = con.sql(
+        "SELECT clip_id FROM current_clips SEMI JOIN "
+        "(SELECT source_id FROM current_sources WHERE uri = ?) USING (source_id)",
+        params=[uri],
+    )
+    return [clip_id for (clip_id,) in rows.fetchall()]
+
+
+def _original(con: duckdb.DuckDBPyConnection, uri: str) -> Source | None:
+    """What the source is a copy of, if it is one."""
+    rows = con.sql(
+        "FROM sources WHERE source_id = (SELECT duplicate_of FROM current_sources WHERE uri = ?) "
+        "AND status <> 'duplicate' ORDER BY revision DESC LIMIT 1",
+        params=[uri],
+    )
+    return next(iter(from_arrow(rows.to_arrow_table(), Source)), None)
+
+
+def _ground(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> Ground:
+    there = [build for build in builds(con) if build.state is not BuildIs.DELETED]
+    current = next((build for build in there if build.state is BuildIs.CURRENT), None)
+    unfinished = [build for build in there if build.in_progress is not None]
+    mine = [b for b in unfinished if current is None or b.build_id == current.build_id]
+    theirs = json.loads(current.last.spec).get("select", {}) if current is not None else {}
+    return Ground(
+        dataset=dataset.uri,
+        current=current,
+        in_progress=next(reversed(mine or unfinished), None),
+        where=dataset.spec.select.where,
+        where_error="",
+        current_where=theirs.get("where"),
+        scorer=dataset.spec.score.scorer or "",
+    )
+
+
+def _selected(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, ground: Ground, known: list[KnownClip]
+) -> tuple[Ground, Mapping[str, Selection]]:
+    clip_ids = [k.clip.clip_id for k in known]
+    where = dataset.spec.select.where
+    if not where:
+        return ground, dict.fromkeys(clip_ids, Selection(True))
+    create_scored_clips(con, dataset.spec, ["*"])
+    try:
+        parts = judged(con, "scored_clips", where)
+        taken = con.sql("FROM scored_clips").filter(where).project("clip_id").fetchall()
+    except duckdb.Error as error:
+        failed = dataclasses.replace(ground, where_error=words(error).splitlines()[0])
+        return failed, dict.fromkeys(clip_ids, Selection(False))
+    chosen = {clip_id for (clip_id,) in taken}
+    return ground, {c: Selection(c in chosen, parts.get(c, ())) for c in clip_ids}
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────
+
+
+def print_explained(found: Explained, as_json: bool, console: Console) -> None:
+    if as_json:
+        write(console, json.dumps(json_value(dataclasses.asdict(found)), indent=2))
+        return
+    alone = len(found.clips) == 1
+    steps = [*found.steps, *(found.clips[0].steps if alone else ())]
+    console.print(_table(steps))
+    if not alone and found.clips:
+        _print_clips(found.clips, console)
+    console.print()
+    console.print(plain(str(found.verdict)), soft_wrap=True)
+
+
+def _table(steps: list[Step]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for step in steps:
+        state = Text(str(step.state), style=_STYLES[step.state])
+        table.add_row(plain(step.name), state, plain(step.text))
+        for part in step.facts.get("parts", ()):
+            values = ", ".join(f"{name} = {shown(v)}" for name, v in part["values"].items())
+            verdict = {True: "true", False: "false", None: "unknown"}[part["true"]]
+            table.add_row("", "", plain(f"{verdict:<8} {part['sql']}   {values}{part['error']}"))
+    return table
+
+
+def _print_clips(clips: tuple[ExplainedClip, ...], console: Console) -> None:
+    console.print()
+    for clip in clips[:LISTED]:
+        line(console, f"{clip.clip_id}  {clip.span}: {clip.verdict.text}")
+    if len(clips) > LISTED:
+        line(console, f"and {len(clips) - LISTED:,} more clips; --json has all")

@@ -1,0 +1,379 @@
+"""What came, went and changed between two versions of a dataset. `telecine diff D@3 D@now`
+
+    version A ──▶ views      a_sources  a_clips  a_samples ─┬─▶ joined in SQL ──▶ VersionDiff
+    version B ──▶ copied as  b_sources  b_clips  b_samples ─┘
+
+Of B only the columns that are compared are copied into A's connection, where they may spill to
+disk. What a version is: moment.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any
+
+import duckdb
+from rich.console import Console
+
+from telecine.infra.errors import UsageError
+from telecine.infra.storage import absolute
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.history import HOW, Version, find_version, split
+from telecine.manifests.queries import connect, current_build
+from telecine.manifests.schemas import Build, from_arrow
+from telecine.manifests.specs import BucketSpec
+from telecine.pipeline.build.plan import Bucket, nearest_aspect
+from telecine.pipeline.look.movement import (
+    COLUMNS,
+    FIRST,
+    NONE,
+    BucketPair,
+    Movement,
+    Some,
+    movement,
+    print_buckets,
+    print_dropped,
+    summary_line,
+    told,
+)
+from telecine.pipeline.terminal.text import heading, json_value, length, line, print_table, write
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two versions."""
+
+    name: str
+    at: str  # UTC, or empty: now
+    event: str  # the last of `builds`, as in 7 promoted dct-1234
+    build: str  # name of the current build, or empty
+    sources: int
+    clips: int
+    hours: float
+    captions: int
+    samples: int  # kept by the current build
+    tables: dict[str, int]  # versions
+
+
+class Fate(StrEnum):
+    """What became of a source. A closed set."""
+
+    CAME = "came"
+    WENT = "went"  # only where B is the older one
+    REPLACED = "replaced"  # another object under the same name
+    JUDGED = "judged"  # the same object with another status or reason
+    SIDECAR = "sidecar"  # the same object with another caption file
+    SAME = "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Sources of one status and reason."""
+
+    status: str
+    reason: str
+    a: int
+    b: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Rows of `captions` or `scores` of one sort."""
+
+    names: tuple[str, ...]  # captioner, fingerprint and outcome; or score and fingerprint
+    a: int
+    b: int
+
+
+@dataclass(frozen=True)
+class VersionDiff:
+    dataset: str
+    a: Side
+    b: Side
+    sources: dict[Fate, Some]  # all of them, also where there is none
+    standings: tuple[Standing, ...]
+    clips_came: Some
+    clips_went: Some
+    clips: tuple[BucketPair, ...]  # current clips by the bucket that the spec in force gives them
+    clips_without_bucket: tuple[int, int]
+    captions: tuple[Pair, ...]
+    scores: tuple[Pair, ...]
+    movement: Movement  # of the samples of the builds that were current
+
+
+def diff_versions(dataset: Dataset, a: str, b: str) -> VersionDiff:
+    """Between two versions by their names, without the @.
+
+    Raises UsageError where there is no such version, or it can no longer be read.
+    """
+    first, second = find_version(dataset, a), find_version(dataset, b)
+    with connect(dataset.tables, first.tables) as con:
+        with connect(dataset.tables, second.tables) as other:
+            for name, query in _compared(dataset.spec.buckets.durations).items():
+                con.execute(f"CREATE TEMP VIEW a_{name} AS {query}")
+                _copy(con, other, f"b_{name}", query)
+            sides = _side(con, first), _side(other, second)
+            captions, scores = (_pairs(con, other, query) for query in (_CAPTIONS, _SCORES))
+        came, went, buckets, without = _clips(con, dataset.spec.buckets)
+        return VersionDiff(
+            dataset=dataset.uri,
+            a=sides[0],
+            b=sides[1],
+            sources=_fates(con),
+            standings=tuple(Standing(*row) for row in _rows(con, _STANDINGS)),
+            clips_came=came,
+            clips_went=went,
+            clips=buckets,
+            clips_without_bucket=without,
+            captions=captions,
+            scores=scores,
+            movement=movement(con),
+        )
+
+
+def _fates(con: duckdb.DuckDBPyConnection) -> dict[Fate, Some]:
+    there = {what: Some(n, tuple(first)) for what, n, first in _rows(con, _FATES)}
+    return {fate: there.get(fate, NONE) for fate in Fate}
+
+
+def _copy(
+    con: duckdb.DuckDBPyConnection, other: duckdb.DuckDBPyConnection, name: str, query: str
+) -> None:
+    reader = other.sql(query).to_arrow_reader(10_000)
+    con.register("copied", reader)
+    con.execute(f"CREATE TEMP TABLE {name} AS FROM copied")
+    con.unregister("copied")
+
+
+def _rows(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = con.sql(query).fetchall()
+    return rows
+
+
+# ── questions ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _compared(durations: tuple[float, ...]) -> dict[str, str]:
+    return {
+        "sources": "SELECT uri, version, status, reason, sidecar_uri, sidecar_version "
+        "FROM current_sources",
+        "clips": "SELECT clip_id, width, height, duration_seconds, "
+        f"{_rung(durations)} AS rung FROM current_clips",
+        "samples": f"SELECT {COLUMNS} FROM current_samples",
+    }
+
+
+def _rung(durations: tuple[float, ...]) -> str:
+    """SQL: the largest rung of duration that is no longer than the clip, in whole numbers."""
+    rungs = ["WHEN kind = 'image' THEN 'image'"]
+    for seconds in reversed(durations):
+        exact = Fraction(seconds)
+        rungs.append(
+            f"WHEN (end_pts - start_pts)::HUGEINT * time_base_num * {exact.denominator} "
+            f">= {exact.numerator}::HUGEINT * time_base_den THEN '{seconds:g}s'"
+        )
+    return f"CASE {' '.join(rungs)} ELSE '' END"
+
+
+_FATES = f"""
+SELECT what, count(*), min(uri, {FIRST}) FROM (
+    SELECT uri, CASE WHEN a.version IS NULL THEN 'came' WHEN b.version IS NULL THEN 'went'
+        WHEN a.version <> b.version THEN 'replaced'
+        WHEN (a.status, a.reason) <> (b.status, b.reason) THEN 'judged'
+        WHEN (a.sidecar_uri, a.sidecar_version) <> (b.sidecar_uri, b.sidecar_version)
+            THEN 'sidecar' ELSE 'same' END AS what
+    FROM a_sources AS a FULL JOIN b_sources AS b USING (uri)
+) GROUP BY what
+"""
+
+_STANDINGS = """
+SELECT status, reason, sum(a)::BIGINT, sum(b)::BIGINT FROM (
+    SELECT status, reason, 1 AS a, 0 AS b FROM a_sources UNION ALL
+    SELECT status, reason, 0, 1 FROM b_sources
+) GROUP BY ALL ORDER BY status DESC, reason
+"""
+
+_CAPTIONS = """
+SELECT [captioner, captioner_fingerprint, outcome] AS names, count(*) FROM captions GROUP BY names
+"""
+_SCORES = "SELECT [name, scorer_fingerprint] AS names, count(*) FROM scores GROUP BY names"
+
+# Few shapes, however many clips.
+_SHAPES = """
+SELECT width, height, rung,
+    count(in_a), coalesce(sum(duration_seconds) FILTER (in_a), 0),
+    count(in_b), coalesce(sum(duration_seconds) FILTER (in_b), 0),
+    count(*) FILTER (in_a IS NULL), count(*) FILTER (in_b IS NULL)
+FROM (
+    SELECT clip_id, width, height, rung, duration_seconds, a.there AS in_a, b.there AS in_b
+    FROM (SELECT *, true AS there FROM a_clips) AS a
+    FULL JOIN (SELECT *, true AS there FROM b_clips) AS b
+    USING (clip_id, width, height, rung, duration_seconds)
+) GROUP BY ALL
+"""
+
+_ALONE = f"""
+SELECT count(*), min(clip_id, {FIRST})
+FROM (SELECT clip_id FROM {{}}_clips ANTI JOIN {{}}_clips USING (clip_id))
+"""
+
+
+def _clips(
+    con: duckdb.DuckDBPyConnection, spec: BucketSpec
+) -> tuple[Some, Some, tuple[BucketPair, ...], tuple[int, int]]:
+    totals: dict[Bucket | None, list[float]] = defaultdict(lambda: [0.0] * 6)
+    for width, height, rung, *counts in _rows(con, _SHAPES):
+        bucket = _bucket(width, height, rung, spec)
+        totals[bucket] = [old + new for old, new in zip(totals[bucket], counts, strict=True)]
+    without = totals.pop(None, [0] * 6)
+    pairs = tuple(
+        BucketPair(
+            bucket,
+            int(clips_a), round(seconds_a / 3600, 6), int(clips_b), round(seconds_b / 3600, 6),
+            int(came), int(went),
+        )
+        for bucket, (clips_a, seconds_a, clips_b, seconds_b, came, went) in sorted(
+            (bucket, total) for bucket, total in totals.items() if bucket is not None
+        )
+    )  # fmt: skip
+    came, went = (_some(con, _ALONE.format(*names)) for names in ("ba", "ab"))
+    return came, went, pairs, (int(without[0]), int(without[2]))
+
+
+def _some(con: duckdb.DuckDBPyConnection, query: str) -> Some:
+    ((count, first),) = _rows(con, query)
+    return Some(count, tuple(first or ()))
+
+
+def _bucket(width: int, height: int, rung: str, spec: BucketSpec) -> Bucket | None:
+    """As plan.bucket_of has it, of a duration rung that is known."""
+    resolution = max((r for r in spec.resolutions if r <= min(width, height)), default=None)
+    if resolution is None or not rung:
+        return None
+    return Bucket(resolution, nearest_aspect(width, height, spec.aspects), rung)
+
+
+def _pairs(
+    con: duckdb.DuckDBPyConnection, other: duckdb.DuckDBPyConnection, query: str
+) -> tuple[Pair, ...]:
+    a, b = ({tuple(names): n for names, n in _rows(c, query)} for c in (con, other))
+    return tuple(Pair(names, a.get(names, 0), b.get(names, 0)) for names in sorted(a | b))
+
+
+def _side(con: duckdb.DuckDBPyConnection, version: Version) -> Side:
+    ((sources, clips, seconds, captions, samples),) = _rows(con, _COUNTS)
+    events = con.sql("FROM builds ORDER BY sequence DESC LIMIT 1").to_arrow_table()
+    last = next(iter(from_arrow(events, Build)), None)
+    current = current_build(con)
+    return Side(
+        name=version.name,
+        at="" if version.at is None else f"{version.at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+        event="" if last is None else f"{last.sequence} {last.event} {last.name}",
+        build="" if current is None else current.name,
+        sources=sources,
+        clips=clips,
+        hours=round(seconds / 3600, 6),
+        captions=captions,
+        samples=samples,
+        tables=dict(version.tables),
+    )
+
+
+_COUNTS = """
+SELECT (SELECT count(*) FROM current_sources), (SELECT count(*) FROM current_clips),
+    (SELECT coalesce(sum(duration_seconds), 0) FROM current_clips),
+    (SELECT count(*) FROM captions),
+    (SELECT count(*) FROM current_samples WHERE outcome = 'kept')
+"""
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────
+
+
+def same_dataset(a: str, b: str) -> tuple[str, str, str]:
+    """The dataset and the two versions in D@A and D@B. Raises UsageError where it is not one."""
+    if "@" not in a and "@" not in b:
+        raise UsageError(
+            f"{a} {b}: name two builds, telecine diff DATASET A B, or two versions, "
+            f"telecine diff DATASET@A DATASET@B: {HOW}"
+        )
+    (dataset, first), (other, second) = split(a), split(b)
+    if absolute(dataset) != absolute(other):
+        raise UsageError(
+            f"two versions of one dataset are compared, not of {dataset} and of {other}"
+        )
+    return dataset, first, second
+
+
+def print_versions(found: VersionDiff, as_json: bool, console: Console) -> None:
+    if as_json:
+        write(console, json.dumps(json_value(dataclasses.asdict(found)), indent=2))
+        return
+    _print_sides(found, console)
+    heading(console, "sources")
+    for fate, text in _TOLD.items():
+        some = found.sources[fate]
+        if some.count:
+            line(console, f"{some.count:,} {text}: {some}")
+    rows = [(s.status, s.reason, s.a, s.b, f"{s.b - s.a:+,}") for s in found.standings]
+    if rows:
+        print_table(("status", "reason", "A", "B", "B - A"), rows, console)
+    heading(console, "clips")
+    for some, text in ((found.clips_came, "came"), (found.clips_went, "went")):
+        line(console, f"{some.count:,} {text}" + (f": {some}" if some.count else ""))
+    if any(found.clips_without_bucket):
+        a, b = found.clips_without_bucket
+        line(console, f"without a bucket: {a:,} in A, {b:,} in B")
+    print_buckets(found.clips, console, changed=True)
+    for what, names, pairs in (
+        ("captions", ("captioner", "spec", "outcome"), found.captions),
+        ("scores", ("score", "spec"), found.scores),
+    ):
+        if pairs:
+            heading(console, what)
+            print_table((*names, "A", "B", "B - A"), _pair_rows(pairs), console)
+    _print_samples(found, console)
+
+
+_TOLD = {
+    Fate.CAME: "came",
+    Fate.WENT: "went",
+    Fate.REPLACED: "replaced",
+    Fate.JUDGED: "judged otherwise",
+    Fate.SIDECAR: "with another caption file",
+}
+
+
+def _pair_rows(pairs: tuple[Pair, ...]) -> Iterator[tuple[Any, ...]]:
+    for pair in pairs:
+        name, fingerprint, *rest = pair.names
+        yield (name, fingerprint[:8], *rest, pair.a, pair.b, f"{pair.b - pair.a:+,}")
+
+
+def _print_sides(found: VersionDiff, console: Console) -> None:
+    a, b = found.a, found.b
+    rows = [
+        ("at", a.at or "now", b.at or "now"),
+        ("last event", a.event or "none", b.event or "none"),
+        ("current build", a.build or "none", b.build or "none"),
+        *((name, f"{getattr(a, name):,}", f"{getattr(b, name):,}")
+          for name in ("sources", "clips", "captions", "samples")),
+        ("footage", length(3600 * a.hours), length(3600 * b.hours)),
+    ]  # fmt: skip
+    print_table(("", f"A: {a.name}", f"B: {b.name}"), rows, console)
+
+
+def _print_samples(found: VersionDiff, console: Console) -> None:
+    heading(console, f"samples of the current builds, A: {found.a.build or 'none'}, "
+                     f"B: {found.b.build or 'none'}")  # fmt: skip
+    line(console, summary_line(found.movement))
+    for text in told(found.movement):
+        line(console, text)
+    print_buckets(found.movement.buckets, console, changed=True)
+    print_dropped(found.movement, console)

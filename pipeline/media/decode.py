@@ -1,0 +1,185 @@
+"""Clips to blocks of frames: seek, decode, pick frames at the rate, convert, in bounded memory.
+
+key frame ─▶ ··· ─▶ start_pts ─▶ frames ─▶ last one needed ─▶ tail ─▶ end_pts
+▏ decoded, left out ▏ shown                               ▏ counted, where it is short
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain, dropwhile, islice
+from typing import BinaryIO
+
+from av.video.frame import VideoFrame
+
+from telecine.encoders.frames import FrameBlock
+from telecine.infra.errors import MediaError, Reason
+from telecine.manifests.schemas import Clip, Source
+from telecine.manifests.specs import PixelSpec, ScanSpec
+from telecine.pipeline.media.facts import Picture
+from telecine.pipeline.media.geometry import Crop
+from telecine.pipeline.media.open import Video, open_media
+from telecine.pipeline.media.pixels import PictureReader, picture_block
+from telecine.pipeline.media.timing import at_rate, is_resampled
+
+BACK_OFF_SECONDS = (0, 2, 10)  # how far before the clip to seek, one try after the other
+COUNTED_TAIL = 16  # frames beyond the last one needed that are decoded only to be counted
+
+Stamped = tuple[int, VideoFrame]
+
+
+def decode_clip(
+    file: BinaryIO,
+    source: Source,
+    clip: Clip,
+    rate: Fraction,
+    frames: int,
+    crop: Crop,
+    block_sizes: Iterator[int],
+    pixels: PixelSpec,
+    from_start: bool = False,
+) -> Iterator[FrameBlock]:
+    """The first `frames` frames of the clip at `rate`, cut to `crop`, in blocks of these sizes.
+
+    Holds one block and two frames. The clip must begin with a frame at `start_pts`; if it does not
+    after a seek, the source is decoded from its beginning. Native frames are counted as they are
+    decoded, and the count is checked before the last block is given out: it must be
+    `clip.num_frames` where at most COUNTED_TAIL frames are left over, as the encoder's temporal
+    grid does; where more are, they are not decoded and the count may only not be above it.
+
+    Raises MediaError: FRAMES_MISMATCH, or UNDECODABLE with the decoder's words. Blocks given out
+    before a mismatch cannot be taken back: who consumes them may ask again with `from_start`, which
+    trusts no index.
+    """
+    seeks = not from_start and clip.timing == "pts" and clip.start_frame > 0
+    try:
+        for seek in (True, False) if seeks else (False,):
+            media = open_media(file, _bounds(source), pixels)
+            if isinstance(media, Picture):
+                yield _image(media, clip, crop)
+                return
+            with media:
+                span = _find(media, clip, seek)
+                if span is not None:
+                    reader = PictureReader(media.facts, crop, (clip.width, clip.height))
+                    shown = _at_rate(span, clip, rate, frames)
+                    yield from _blocks(span, reader, shown, frames, block_sizes)
+                    return
+        raise _mismatch(f"no frame at pts {clip.start_pts}, where the clip begins")
+    except MediaError as error:
+        if error.reason is Reason.FRAMES_MISMATCH:
+            raise
+        raise MediaError(Reason.UNDECODABLE, f"{error.reason}: {error.detail}") from error
+
+
+class Span:
+    """The native frames of a clip in output order, counted as they are taken."""
+
+    def __init__(self, frames: Iterator[Stamped], clip: Clip) -> None:
+        self._frames, self._clip = frames, clip
+        self._ended = False
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Stamped]:
+        return self
+
+    def __next__(self) -> Stamped:
+        stamped = None if self._ended else next(self._frames, None)
+        if stamped is None or stamped[0] >= self._clip.end_pts:
+            self._ended = True
+            raise StopIteration
+        self.count += 1
+        return stamped
+
+    def check(self) -> None:
+        """Raises MediaError if there are not as many frames as the scan saw."""
+        expected = self._clip.num_frames
+        if 0 <= expected - self.count <= COUNTED_TAIL:
+            for _ in islice(self, expected - self.count + 1):
+                pass
+        if self.count > expected or (self._ended and self.count < expected):
+            raise _mismatch(f"{self.count} frames in the clip's span; the scan saw {expected}")
+
+
+def _bounds(source: Source) -> ScanSpec:
+    """What the scan let through, which may have been more than the defaults."""
+    default = ScanSpec()
+    largest = max(source.coded_width * source.coded_height, source.width * source.height)
+    longest = int(source.duration_seconds) + 1
+    return ScanSpec(
+        max_pixels=max(default.max_pixels, largest),
+        max_source_seconds=max(default.max_source_seconds, longest),
+    )
+
+
+def _image(picture: Picture, clip: Clip, crop: Crop) -> FrameBlock:
+    if (picture.facts.width, picture.facts.height) != (clip.width, clip.height):
+        size = f"{picture.facts.width} x {picture.facts.height}"
+        raise _mismatch(f"an image of {size} px; the scan saw {clip.width} x {clip.height} px")
+    return picture_block(picture, crop)
+
+
+def _find(video: Video, clip: Clip, seek: bool) -> Span | None:
+    """The clip's frames; None if the first of them is not where it should be."""
+    tick = Fraction(clip.time_base_num, clip.time_base_den)
+    if clip.timing == "pts" and video.time_base != tick:
+        raise _mismatch(f"a tick of {video.time_base} s; the scan saw {tick} s")
+    frames = _seek(video, clip) if seek else _stamped(video, clip)
+    frames = dropwhile(lambda stamped: stamped[0] < clip.start_pts, frames)
+    first = next(frames, None)
+    if first is None or first[0] != clip.start_pts:
+        return None
+    return Span(chain([first], frames), clip)
+
+
+def _seek(video: Video, clip: Clip) -> Iterator[Stamped]:
+    """Frames from a key frame at or before the clip's start; none if there is no way there.
+
+    Deinterlacing looks at the frame before, so there a key frame at the start itself is too late.
+    """
+    interlaced = video.facts.interlaced
+    latest = clip.start_pts - (1 if interlaced else 0)
+    shown_from = None if interlaced else clip.start_pts
+    for seconds in BACK_OFF_SECONDS:
+        if not video.seek(latest - int(seconds / video.time_base), shown_from):
+            break
+        frames = _stamped(video, clip)
+        first = next(frames, None)
+        if first is not None and first[0] <= latest:
+            return chain([first], frames)
+    return iter(())
+
+
+def _stamped(video: Video, clip: Clip) -> Iterator[Stamped]:
+    for ordinal, frame in enumerate(video.frames()):
+        stamp = ordinal if clip.timing == "ordinal" else frame.pts
+        if stamp is not None:
+            yield stamp, frame
+
+
+def _at_rate(span: Span, clip: Clip, rate: Fraction, frames: int) -> Iterator[VideoFrame]:
+    if not is_resampled(clip, rate):
+        return (frame for _, frame in span)
+    tick = Fraction(clip.time_base_num, clip.time_base_den)
+    return at_rate(span, clip.start_pts, 1 / (rate * tick), frames)
+
+
+def _blocks(
+    span: Span,
+    reader: PictureReader,
+    shown: Iterator[VideoFrame],
+    frames: int,
+    block_sizes: Iterator[int],
+) -> Iterator[FrameBlock]:
+    made = 0
+    for size in block_sizes:
+        block = reader.block(shown, size)
+        made += size
+        if made >= frames:
+            span.check()
+        yield block
+
+
+def _mismatch(detail: str) -> MediaError:
+    return MediaError(Reason.FRAMES_MISMATCH, detail)

@@ -1,0 +1,472 @@
+"""Opens hostile media: content decides what a file is, and a file opens nothing but itself.
+
+FFmpeg is given a file object, never a name, real containers only, and no way to open anything
+further. Pillow reads stills. Sizes are bounded from the header before memory is taken, and again
+by the decoder.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from codecs import getincrementaldecoder
+from collections import deque
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from telecine.encoders.frames import Pixels
+from telecine.infra.errors import MediaError, Reason
+from telecine.manifests.specs import PixelSpec, ScanSpec
+from telecine.pipeline.media.facts import MediaFacts, Picture, read_colors
+from telecine.pipeline.media.geometry import Orientation, display_size, matrix_orientation
+from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
+from telecine.pipeline.media.pixels import frame_rgb, opacity_of, over_white
+
+# Real containers and elementary streams. No script, playlist, device or pattern demuxer.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,kux,mpegts,mpeg,mpegvideo,m4v,h261,"
+    "h263,h264,hevc,vvc,av1,obu,ivf,evc,mjpeg,mjpeg_2000,dirac,vc1,cavsvideo,avs2,avs3,dnxhd,"
+    "yuv4mpegpipe,asf,ogg,mxf,gxf,dv,gif,rm,nut,wtv,dhav,mpjpeg,nsv,nuv,"
+    "mp3,wav,w64,flac,aac,ac3,eac3,aiff,amr,caf,ape,dts,truehd,tta,wv,au"
+)
+HEADER_BYTES = 1 << 16
+BUFFER_BYTES = 1 << 16  # decoding costs the same with 32 KiB to 4 MiB; small ones overread least
+PEEKED_FRAMES = 5  # a telecined source may begin with progressive frames
+MAX_REFUSED_IN_A_ROW = 1000
+MAX_READ_ERRORS = 16
+MAX_RATE = 240
+NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
+STILL_BRANDS = {b"avif", b"avis", b"mif1", b"msf1", b"miaf", b"heic", b"heix", b"heim", b"heis",
+                b"hevc", b"hevx"}  # fmt: skip
+_MEDIA_MAGIC = (
+    b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"0&\xb2u", b"\x06\x0e+4", b"\0\0\0\x01",
+    b"\0\0\x01", b"GIF8", b".RMF", b"\x1f\x07\0",
+)  # fmt: skip
+# ISO 23008-12: an item that is put together from others, and what an auxiliary stream is for
+_GRID_ITEM = re.compile(rb"infe[\x02\x03]...(?:..|....)..grid", re.DOTALL)
+_ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"
+_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx")
+
+
+def open_media(
+    file: BinaryIO, scan: ScanSpec, pixels: PixelSpec, threads: int = 1
+) -> Video | Picture:
+    """A video or a still image, whatever the file is called.
+
+    Raises MediaError with the reason; errors of the file object itself (the store's) pass through.
+    """
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    if not head:
+        raise MediaError(Reason.EMPTY, "zero bytes")
+    if _is_text(head):
+        raise MediaError(
+            Reason.UNRECOGNISED,
+            f"text, not media; it begins with {head[:40].decode(errors='replace')!r}",
+        )
+    still = image_format(file)
+    if still:
+        picture = open_picture(file, still, scan.max_pixels)
+        if picture is not None:
+            return picture
+    if _is_heif(head):
+        file.seek(0)
+        if _GRID_ITEM.search(file.read(HEADER_BYTES)):
+            raise MediaError(Reason.UNSUPPORTED, "an image of tiles; save it as JPEG or PNG")
+    video = _open_video(file, head, scan, threads)
+    if pixels.hdr == "reject" and video.facts.color_transfer != "sdr":
+        video.close()
+        raise MediaError(
+            Reason.HDR, f'{video.facts.color_transfer} footage, and the spec says hdr = "reject"'
+        )
+    if not _is_heif(head) or video.only_frame is None:
+        return video
+    with video:
+        return _heif_picture(file, video, video.only_frame)
+
+
+def _is_heif(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in STILL_BRANDS
+
+
+def _heif_picture(file: BinaryIO, video: Video, frame: VideoFrame) -> Picture:
+    """One frame of AVIF or HEIC. Its transparency, if it has any, is a stream of its own."""
+    rgb = frame_rgb(frame, video.facts)
+    file.seek(0)
+    opacity = video.opacity() if _ALPHA in file.read(HEADER_BYTES) else None
+    if opacity is not None and opacity.shape == rgb.shape[:2]:
+        rgb = over_white(rgb, opacity)
+    return Picture(video.facts, rgb)
+
+
+def _is_text(head: bytes) -> bool:
+    """Scripts and playlists name other files. No media begins with kilobytes of plain text."""
+    if head.startswith(b"YUV4MPEG2 "):
+        return False
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) and len(head) > 3 and 0 in head[2:4]:
+        return True
+    if any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head):
+        return False
+    try:
+        getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Video:
+    """The best stream that yields a frame: the largest picture, then the most frames."""
+    failure: MediaError | None = None
+    rank, count = 0, 1
+    while rank < count:
+        container = _open_container(file, head, scan)  # anew for each: no state is left over
+        try:
+            streams = _candidates(container)
+            count = len(streams)
+            return Video(container, streams[rank], scan, threads)
+        except MediaError as error:
+            container.close()
+            if error.reason not in (Reason.CORRUPT, Reason.NO_FRAMES):
+                raise
+            failure = failure or error
+        rank += 1
+    if failure is None:
+        raise MediaError(Reason.NO_VIDEO, "no video stream")
+    if _names_encryption(file):
+        raise MediaError(Reason.ENCRYPTED, f"protected samples ({failure.detail})")
+    raise failure
+
+
+def _open_container(file: BinaryIO, head: bytes, scan: ScanSpec) -> InputContainer:
+    file.seek(0)
+    try:
+        return av.open(
+            _Nameless(file),
+            "r",
+            metadata_errors="replace",
+            buffer_size=BUFFER_BYTES,
+            io_open=_refuse_to_open,
+            options={"format_whitelist": CONTAINERS, "max_pixels": str(scan.max_pixels)},
+        )
+    except (FFmpegError, UnicodeError) as error:
+        known = head.startswith(_MEDIA_MAGIC) or head[4:8] in _BOXES
+        if known and _names_encryption(file):
+            raise MediaError(Reason.ENCRYPTED, f"protected samples ({_words(error)})") from error
+        reason = Reason.CORRUPT if known else Reason.UNRECOGNISED
+        raise MediaError(reason, _words(error)) from error
+
+
+class _Nameless:
+    """Only what FFmpeg needs of a file: bytes by position. A name would end up in its messages."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _refuse_to_open(url: str, flags: int, options: object) -> BinaryIO:
+    raise PermissionError(f"media may not open anything else, asked for {url!r}")
+
+
+def _words(error: BaseException) -> str:
+    """The decoder's own words, without number and file name."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def _names_encryption(file: BinaryIO) -> bool:
+    """Whether the header has the boxes or elements of protected samples (ISO 23001-7, WebM)."""
+    file.seek(0)
+    head = file.read(HEADER_BYTES)
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        start = head.find(b"\x6d\x80")  # ContentEncodings, then within it ContentEncryption
+        return start >= 0 and b"\x50\x35" in head[start : start + 64]
+    return any(box in head for box in (b"encv", b"pssh", b"tenc", b"senc"))
+
+
+def _candidates(container: InputContainer) -> list[VideoStream]:
+    def rank(stream: VideoStream) -> tuple[int, int, int]:
+        context = stream.codec_context
+        return -context.width * context.height, -stream.frames, stream.index
+
+    streams = [s for s in container.streams.video if not s.disposition & NOT_FOOTAGE]
+    known = [s for s in streams if s.codec_context is not None]
+    if not streams:
+        raise MediaError(Reason.NO_VIDEO, "no video stream but, at most, cover art")
+    if not known:
+        raise MediaError(Reason.UNSUPPORTED, "no decoder for its video codec")
+    return sorted(known, key=rank)
+
+
+class Video:
+    """One stream of frames, decoded on demand. Close it, or use it as a context manager."""
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, scan: ScanSpec, threads: int
+    ) -> None:
+        self._container, self._stream, self._scan = container, stream, scan
+        self.decode_errors = 0
+        self._complaint = ""
+        self.time_base: Fraction = stream.time_base or Fraction(1, 1)
+        self._most_ticks = math.floor(scan.max_source_seconds / self.time_base)
+        context = stream.codec_context
+        check_size(context.width, context.height, scan.max_pixels)
+        context.thread_count = threads
+        context.options = {"max_pixels": str(scan.max_pixels)}
+        self._raw: Generator[VideoFrame] = self._decode()
+        self._peeked: deque[VideoFrame] = deque()
+        for frame in self._raw:
+            self._peeked.append(frame)
+            if len(self._peeked) == PEEKED_FRAMES:
+                break
+        if not self._peeked:
+            self._raise_no_frames()
+        self.facts = _read_facts(container, stream, list(self._peeked), scan.max_pixels)
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._raw.close()
+        self._peeked.clear()
+        self._container.close()
+
+    @property
+    def only_frame(self) -> VideoFrame | None:
+        """The frame of a video that has no other."""
+        return self._peeked[0] if len(self._peeked) == 1 else None
+
+    def opacity(self) -> Pixels | None:
+        """uint8 [H, W] as displayed, from the grey stream beside this one; None without one."""
+        others = [s for s in _candidates(self._container) if s.index != self._stream.index]
+        grey = [s for s in others if (s.codec_context.pix_fmt or "").startswith("gray")]
+        try:
+            for stream in grey:
+                self._container.seek(0)
+                for frame in self._container.decode(stream):
+                    return opacity_of(frame, self.facts)
+        except FFmpegError as error:
+            raise MediaError(Reason.CORRUPT, f"transparency: {_words(error)}") from error
+        return None
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """All frames in output order, or those from the last `seek` on.
+
+        `pts` counts ticks of `time_base` and may be None. Interlaced footage is deinterlaced: one
+        frame per frame, with its stamp. Packets that the decoder refuses are counted and skipped.
+        """
+        return _deinterlace(self._all()) if self.facts.interlaced else self._all()
+
+    def seek(self, pts: int, shown_from: int | None = None) -> bool:
+        """Makes `frames` begin at a key frame, near and rarely after `pts`; False if it cannot.
+
+        Before `shown_from` frames that no other refers to need not come: they are not decoded.
+
+        Whoever needs the frame at `pts` checks the first stamp: containers index decode times, and
+        some seek to where a frame is not the first to be shown.
+        """
+        self._peeked.clear()
+        self._raw.close()
+        try:
+            self._container.seek(pts, stream=self._stream)
+        except FFmpegError:
+            return False
+        self._raw = self._from_key_frame(shown_from)
+        return True
+
+    def _all(self) -> Iterator[VideoFrame]:
+        while self._peeked:
+            yield self._peeked.popleft()
+        yield from self._raw
+
+    def _from_key_frame(self, shown_from: int | None) -> Generator[VideoFrame]:
+        """What comes before the key frame in output order refers to frames that were not read."""
+        frames = self._decode(shown_from)
+        for frame in frames:
+            if frame.key_frame:
+                yield frame
+                break
+        yield from frames
+
+    def _decode(self, shown_from: int | None = None) -> Generator[VideoFrame]:
+        refused = shown = 0
+        first: int | None = None
+        context = self._stream.codec_context
+        for packet in self._packets():
+            if shown_from is not None:
+                early = packet.pts is not None and packet.pts < shown_from
+                context.skip_frame = "NONREF" if early else "DEFAULT"
+            try:
+                frames = packet.decode()
+            except (FFmpegError, UnicodeError) as error:
+                self._complain(error)
+                refused += 1
+                if refused > MAX_REFUSED_IN_A_ROW:
+                    return
+                continue
+            refused = 0 if frames else refused
+            for frame in frames:
+                shown += 1
+                if frame.pts is not None:
+                    first = frame.pts if first is None else min(first, frame.pts)
+                    self._check_time(frame.pts - first, shown)
+                yield frame
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets of the stream; after an error of the demuxer reading goes on, a bounded time."""
+        for _ in range(MAX_READ_ERRORS):
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.has_sidedata("encryption_info"):
+                        raise MediaError(Reason.ENCRYPTED, "protected samples")
+                    yield packet
+            except FFmpegError as error:
+                self._complain(error)
+            else:
+                return
+
+    def _complain(self, error: Exception) -> None:
+        self.decode_errors += 1
+        self._complaint = self._complaint or _words(error)
+
+    def _check_time(self, ticks: int, shown: int) -> None:
+        limit = self._scan.max_source_seconds
+        if ticks > self._most_ticks or shown > limit * MAX_RATE:
+            raise MediaError(Reason.TOO_LARGE, f"more than {limit} s of footage in one source")
+
+    def _raise_no_frames(self) -> None:
+        if self.decode_errors:
+            raise MediaError(Reason.CORRUPT, f"no packet could be decoded: {self._complaint}")
+        raise MediaError(Reason.NO_FRAMES, "a video stream without a single frame")
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise MediaError(Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px")
+
+
+def _read_facts(
+    container: InputContainer, stream: VideoStream, frames: list[VideoFrame], max_pixels: int
+) -> MediaFacts:
+    frame, context = frames[0], stream.codec_context
+    sar = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
+    orientation = display_orientation(frame)
+    width, height = display_size(frame.width, frame.height, sar, orientation.rotation)
+    check_size(width, height, max_pixels)
+    layout = frame.format
+    depth = max((component.bits for component in layout.components), default=8)
+    colors = read_colors(
+        is_rgb=layout.is_rgb or layout.name == "pal8",
+        is_gray=len(layout.components) < 3 and layout.name != "pal8",
+        is_full=layout.name.startswith("yuvj"),
+        coded_height=frame.height,
+        tags=(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries),
+    )
+    if colors is None:
+        raise MediaError(Reason.UNSUPPORTED, f"colour matrix {frame.colorspace} of ITU-T H.273")
+    rate = stream.average_rate or Fraction(0)
+    return MediaFacts(
+        container=container.format.name,
+        codec=context.codec.canonical_name,
+        profile=context.profile or "",
+        pixel_format=layout.name,
+        bit_depth=depth,
+        coded_width=frame.width,
+        coded_height=frame.height,
+        rotation_degrees=orientation.rotation,
+        mirrored=orientation.mirrored,
+        sample_aspect_num=sar.numerator,
+        sample_aspect_den=sar.denominator,
+        color_matrix=colors.matrix,
+        color_range=colors.range,
+        color_transfer=colors.transfer,
+        color_primaries=colors.primaries,
+        interlaced=context.field_order > 1 or any(f.interlaced_frame for f in frames),
+        header_fps_num=rate.numerator,
+        header_fps_den=rate.denominator,
+        header_num_frames=stream.frames,
+        header_duration_seconds=_header_seconds(container, stream),
+        num_video_streams=len(container.streams.video),
+        stream_index=stream.index,
+        width=width,
+        height=height,
+    )
+
+
+def _header_seconds(container: InputContainer, stream: VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return max(0.0, float(stream.duration * stream.time_base))
+    return max(0.0, (container.duration or 0) / av.time_base)
+
+
+def display_orientation(frame: VideoFrame) -> Orientation:
+    """From the display matrix, which `frame.rotation` gives only half of (no mirroring)."""
+    side_data: Any = frame.side_data  # a container of entries, not the mapping its stub says
+    for data in side_data:
+        if data.type == SideDataType.DISPLAYMATRIX:
+            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+            return matrix_orientation(a, b, c, d)
+    return Orientation()
+
+
+def _deinterlace(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """One frame per frame through bwdif, which touches only frames that are flagged interlaced.
+
+    It looks one frame ahead and back. Stamps are ours to keep: the filter doubles its time base,
+    and invents stamps where there are none.
+    """
+    graph, shape = None, None
+    stamps: deque[tuple[int | None, Fraction | None]] = deque()
+    for frame in frames:
+        current = (frame.width, frame.height, frame.format.name)
+        if graph is None or current != shape:
+            if graph is not None:
+                yield from _drain(graph, stamps)
+            graph, shape = _bwdif(frame), current
+        stamps.append((frame.pts, frame.time_base))
+        graph.vpush(frame)
+        yield from _ready(graph, stamps)
+    if graph is not None:
+        yield from _drain(graph, stamps)
+
+
+def _bwdif(frame: VideoFrame) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+    )
+    graph.link_nodes(
+        source,
+        graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+def _ready(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> Iterator[VideoFrame]:
+    while stamps:
+        try:
+            frame = graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        frame.pts, frame.time_base = stamps.popleft()
+        yield frame
+
+
+def _drain(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> Iterator[VideoFrame]:
+    graph.vpush(None)
+    yield from _ready(graph, stamps)
+    stamps.clear()

@@ -1,0 +1,392 @@
+"""The pixel contract (docs/pixels.md): decoded frames to `FrameBlock`s and stills.
+
+    frame ─▶ square pixels ─▶ planes, cut to the crop ─▶ 8 bits ─▶ turned ─▶ block
+                                                     └▶ HDR, wide gamut: light ─▶ BT.709 RGB
+
+Eight-bit planar YUV, nearly all footage, is copied once: from the decoder's memory into the block.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from fractions import Fraction
+from functools import cache
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+from av.error import FFmpegError
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from PIL import Image
+
+from telecine.encoders.frames import ColorMap, FrameBlock, Pixels
+from telecine.infra.errors import MediaError, Reason
+from telecine.pipeline.media.color import CHROMATICITIES, IDENTITY, color_map, to_sdr
+from telecine.pipeline.media.facts import MediaFacts, Picture
+from telecine.pipeline.media.geometry import (
+    Crop,
+    Orientation,
+    display_size,
+    fit_short_side,
+    square_width,
+    to_square,
+)
+
+Plane = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Planes = list[Plane]
+Stored = tuple[str, str]  # matrix and range of the values as they lie in memory
+
+# Exact and the same on every machine: no shortcuts in assembly, no rounding that depends on them.
+EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+RESAMPLE = Interpolation.BICUBIC | EXACT
+CONVERT = RESAMPLE | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+SHRINK = Interpolation.AREA | EXACT
+PICK = Interpolation.POINT | EXACT  # single pixels, not averages
+
+_SWSCALE_MATRICES = {
+    "bt709": Colorspace.ITU709,
+    "bt601": Colorspace.ITU601,
+    "bt2020": Colorspace.BT2020,
+    "smpte240m": Colorspace.SMPTE240M,
+    "fcc": Colorspace.FCC,
+}
+_SUBSAMPLINGS = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411"}
+BAND_ROWS = 32  # of one pass through the tables: temporaries stay in the cache
+
+
+def frame_size(frame: VideoFrame, facts: MediaFacts) -> tuple[int, int]:
+    """Displayed (width, height) of this frame: a stream may change its size midway."""
+    sar = Fraction(facts.sample_aspect_num, facts.sample_aspect_den)
+    return display_size(frame.width, frame.height, sar, facts.rotation_degrees)
+
+
+class PictureReader:
+    """Frames of one source, cut to one crop of the displayed picture, as blocks."""
+
+    def __init__(self, facts: MediaFacts, crop: Crop, size: tuple[int, int] | None = None) -> None:
+        """`size` is the displayed size that the crop was made for (the header's, by default)."""
+        self._facts, self._crop = facts, crop
+        self._size = size or (facts.width, facts.height)
+        self._square = Scaler()
+
+    def block(self, frames: Iterable[VideoFrame], count: int) -> FrameBlock:
+        """The next `count` frames, each converted as it comes, so that no more than one is held.
+
+        Raises MediaError: fewer frames, a size that changed, or pixels that cannot be converted.
+        """
+        blocks: list[Pixels] = []
+        colors, filled = IDENTITY, 0
+        for filled, frame in enumerate(islice(frames, count), start=1):
+            planes = self._read(frame)
+            if not blocks:
+                blocks = [np.empty((count, *plane.shape), np.uint8) for plane in planes]
+                colors = self._colors(frame)
+            for block, plane in zip(blocks, planes, strict=True):
+                if block.shape[1:] != plane.shape:
+                    raise MediaError(Reason.UNSUPPORTED, "chroma subsampling changes in a clip")
+                block[filled - 1] = plane
+        if filled < count or not blocks:
+            raise MediaError(
+                Reason.FRAMES_MISMATCH, f"{filled} frames where {count} more were expected"
+            )
+        return FrameBlock((blocks[0], blocks[1], blocks[2]), colors)
+
+    def _colors(self, frame: VideoFrame) -> ColorMap:
+        if _is_rgb(frame.format) or _has_alpha(frame.format) or converts_light(self._facts):
+            return IDENTITY
+        return color_map(self._facts.color_matrix, self._facts.color_range)
+
+    def _read(self, frame: VideoFrame) -> list[Pixels]:
+        facts = self._facts
+        if frame_size(frame, facts) != self._size:
+            raise MediaError(
+                Reason.FRAMES_MISMATCH,
+                f"a frame of {frame.width} x {frame.height} px, stored; expected one displayed as "
+                f"{self._size[0]} x {self._size[1]} px",
+            )
+        cut = to_square(self._crop, *self._size, facts.orientation)
+        sar = Fraction(facts.sample_aspect_num, facts.sample_aspect_den)
+        size = square_width(frame.width, sar), frame.height
+        planes = read_planes(frame, facts, size, cut, self._square)
+        return [turn(plane, facts.orientation) for plane in planes]
+
+
+class Scaler:
+    """swscale, set up once for frames of one kind. Names its failures."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(
+        self,
+        frame: VideoFrame,
+        facts: MediaFacts,
+        size: tuple[int, int],
+        format_name: str,
+        flags: Interpolation,
+    ) -> VideoFrame:
+        """The frame at another size or layout; matrix and range stay unless RGB is asked for."""
+        rgb = format_name.startswith("gbr")
+        source = ColorRange.JPEG if facts.color_range == "full" else ColorRange.MPEG
+        matrix = _SWSCALE_MATRICES.get(facts.color_matrix, Colorspace.ITU709)
+        try:
+            return self._reformatter.reformat(
+                frame,
+                *size,
+                format_name,
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+                interpolation=flags,
+                src_color_range=source,
+                dst_color_range=ColorRange.JPEG if rgb else source,
+                threads=1,
+            )
+        except (FFmpegError, ValueError) as error:
+            raise MediaError(
+                Reason.UNSUPPORTED, f"pixels of {frame.format.name} cannot be converted: {error}"
+            ) from error
+
+
+def read_planes(
+    frame: VideoFrame, facts: MediaFacts, size: tuple[int, int], cut: Crop, scaler: Scaler
+) -> list[Pixels]:
+    """Three 8-bit planes of the cut, not yet turned: Y, Cb, Cr as stored, or R, G, B.
+
+    `size` is the frame's with square pixels.
+    """
+    layout, alpha = _planar_layout(frame.format), _has_alpha(frame.format)
+    if size != (frame.width, frame.height) or layout != frame.format.name:
+        frame = scaler(frame, facts, size, layout, CONVERT if alpha else RESAMPLE)
+    # What the values are now: swscale turns everything with alpha into RGB.
+    stored = ("rgb", "full") if frame.format.is_rgb else (facts.color_matrix, facts.color_range)
+    planes = [plane_view(frame, index) for index in range(len(frame.format.components))]
+    if frame.format.is_rgb:
+        planes = [planes[2], planes[0], planes[1], *planes[3:]]  # they lie as G, B, R, A
+    depth = frame.format.components[0].bits
+    planes = _cut(planes, size, cut)
+    if converts_light(facts):
+        colors = _to_sdr(planes[:3], depth, stored, facts)
+    else:
+        colors = [_to_eight_bits(p, depth, stored[1] == "full") for p in planes[:3]]
+    if alpha:
+        return _over_white(colors, _to_eight_bits(planes[3], depth, full=True))
+    return _with_chroma(colors)
+
+
+def converts_light(facts: MediaFacts) -> bool:
+    """Whether values must become light on the way: HDR, or primaries well outside BT.709's.
+
+    BT.601's primaries (and the other old ones) stay as they are: the error is below what cameras
+    and displays of that time kept to, and untagged footage could not be told apart anyway.
+    """
+    return facts.color_transfer != "sdr" or _primaries(facts) != "bt709"
+
+
+def _primaries(facts: MediaFacts) -> str:
+    if facts.color_primaries in CHROMATICITIES:
+        return facts.color_primaries
+    untagged_wide = facts.color_matrix == "bt2020" or facts.color_transfer != "sdr"
+    return "bt2020" if untagged_wide and not facts.color_primaries else "bt709"
+
+
+def _is_rgb(layout: VideoFormat) -> bool:
+    return layout.is_rgb or layout.name == "pal8"
+
+
+def _has_alpha(layout: VideoFormat) -> bool:
+    return layout.name == "pal8" or any(c.is_alpha for c in layout.components)
+
+
+@cache
+def _planar_name(name: str) -> str:
+    """The planar layout, of the same depth and subsampling, that `name` is read through."""
+    layout = VideoFormat(name, 16, 16)
+    parts = layout.components
+    bits = max(part.bits for part in parts)
+    suffix = "" if bits <= 8 else f"{next(b for b in (10, 12, 14, 16) if b >= min(bits, 16))}le"
+    if _has_alpha(layout):
+        return "gbrap" if not suffix else "gbrap16le"
+    if _is_rgb(layout):
+        return f"gbrp{suffix}"
+    if len(parts) == 1:
+        return f"gray{suffix}"
+    across, down = 16 // layout.chroma_width(16), 16 // layout.chroma_height(16)
+    return f"yuv{_SUBSAMPLINGS.get((across, down), '444')}p{suffix}"
+
+
+def _planar_layout(layout: VideoFormat) -> str:
+    """`layout` itself where its planes can be read as they are."""
+    parts = layout.components
+    separate = [part.plane for part in parts] in ([0], [0, 1, 2], [2, 0, 1])
+    depth = {part.bits for part in parts}
+    plain = layout.name.startswith(("yuv", "gbrp", "gray")) and "msb" not in layout.name
+    if plain and separate and len(depth) == 1 and 8 <= max(depth) <= 16 and not _has_alpha(layout):
+        return layout.name
+    return _planar_name(layout.name)
+
+
+def plane_view(frame: VideoFrame, index: int) -> Plane:
+    """A plane of the decoder's memory, [rows, columns], copied nowhere."""
+    plane = frame.planes[index]
+    wide = frame.format.components[0].bits > 8
+    dtype = np.dtype(np.uint8 if not wide else ">u2" if frame.format.is_big_endian else "<u2")
+    step = abs(plane.line_size)
+    start = step * (plane.height - 1) if plane.line_size < 0 else 0
+    strides = (plane.line_size, dtype.itemsize)
+    return np.ndarray((plane.height, plane.width), dtype, memoryview(plane), start, strides)
+
+
+def _cut(planes: Planes, size: tuple[int, int], cut: Crop) -> Planes:
+    """Each plane's part of the crop; chroma is spread out first where the crop splits a sample."""
+    width, height = size
+    sx, sy = 1, 1
+    if len(planes) >= 3:
+        sx, sy = (
+            round(n / m) for n, m in ((width, planes[1].shape[1]), (height, planes[1].shape[0]))
+        )
+    if cut.x % sx or cut.width % sx or cut.y % sy or cut.height % sy:
+        spread = [p.repeat(sy, axis=0).repeat(sx, axis=1) for p in planes[1:3]]
+        planes, sx, sy = [planes[0], *spread], 1, 1
+    steps = [(1, 1), (sx, sy), (sx, sy), (1, 1)]
+    return [
+        p[cut.y // y : (cut.y + cut.height) // y, cut.x // x : (cut.x + cut.width) // x]
+        for p, (x, y) in zip(planes, steps, strict=False)
+    ]
+
+
+@cache
+def _eight_bit_table(depth: int, full: bool) -> Pixels:
+    """Limited range scales by a power of two, full range from its own white to 255 (H.273)."""
+    codes = np.arange(1 << depth, dtype=np.float64)
+    scale = 255 / ((1 << depth) - 1) if full else 2.0 ** (8 - depth)
+    return np.clip(np.floor(codes * scale + 0.5), 0, 255).astype(np.uint8)
+
+
+def _to_eight_bits(plane: Plane, depth: int, full: bool) -> Pixels:
+    if depth == 8:
+        return plane.astype(np.uint8, copy=False)
+    return np.asarray(_eight_bit_table(depth, full).take(plane, mode="clip"))
+
+
+def _with_chroma(planes: list[Pixels]) -> list[Pixels]:
+    """Grey gets chroma that says so."""
+    if len(planes) > 1:
+        return planes
+    neutral = np.full_like(planes[0], 128)
+    return [planes[0], neutral, neutral]
+
+
+def _over_white(colors: list[Pixels], opacity: Pixels) -> list[Pixels]:
+    alpha = opacity.astype(np.uint16)
+    white = 255 * (255 - alpha)
+    return [((p * alpha + white + 127) // 255).astype(np.uint8) for p in colors]
+
+
+def _to_sdr(planes: Planes, depth: int, stored: Stored, facts: MediaFacts) -> list[Pixels]:
+    """BT.709 R, G, B, in bands of rows so that the temporaries stay in the cache."""
+    height, width = planes[0].shape
+    sx, sy = -(-width // planes[-1].shape[1]), -(-height // planes[-1].shape[0])
+    out = [np.empty((height, width), np.uint8) for _ in range(3)]
+    for top in range(0, height, BAND_ROWS):
+        rows = slice(top, min(top + BAND_ROWS, height))
+        chroma = slice(top // sy, -(-rows.stop // sy))
+        band = [planes[0][rows]]
+        band += [p[chroma].repeat(sy, axis=0).repeat(sx, axis=1) for p in planes[1:]]
+        sdr = to_sdr(_signal(band, depth, stored), facts.color_transfer, _primaries(facts))
+        for plane, channel in zip(out, sdr, strict=True):
+            plane[rows] = channel.reshape(-1, width)
+    return out
+
+
+def _signal(band: Planes, depth: int, stored: Stored) -> npt.NDArray[np.float32]:
+    """R'G'B' of 0..1, [3, pixels]: the map for 8 bits at the depth that is there."""
+    matrix, color_range = stored
+    scale = 255 / ((1 << depth) - 1) if color_range == "full" else 2.0 ** (8 - depth)
+    values = np.full((3, band[0].size), 128 / scale, np.float32)
+    for channel, plane in zip(values, band, strict=False):
+        channel.reshape(plane.shape)[...] = plane
+    colors = color_map(matrix, color_range)
+    rows = np.array(colors.matrix).reshape(3, 3) * (scale / 255)
+    signal = rows.astype(np.float32) @ values
+    signal += (np.array(colors.offset, np.float32) / np.float32(255))[:, None]
+    return np.asarray(signal)
+
+
+def turn(plane: Pixels, orientation: Orientation) -> Pixels:
+    """A view of the plane as it is displayed."""
+    flipped = plane[:, ::-1] if orientation.mirrored else plane
+    return np.rot90(flipped, orientation.quarter_turns)
+
+
+def picture_block(picture: Picture, crop: Crop) -> FrameBlock:
+    """One frame of a still image: its R, G and B planes."""
+    part = picture.rgb[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    red, green, blue = (np.ascontiguousarray(part[None, :, :, i]) for i in range(3))
+    return FrameBlock((red, green, blue), IDENTITY)
+
+
+def frame_rgb(frame: VideoFrame, facts: MediaFacts) -> Pixels:
+    """uint8 [H, W, 3]: the whole frame as it is displayed."""
+    width, height = frame_size(frame, facts)
+    block = PictureReader(facts, Crop(0, 0, width, height), (width, height)).block([frame], 1)
+    return np.ascontiguousarray(block.rgb()[0])
+
+
+def opacity_of(frame: VideoFrame, facts: MediaFacts) -> Pixels:
+    """uint8 [H, W] as displayed: the luma of an auxiliary frame, in its own range."""
+    depth, full = frame.format.components[0].bits, frame.color_range != ColorRange.MPEG
+    opacity = _to_eight_bits(plane_view(frame, 0), depth, full)
+    return np.ascontiguousarray(turn(opacity, facts.orientation))
+
+
+def over_white(rgb: Pixels, opacity: Pixels) -> Pixels:
+    """uint8 [H, W, 3] as it is seen on a white ground."""
+    return np.dstack(_over_white([rgb[..., channel] for channel in range(3)], opacity))
+
+
+def still(frame: VideoFrame, facts: MediaFacts, short_side: int, scaler: Scaler) -> Pixels:
+    """uint8 RGBX [h, w, 4] as displayed, short side at most `short_side`; one swscale call.
+
+    The fourth byte says nothing: Pillow reads such pixels where they lie (`image_of`). Shrinks by
+    averaging areas of the stored values. Pass one `Scaler` for all stills of a source.
+    """
+    width, height = fit_short_side(*frame_size(frame, facts), short_side)
+    size = (height, width) if facts.rotation_degrees in (90, 270) else (width, height)
+    layout = _still_layout(frame.format, facts)
+    small = scaler(frame, facts, size, layout, SHRINK)
+    planes = read_planes(small, facts, size, Crop(0, 0, *size), scaler)
+    if layout.startswith("yuv") and not converts_light(facts):
+        colors = color_map(facts.color_matrix, facts.color_range)
+        rgb = FrameBlock((planes[0][None], planes[1][None], planes[2][None]), colors).rgb()[0]
+        planes = [rgb[..., channel] for channel in range(3)]
+    turned = [turn(plane, facts.orientation) for plane in planes]
+    pixels = np.zeros((*turned[0].shape, 4), np.uint8)
+    for channel, plane in enumerate(turned):
+        pixels[..., channel] = plane
+    return pixels
+
+
+def _still_layout(layout: VideoFormat, facts: MediaFacts) -> str:
+    """RGB where swscale knows the matrix; else planes with a chroma sample for every pixel."""
+    planar = _planar_name(layout.name)
+    if planar.startswith("gbr") or (planar.startswith("gray") and converts_light(facts)):
+        return planar
+    if facts.color_matrix in _SWSCALE_MATRICES and not converts_light(facts):
+        return "gbrp"
+    return "yuv444p" + planar.partition("p")[2]
+
+
+def image_of(pixels: Pixels) -> Image.Image:
+    """Pillow's view of uint8 RGBX [h, w, 4]."""
+    height, width = pixels.shape[:2]
+    return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+
+
+def jpeg(image: Image.Image, quality: int) -> bytes:
+    """Baseline JFIF; the same bytes for the same pixels."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

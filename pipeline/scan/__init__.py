@@ -1,0 +1,1 @@
+"""Objects → sources, clips, stills."""

@@ -1,0 +1,313 @@
+"""What one pass over a source saw, made into clips, stills and dropped spans. Pure.
+
+    frames  0 1 2 3 4 5 6 7 8 9 …                every one decoded, in order
+    shots   |───────|─────|─────────────|        from cut to cut
+    spans   |───────|xxxxx|──────|──────|        kept as clips, or dropped with a reason
+
+Shots partition the frames and spans partition each shot, so that frames decoded = frames in kept
+clips + frames in dropped spans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from telecine.infra.errors import Reason
+from telecine.manifests.fingerprint import short_id
+from telecine.manifests.schemas import Clip, DroppedSpan, Still
+from telecine.manifests.specs import DatasetSpec, StillSpec
+from telecine.pipeline.media.facts import MediaFacts
+from telecine.pipeline.media.geometry import Orientation
+from telecine.pipeline.media.timing import is_variable, nominal_rate
+from telecine.pipeline.scan.measure import (
+    Look,
+    Rows,
+    summarise_frames,
+    summarise_looks,
+    summarise_pairs,
+    tidy,
+)
+from telecine.pipeline.scan.segment import split
+from telecine.pipeline.scan.stills import choose, wanted
+
+FALLBACK_RATE = Fraction(25)
+MAX_HEADER_RATE = 240  # headers that claim more mean the tick of a clock
+MIN_LAST, MAX_LAST = Fraction(1, 2), 10  # nominal periods that the last frame may say it lasts
+
+
+@dataclass(frozen=True)
+class Picked:
+    """One frame as a still, and what it looks like."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    look: Look
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """When each frame is shown. Frame i lasts until `starts[i + 1]`; the last until the last."""
+
+    starts: npt.NDArray[np.int64]  # one more than there are frames
+    time_base: Fraction
+    rate: Fraction
+    timing: str  # pts or ordinal
+
+    @property
+    def period(self) -> Fraction:
+        """Ticks between frames at the nominal rate."""
+        return 1 / (self.rate * self.time_base)
+
+    def seconds(self, ticks: int | Fraction) -> float:
+        return float(ticks * self.time_base)
+
+
+def header_rate(facts: MediaFacts) -> Fraction | None:
+    if facts.header_fps_num <= 0 or facts.header_fps_den <= 0:
+        return None
+    rate = Fraction(facts.header_fps_num, facts.header_fps_den)
+    return rate if 0 < rate <= MAX_HEADER_RATE else None
+
+
+def stamp(
+    pts: Sequence[int | None], last_duration: int, time_base: Fraction, hint: Fraction | None
+) -> Stamps:
+    """Stamps as they are where every one is there and they rise; else frames are counted."""
+    known = [p for p in pts if p is not None]
+    starts = np.array(known, np.int64)
+    rising = len(known) == len(pts) and bool((np.diff(starts) > 0).all())
+    if not rising:
+        rate = hint or _measured_rate(starts, time_base) or FALLBACK_RATE
+        return Stamps(np.arange(len(pts) + 1), 1 / rate, rate, "ordinal")
+    rate = (nominal_rate(starts, time_base, hint) if len(pts) > 1 else hint) or FALLBACK_RATE
+    last = _last(last_duration, 1 / (rate * time_base))
+    return Stamps(np.append(starts, starts[-1] + last), time_base, rate, "pts")
+
+
+def _last(duration: int, period: Fraction) -> int:
+    """Ticks that the last frame is shown: its own word where that can be true, else a period."""
+    if MIN_LAST * period <= duration <= MAX_LAST * period:
+        return max(1, duration)
+    return max(1, round(period))
+
+
+def _measured_rate(starts: npt.NDArray[np.int64], time_base: Fraction) -> Fraction | None:
+    if not (np.diff(starts) > 0).any():
+        return None
+    rate = nominal_rate(starts, time_base, None)
+    return rate if rate <= MAX_HEADER_RATE else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames of one size, from `start` on."""
+
+    start: int
+    width: int  # displayed px
+    height: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that the pass over one source leaves. Ordinals count from the first frame."""
+
+    source_id: str
+    facts: MediaFacts
+    stamps: Stamps
+    runs: Sequence[Run]
+    cuts: Sequence[int]  # first frames of new shots, runs included, ascending
+    gaps: frozenset[int]  # cuts that stand after a hole in the stamps
+    frames: Rows  # measure.FRAME
+    pairs: Rows  # measure.PAIR
+    picked: Mapping[int, Picked]  # by ordinal
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    @cached_property
+    def ordinals(self) -> list[int]:
+        return sorted(self.picked)
+
+    def shots(self) -> Iterator[tuple[int, int]]:
+        bounds = [0, *self.cuts, self.num_frames]
+        yield from pairwise(bounds)
+
+    def end(self, after: int) -> int:
+        """The stamp at which frame `after` - 1 ends: before a hole, when its own time is over."""
+        starts = self.stamps.starts
+        if after in self.gaps and self.stamps.timing == "pts":
+            return min(int(starts[after]), int(starts[after - 1]) + round(self.stamps.period))
+        return int(starts[after])
+
+    def run(self, frame: int) -> Run:
+        return next(run for run in reversed(self.runs) if run.start <= frame)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Frames [start, end) of one shot."""
+
+    shot: int
+    start: int
+    end: int
+
+    def of(self, rows: Rows) -> Rows:
+        return rows[self.start : self.end]
+
+
+@dataclass(frozen=True)
+class Accounted:
+    """Every frame of a source, once."""
+
+    clips: list[Clip]
+    stills: list[Still]
+    dropped: tuple[DroppedSpan, ...]
+    num_shots: int
+
+
+def account(seen: Seen, spec: DatasetSpec) -> Accounted:
+    """Clips, their stills, and the spans that are left out."""
+    clips: list[Clip] = []
+    stills: list[Still] = []
+    dropped: list[DroppedSpan] = []
+    shots = list(seen.shots())
+    for span in _spans(seen, shots, spec):
+        chosen = _chosen(seen, span, spec.scan.stills)
+        reason = _reason(seen, span, chosen, spec)
+        if reason is not None:
+            dropped.append(_dropped(seen, span, reason))
+            continue
+        clip = _clip(seen, span, chosen, spec)
+        clips.append(clip)
+        stills.extend(_still(seen, clip, i, ordinal) for i, ordinal in enumerate(chosen))
+    return Accounted(clips, stills, tuple(dropped), len(shots))
+
+
+def _spans(seen: Seen, shots: Sequence[tuple[int, int]], spec: DatasetSpec) -> Iterator[Span]:
+    stamps = seen.stamps
+    # Within half a frame: 60 s of 29.97 fps are 1,798.2 frames.
+    longest = float(Fraction(spec.scan.max_seconds) / stamps.time_base + stamps.period / 2)
+    for number, (start, end) in enumerate(shots):
+        for a, b in split(stamps.starts[start:end], seen.end(end), longest):
+            yield Span(number, start + a, start + b)
+
+
+def _end(seen: Seen, span: Span) -> int:
+    return seen.end(span.end)
+
+
+def _chosen(seen: Seen, span: Span, spec: StillSpec) -> list[int]:
+    stamps = seen.stamps
+    seconds = stamps.seconds(_end(seen, span) - int(stamps.starts[span.start]))
+    return choose(seen.ordinals, span.start, span.end, wanted(seconds, spec))
+
+
+def _reason(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> Reason | None:
+    stamps = seen.stamps
+    ticks = _end(seen, span) - int(stamps.starts[span.start]) + stamps.period / 2
+    rows = span.of(seen.frames)
+    # The picker leaves no clip of `min_seconds` without a still; a shorter one may have none.
+    if stamps.seconds(ticks) < spec.scan.min_seconds or not chosen:
+        return Reason.TOO_SHORT
+    if rows["black"].all():
+        return Reason.BLACK
+    # The grid may miss what is small; stills average over every pixel.
+    if rows["equal"][1:].all() and len({seen.picked[i].jpeg for i in chosen}) == 1:
+        return Reason.FROZEN
+    return None
+
+
+def _dropped(seen: Seen, span: Span, reason: Reason) -> DroppedSpan:
+    return DroppedSpan(
+        start_frame=span.start,
+        num_frames=span.end - span.start,
+        start_pts=int(seen.stamps.starts[span.start]),
+        end_pts=_end(seen, span),
+        reason=reason.value,
+    )
+
+
+def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> Clip:
+    stamps, run = seen.stamps, seen.run(span.start)
+    start, end = int(stamps.starts[span.start]), _end(seen, span)
+    within = np.append(stamps.starts[span.start : span.end], end)
+    rate = stamps.rate
+    if stamps.timing == "pts" and len(within) > 2:
+        rate = nominal_rate(within[:-1], stamps.time_base, stamps.rate)
+    looks = [seen.picked[i].look for i in chosen]
+    return Clip(
+        clip_id=short_id("clip", seen.source_id, start, end, spec.scan_fingerprint),
+        source_id=seen.source_id,
+        scan_fingerprint=spec.scan_fingerprint,
+        kind="video",
+        shot=span.shot,
+        start_frame=span.start,
+        num_frames=span.end - span.start,
+        start_pts=start,
+        end_pts=end,
+        time_base_num=stamps.time_base.numerator,
+        time_base_den=stamps.time_base.denominator,
+        timing=stamps.timing,
+        fps_num=rate.numerator,
+        fps_den=rate.denominator,
+        variable_rate=is_variable(within, stamps.time_base, rate),
+        duration_seconds=stamps.seconds(end - start),
+        width=run.width,
+        height=run.height,
+        num_stills=len(chosen),
+        stills_digest=stills_digest(seen.picked[i].jpeg for i in chosen),
+        **_moving(seen, span),
+        **summarise_looks(looks, run.width, run.height),
+    )
+
+
+def _moving(seen: Seen, span: Span) -> dict[str, Any]:
+    """Measurements of the frames and of the pairs that lie inside the span."""
+    values = summarise_frames(span.of(seen.frames), seen.facts.color_range == "full")
+    inside = (seen.pairs["first"] >= span.start) & (seen.pairs["last"] < span.end)
+    pairs, starts = seen.pairs[inside], seen.stamps.starts
+    ticks = starts[pairs["last"]] - starts[pairs["first"]]
+    drifts = summarise_pairs(pairs, ticks * float(seen.stamps.time_base))
+    x, y = displayed_direction(drifts["camera_x"], drifts["camera_y"], seen.facts.orientation)
+    left = values["motion"] * drifts["unexplained"]
+    return {**values, "camera_x": tidy(x), "camera_y": tidy(y), "subject_motion": tidy(left)}
+
+
+def displayed_direction(x: float, y: float, orientation: Orientation) -> tuple[float, float]:
+    """A direction in the stored picture (right, down), as it is displayed."""
+    x = -x if orientation.mirrored else x
+    for _ in range(orientation.quarter_turns):  # counter-clockwise: right becomes up
+        x, y = y, -x
+    return x, y
+
+
+def stills_digest(jpegs: Iterator[bytes] | Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for jpeg in jpegs:
+        digest.update(jpeg)
+    return digest.hexdigest()
+
+
+def _still(seen: Seen, clip: Clip, position: int, ordinal: int) -> Still:
+    picked, pts = seen.picked[ordinal], int(seen.stamps.starts[ordinal])
+    return Still(
+        clip_id=clip.clip_id,
+        source_id=clip.source_id,
+        position=position,
+        pts=pts,
+        seconds=seen.stamps.seconds(pts - clip.start_pts),
+        width=picked.width,
+        height=picked.height,
+        jpeg=picked.jpeg,
+    )

@@ -1,0 +1,213 @@
+"""Discover: what objects are there. (Which are news to a dataset: pipeline/scan/compare.py.)
+
+Ten million objects are ordinary: they stay in an Arrow table, and DuckDB does the joining.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from telecine.infra.disk import PART_PREFIX
+from telecine.infra.errors import AccessDenied, BadCredentials, UsageError
+from telecine.infra.storage import ObjectInfo, Storage, absolute, is_s3, join
+from telecine.manifests.fingerprint import short_id
+
+SIDECARS = ("json", "txt", "srt")  # the first of these that is there is the sidecar
+_DROPPINGS = (".DS_Store", ".localized", "Thumbs.db", "desktop.ini")  # what file managers leave
+BATCH_ROWS = 2**16
+
+_LISTED = pa.schema(
+    [("uri", pa.string()), ("version", pa.string()), ("size_bytes", pa.int64()),
+     ("named", pa.bool_())]
+)  # fmt: skip
+
+
+def source_id(uri: str, version: str) -> str:
+    """Names one version of one object."""
+    return short_id("source", uri, version)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object under the roots, with the caption file beside it (empty if there is none)."""
+
+    uri: str
+    version: str
+    size_bytes: int
+    sidecar_uri: str = ""
+    sidecar_version: str = ""
+
+    @property
+    def source_id(self) -> str:
+        return source_id(self.uri, self.version)
+
+    @property
+    def info(self) -> ObjectInfo:
+        return ObjectInfo(self.uri, self.size_bytes, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask:
+    """An object to scan, and the revision its row will have."""
+
+    found: Found
+    revision: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every object under the roots once, in URI order, as the columns of Found."""
+
+    objects: pa.Table
+    datasets: tuple[str, ...]  # folders left out: they hold what Telecine made
+    unnamable: tuple[str, ...]  # left out: names that are not UTF-8, which no table can hold
+
+    def __len__(self) -> int:
+        return int(self.objects.num_rows)
+
+    def __iter__(self) -> Iterator[Found]:
+        return (Found(**row) for row in rows_of(self.objects))
+
+
+def discover(storage: Storage, roots: Sequence[str], exclude: Sequence[str] = ()) -> Listing:
+    """List the roots: files, folders, s3://bucket/prefix. `exclude` are folders to leave out.
+
+    - `a.json`, `a.txt`, `a.srt` beside `a.mp4` (or `a.mp4.json`, ..., which go first) are its
+      sidecar, one of them, and no sources. Beside no footage they are objects like any other:
+      content decides.
+    - Folder markers, file managers' droppings (`.DS_Store`, `._x`, `Thumbs.db`) and half-written
+      files are left out, unless a root names them. Other names with a leading dot are taken.
+    - A folder with a telecine.toml and tables/ is a dataset, not footage.
+    """
+    unnamable: list[str] = []
+    batches = _batches(_under(storage, [absolute(root) for root in roots], unnamable))
+    with duckdb_over(listed=pa.Table.from_batches(batches, _LISTED)) as con:
+        con.execute(_ONCE, {"droppings": list(_DROPPINGS), "part": PART_PREFIX})
+        con.unregister("listed")
+        datasets = tuple(row[0] for row in con.execute(_DATASETS).fetchall())
+        left_out = [join(absolute(folder), "") for folder in exclude] + list(datasets)
+        con.execute("CREATE TABLE left_out AS SELECT unnest(?::VARCHAR[]) AS folder", [left_out])
+        objects = con.sql(_WITH_SIDECARS, params={"order": list(SIDECARS)}).to_arrow_table()
+    return Listing(objects, datasets, tuple(unnamable))
+
+
+def refuse_within(roots: Sequence[str], dataset: str) -> None:
+    """Raises UsageError where a root is the dataset, or lies in it: it would find its own tars."""
+    for root in map(absolute, roots):
+        if is_s3(root) or is_s3(dataset):
+            within = join(root, "").startswith(join(dataset, ""))
+        else:
+            within = Path(root).resolve().is_relative_to(Path(dataset).resolve())
+        if within:
+            raise UsageError(
+                f"the source {root} lies in the dataset {dataset}: "
+                "keep footage and dataset in folders of their own"
+            )
+
+
+_ONCE = """
+CREATE TABLE once AS
+SELECT uri, any_value(version ORDER BY version) AS version, any_value(size_bytes ORDER BY version)
+    AS size_bytes, split_part(uri, '/', -1) AS name
+FROM listed GROUP BY uri
+HAVING bool_or(named) OR NOT (
+    (ends_with(uri, '/') AND max(size_bytes) = 0)
+    OR name IN (SELECT unnest($droppings)) OR starts_with(name, '._') OR starts_with(name, $part)
+)
+"""
+
+_DATASETS = """
+SELECT left(uri, -length('telecine.toml')) AS folder FROM once
+WHERE name = 'telecine.toml'
+AND EXISTS (SELECT 1 FROM once inner_ WHERE starts_with(inner_.uri, folder || 'tables/'))
+ORDER BY folder
+"""
+
+_WITH_SIDECARS = r"""
+WITH kept AS (
+    SELECT *, regexp_replace(uri, '\.[^./]*$', '') AS stem,
+        list_position($order, lower(regexp_extract(name, '\.([^.]*)$', 1))) AS rank
+    FROM once WHERE NOT EXISTS (SELECT 1 FROM left_out WHERE starts_with(uri, folder))
+), beside AS (
+    SELECT f.uri, s.uri AS sidecar_uri, s.version AS sidecar_version, 0 AS far, s.rank
+    FROM kept f JOIN kept s ON s.stem = f.uri WHERE s.rank > 0 AND f.rank IS NULL
+    UNION ALL
+    SELECT f.uri, s.uri, s.version, 1, s.rank
+    FROM kept f JOIN kept s ON s.stem = f.stem WHERE s.rank > 0 AND f.rank IS NULL
+), nearest AS (
+    FROM beside QUALIFY row_number() OVER (PARTITION BY uri ORDER BY far, rank, sidecar_uri) = 1
+)
+SELECT uri, version, size_bytes, coalesce(sidecar_uri, '') AS sidecar_uri,
+    coalesce(sidecar_version, '') AS sidecar_version
+FROM kept LEFT JOIN nearest USING (uri)
+WHERE uri NOT IN (SELECT sidecar_uri FROM beside)
+ORDER BY uri
+"""
+
+
+def _under(storage: Storage, roots: list[str], unnamable: list[str]) -> Iterator[tuple[Any, ...]]:
+    for root in roots:
+        for info in storage.list(root):
+            named = info.uri == root
+            if not _is_text(info.uri):
+                unnamable.append(info.uri)
+                continue
+            yield info.uri, info.version, info.size_bytes, named
+            for beside in _beside(storage, root) if named else ():
+                yield beside.uri, beside.version, beside.size_bytes, False
+
+
+def _beside(storage: Storage, uri: str) -> Iterator[ObjectInfo]:
+    """The caption files of an object that was named by itself."""
+    folder, _, name = uri.rpartition("/")
+    stem, dot, extension = name.rpartition(".")
+    if extension.lower() in SIDECARS:
+        return
+    for base, kind in itertools.product({name, stem if dot else name}, SIDECARS):
+        try:
+            found = storage.find(f"{folder}/{base}.{kind}")
+        except BadCredentials:
+            raise
+        except AccessDenied:  # what a store says of what is not there, where listing is forbidden
+            found = None
+        if found:
+            yield found
+
+
+def _is_text(uri: str) -> bool:
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _batches(rows: Iterator[tuple[Any, ...]]) -> Iterator[pa.RecordBatch]:
+    while batch := list(itertools.islice(rows, BATCH_ROWS)):
+        columns = zip(*batch, strict=True)
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, _LISTED, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_LISTED)
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows one by one, a batch of them in Python at a time."""
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        yield from batch.to_pylist()
+
+
+def duckdb_over(**relations: Any) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with Arrow tables or datasets under the names given, and no others."""
+    con = duckdb.connect(":memory:", config={"temp_directory": tempfile.gettempdir()})
+    con.execute("SET memory_limit = '2GB'")  # beyond that it spills
+    con.execute("SET python_enable_replacements = false")
+    for name, relation in relations.items():
+        con.register(name, relation)
+    return con

@@ -1,0 +1,391 @@
+"""Measure: what frames, pairs of frames and stills look like, as plain numbers. Pure NumPy.
+
+    every frame        FRAME   on the sparse grid: light, change, black, equal to the one before
+    few pairs a second PAIR    on the sparse grid: drift of the whole picture, and what it leaves
+    every still        Look    on the small picture itself: edges, colours, bars
+
+`spatial_information` and `temporal_information` follow ITU-T P.910 (SI and TI). TI is the standard
+deviation of a frame's difference from the one before; the grid's samples give an unbiased estimate
+of its square. SI is measured on stills, so at their size. Both are in levels of full-range luma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from telecine.pipeline.scan.grid import Grid
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.void]
+
+FRAME = np.dtype(
+    [
+        ("luma", "f4"),  # mean, 8-bit levels as coded
+        ("square", "f4"),  # mean of squared luma
+        ("change", "f4"),  # mean absolute difference from the frame before
+        ("ti", "f4"),  # standard deviation of that difference, 8-bit levels as coded
+        ("black", "?"),
+        ("equal", "?"),  # no sample differs from the frame before
+    ]
+)
+PAIR = np.dtype(
+    [
+        ("first", "i8"),  # ordinals of the two frames
+        ("last", "i8"),
+        ("x", "f4"),  # drift of the picture from one to the other, widths as coded
+        ("y", "f4"),  # heights as coded
+        ("raw", "f4"),  # mean absolute difference
+        ("left", "f4"),  # what is left of it after the drift is taken out
+    ]
+)
+CACHED_FRAMES = 8  # measured at a time: their samples as floats stay in the processor's cache
+BAND_ROWS = 48  # of a still, likewise
+BLACK_SHARE = 0.98  # of a frame's samples, at least
+BLACK_LEVEL = 0.06  # of the luma range, at most
+BAR_LEVEL = 40  # brightest luma of a letterbox bar's row or column, 0..255
+MIN_COLOR_SHARE = 0.1  # of the pixels, for a colour to be named
+NUM_COLORS = 3
+PALETTE: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "black": ((10, 10, 10), (30, 30, 30)),
+    "white": ((245, 245, 245), (225, 225, 225)),
+    "gray": ((75, 75, 75), (128, 128, 128), (175, 175, 175)),
+    "red": ((200, 30, 30), (130, 15, 20)),
+    "orange": ((240, 140, 40), (205, 95, 30)),
+    "yellow": ((240, 220, 60), (190, 170, 40)),
+    "green": ((60, 160, 60), (30, 80, 35), (120, 190, 90), (95, 110, 45)),
+    "cyan": ((60, 190, 190), (20, 110, 115), (140, 220, 225)),
+    "blue": ((40, 80, 190), (20, 30, 100), (110, 160, 220), (60, 90, 130)),
+    "purple": ((130, 60, 160), (70, 30, 90), (175, 140, 205)),
+    "pink": ((235, 130, 175), (240, 185, 200), (200, 60, 120)),
+    "brown": ((120, 75, 45), (70, 45, 30), (165, 120, 80)),
+    "beige": ((225, 205, 175), (195, 175, 145)),
+}
+
+
+class Meter:
+    """Measures frames of one size that arrive in chunks. Ordinals count from the first frame."""
+
+    def __init__(self, is_full_range: bool, stride: int) -> None:
+        """A drift is measured between frames `stride` apart, again and again."""
+        black, white = (0, 255) if is_full_range else (16, 235)
+        self._black_level = round(black + BLACK_LEVEL * (white - black))
+        self._stride = stride
+        self._count = 0
+        self._last: Grid | None = None
+        self._anchor: tuple[Floats, npt.NDArray[np.complex128]] | None = None
+
+    def push(self, grid: Grid) -> tuple[Rows, Rows]:
+        """FRAME rows, one per frame, and the PAIR rows that end among these frames."""
+        before = grid[:1] if self._last is None else self._last
+        pairs, rows = self._pairs(grid), []
+        for start in range(0, len(grid), CACHED_FRAMES):
+            part = grid[start : start + CACHED_FRAMES]
+            rows.append(measure_frames(before, part, self._black_level))
+            before = part[-1:]
+        self._last = before.copy()
+        self._count += len(grid)
+        return np.concatenate(rows), pairs
+
+    def _pairs(self, grid: Grid) -> Rows:
+        first = -self._count % self._stride
+        made = []
+        for place in range(first, len(grid), self._stride):
+            picture = grid.luma[place].astype(np.float32)
+            anchor = picture, spectrum(picture)
+            if self._anchor is not None:
+                ordinal = self._count + place
+                made.append((ordinal - self._stride, ordinal, *drift(self._anchor, anchor)))
+            self._anchor = anchor
+        return np.array(made, PAIR)
+
+
+def measure_frames(before: Grid, grid: Grid, black_level: int) -> Rows:
+    """FRAME rows of `grid`, whose first frame follows the one in `before`."""
+    count = len(grid)
+    rows = np.zeros(count, FRAME)
+    coded = grid.luma.reshape(count, -1)
+    luma = np.empty((count + 1, coded.shape[1]), np.float32)
+    luma[0], luma[1:] = before.luma.reshape(-1), coded
+    mean = np.full(coded.shape[1], 1 / coded.shape[1], np.float32)
+    rows["luma"] = luma[1:] @ mean
+    rows["black"] = (coded <= black_level).astype(np.float32) @ mean >= BLACK_SHARE
+    rows["square"] = _mean_square(luma[1:])
+    np.subtract(luma[1:], luma[:-1], out=luma[1:])  # from here on the differences
+    change = luma[1:]
+    square = _mean_square(change)
+    rows["ti"] = np.sqrt(np.maximum(square - np.square(change @ mean), 0))
+    rows["change"] = np.abs(change, out=change) @ mean
+    still = np.flatnonzero(square == 0)
+    rows["equal"][still] = _same_chroma(before, grid)[still] if len(still) else False
+    return rows
+
+
+def _mean_square(values: Floats) -> Floats:
+    return np.asarray(np.vecdot(values, values) / np.float32(values.shape[1]))
+
+
+def _same_chroma(before: Grid, grid: Grid) -> npt.NDArray[np.bool_]:
+    same = np.ones(len(grid), np.bool_)
+    for old, new in ((before.cb, grid.cb), (before.cr, grid.cr)):
+        whole = np.concatenate([old, new]).reshape(len(grid) + 1, -1)
+        same &= (whole[1:] == whole[:-1]).all(axis=1)
+    return same
+
+
+def spectrum(picture: Floats) -> npt.NDArray[np.complex128]:
+    height, width = picture.shape
+    return np.fft.rfft2((picture - picture.mean()) * _window(height, width))
+
+
+@cache
+def _window(height: int, width: int) -> Floats:
+    return np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
+
+
+def drift(
+    first: tuple[Floats, npt.NDArray[np.complex128]],
+    last: tuple[Floats, npt.NDArray[np.complex128]],
+) -> tuple[float, float, float, float]:
+    """x, y (widths, heights), raw and left of two pictures with their spectra.
+
+    Phase correlation (Kuglin and Hines, 1975) with a parabola through the peak. A drift that does
+    not bring the pictures closer together is none.
+    """
+    a, b = first[0], last[0]
+    height, width = a.shape
+    raw = float(np.abs(b - a).mean())
+    if raw == 0 or min(height, width) < 3:  # too thin to tell a drift
+        return 0.0, 0.0, raw, raw
+    cross = first[1].conj() * last[1]
+    size = np.abs(cross)
+    surface = np.fft.irfft2(cross / (size + 1e-3 * size.max() + 1e-9), (height, width))
+    y, x = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
+    exact_y = _peak(surface[:, x], y)
+    exact_x = _peak(surface[y], x)
+    left = float(np.abs(_shifted_difference(a, b, exact_x, exact_y)).mean())
+    if left > 0.9 * raw:
+        return 0.0, 0.0, raw, raw
+    return exact_x / width, exact_y / height, raw, left
+
+
+def _peak(line: npt.NDArray[np.float64], place: int) -> float:
+    """Signed place of a circular line's maximum, to a fraction of a sample."""
+    count = len(line)
+    before, top, after = line[place - 1], line[place], line[(place + 1) % count]
+    curve = before - 2 * top + after
+    exact = place + (0.5 * (before - after) / curve if curve < 0 else 0.0)
+    return float(exact - count if exact > count / 2 else exact)
+
+
+def _shifted_difference(a: Floats, b: Floats, x: float, y: float) -> Floats:
+    """B - (a moved by x, y), where they overlap; linear between samples."""
+    whole_x, whole_y = math.floor(x), math.floor(y)
+    part_x, part_y = np.float32(x - whole_x), np.float32(y - whole_y)
+    a = a[1:] * (1 - part_y) + a[:-1] * part_y  # row i is row i + 1 moved on by part_y
+    a = a[:, 1:] * (1 - part_x) + a[:, :-1] * part_x
+    b = b[1:, 1:]
+    height, width = b.shape
+    old_y, new_y = _overlap(whole_y, height)
+    old_x, new_x = _overlap(whole_x, width)
+    return b[new_y, new_x] - a[old_y, old_x]
+
+
+def _overlap(shift: int, count: int) -> tuple[slice, slice]:
+    """Where a line lies that was moved, before and after."""
+    return slice(max(0, -shift), count - max(0, shift)), slice(
+        max(0, shift), count - max(0, -shift)
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one still looks like."""
+
+    spatial_information: float  # SI of P.910, 8-bit levels
+    laplacian_variance: float
+    saturation: float  # mean of HSV, 0..1
+    colors: npt.NDArray[np.float64]  # share of each colour of the palette
+    bars: tuple[int, int, int, int] | None  # left, right, top, bottom px of the still; None: black
+    size: tuple[int, int]  # width, height of the still
+    thumb: Floats  # luma, [16, 16]
+
+
+def look(rgb: Pixels, luma: Pixels) -> Look:
+    """Measures a still: full-range RGB [H, W, 3] and its luma [H, W]."""
+    height, width = luma.shape
+    spatial, laplacian = _edges(luma)
+    few = rgb[::8, ::8] if min(height, width) >= 64 else rgb
+    red, green, blue = (few[..., i].astype(np.int16) for i in range(3))
+    high = np.maximum(np.maximum(red, green), blue).astype(np.float32)
+    low = np.minimum(np.minimum(red, green), blue)
+    names = _color_table()[red >> 3, green >> 3, blue >> 3].ravel()
+    return Look(
+        spatial_information=spatial,
+        laplacian_variance=laplacian,
+        saturation=float(((high - low) / np.maximum(high, 1)).mean()),
+        colors=np.bincount(names, minlength=len(PALETTE)) / len(names),
+        bars=_bars(luma),
+        size=(width, height),
+        thumb=_thumb(luma),
+    )
+
+
+def _edges(luma: Pixels) -> tuple[float, float]:
+    """SI of P.910 (standard deviation of the Sobel magnitude); variance of the Laplacian.
+
+    Over every second row of a picture that has many: over stills of real footage SI then differs
+    from that of every row by 1.4 % in the mean, and every eighth row by 10 % (at most 58 %).
+    """
+    height, width = luma.shape
+    if height < 3 or width < 3:
+        return 0.0, 0.0
+    apart = 2 if height >= 64 else 1
+    total, band = np.zeros(4), BAND_ROWS * apart
+    for top in range(0, height - 2, band):
+        bottom = min(top + band, height - 2)
+        total += _edge_sums(luma[top : bottom + 2], apart)
+    spatial, spatial_square, laplacian, laplacian_square = total / (
+        len(range(0, height - 2, apart)) * (width - 2)
+    )
+    variance = max(0.0, spatial_square - spatial**2)
+    return math.sqrt(variance), max(0.0, float(laplacian_square - laplacian**2))
+
+
+def _edge_sums(luma: Pixels, apart: int) -> tuple[float, float, float, float]:
+    """Sums of the Sobel magnitude, its square, the Laplacian and its square over a few rows."""
+    above, here, below = (luma[i : len(luma) - 2 + i : apart].astype(np.int16) for i in range(3))
+    ends = above + below
+    laplacian = ends[:, 1:-1] + here[:, :-2]
+    laplacian += here[:, 2:]
+    here *= 2
+    laplacian -= 2 * here[:, 1:-1]
+    ends += here
+    below -= above
+    steep = below[:, :-2] + below[:, 2:] + 2 * below[:, 1:-1]
+    square = np.square(np.subtract(ends[:, 2:], ends[:, :-2], dtype=np.float32))
+    square += np.square(steep, dtype=np.float32)
+    flat = laplacian.astype(np.float32).ravel()
+    sums = square.sum(), np.sqrt(square, out=square).sum(), flat.sum(), np.vecdot(flat, flat)
+    return float(sums[1]), float(sums[0]), float(sums[2]), float(sums[3])
+
+
+def _bars(luma: Pixels) -> tuple[int, int, int, int] | None:
+    height, width = luma.shape
+    columns = np.flatnonzero(luma.max(axis=0) > BAR_LEVEL)
+    rows = np.flatnonzero(luma.max(axis=1) > BAR_LEVEL)
+    if not len(rows):
+        return None
+    return int(columns[0]), width - 1 - int(columns[-1]), int(rows[0]), height - 1 - int(rows[-1])
+
+
+def _thumb(luma: Pixels) -> Floats:
+    """At most 16 × 16 means over parts of the picture, from every fourth pixel across and down."""
+    few = luma[::4, ::4] if min(luma.shape) >= 64 else luma
+    rows, columns = (np.unique(np.arange(16) * side // 16) for side in few.shape)
+    sums = np.add.reduceat(few, rows, axis=0, dtype=np.float32)
+    sums = np.add.reduceat(sums, columns, axis=1)
+    areas = np.outer(np.diff(rows, append=few.shape[0]), np.diff(columns, append=few.shape[1]))
+    return np.asarray(sums / areas, np.float32)
+
+
+@cache
+def _color_table() -> npt.NDArray[np.int64]:
+    """[32, 32, 32]: for the upper five bits of R, G, B, the palette's nearest colour in CIELAB."""
+    axis = np.arange(32) * 8 + 4
+    every = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    anchors = [(i, rgb) for i, shades in enumerate(PALETTE.values()) for rgb in shades]
+    owner = np.array([i for i, _ in anchors])
+    there = _lab(np.array([rgb for _, rgb in anchors]))
+    gaps = np.square(_lab(every)[:, None] - there[None]).sum(-1)
+    return np.asarray(owner[gaps.argmin(axis=1)].reshape(32, 32, 32))
+
+
+def _lab(rgb: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """CIELAB (D65) of sRGB 0..255, after IEC 61966-2-1 and CIE 15."""
+    value = rgb / 255.0
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
+    root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def summarise_looks(looks: Sequence[Look], width: int, height: int) -> dict[str, Any]:
+    """The measurements of a clip that come from its stills; `width` × `height` px displayed."""
+    shares = np.mean([one.colors for one in looks], axis=0)
+    names = list(PALETTE)
+    common = [int(i) for i in np.argsort(-shares, kind="stable")[:NUM_COLORS]]
+    bars = _common_bars(looks, width, height)
+    return {
+        "spatial_information": tidy(max(one.spatial_information for one in looks)),
+        "sharpness": tidy(
+            math.log10(1 + float(np.median([one.laplacian_variance for one in looks])))
+        ),
+        "saturation": tidy(float(np.mean([one.saturation for one in looks]))),
+        "change": tidy(float(np.abs(looks[-1].thumb - looks[0].thumb).mean()) / 255),
+        "letterbox_left": bars[0],
+        "letterbox_right": bars[1],
+        "letterbox_top": bars[2],
+        "letterbox_bottom": bars[3],
+        "dominant_colors": tuple(names[i] for i in common if shares[i] >= MIN_COLOR_SHARE),
+    }
+
+
+def _common_bars(looks: Sequence[Look], width: int, height: int) -> tuple[int, ...]:
+    """Bars that every still has, but those that are black throughout; to one still pixel."""
+    seen = [(*one.bars, *one.size) for one in looks if one.bars is not None]
+    if not seen:
+        return (0, 0, 0, 0)
+    sides = zip(range(4), (width, width, height, height), (4, 4, 5, 5), strict=True)
+    return tuple(round(min(one[side] * full / one[of] for one in seen)) for side, full, of in sides)
+
+
+def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, Any]:
+    """The measurements of a clip that come from its FRAME rows. Its first frame follows none."""
+    black, reach = (0.0, 255.0) if is_full_range else (16.0, 219.0)
+    pairs = frames[1:]
+    spread = np.sqrt(np.maximum(frames["square"] - np.square(frames["luma"]), 0))
+    brightness = (float(frames["luma"].mean(dtype=np.float64)) - black) / reach
+    return {
+        "motion": tidy(_mean(pairs["change"]) / reach),
+        "temporal_information": tidy(float(pairs["ti"].max()) * 255 / reach if len(pairs) else 0.0),
+        "brightness": tidy(min(1.0, max(0.0, brightness))),
+        "contrast": tidy(_mean(spread) / reach),
+        "black_share": tidy(_mean(frames["black"])),
+        "frozen_share": tidy(_mean(pairs["equal"])),
+    }
+
+
+def summarise_pairs(pairs: Rows, seconds: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Median drift per second, as coded, and the share of change that drift does not explain.
+
+    `seconds` between the two frames of each PAIR row.
+    """
+    if not len(pairs):
+        return {"camera_x": 0.0, "camera_y": 0.0, "unexplained": 1.0}
+    raw = float(pairs["raw"].sum(dtype=np.float64))
+    return {
+        "camera_x": float(np.median(pairs["x"] / seconds)),
+        "camera_y": float(np.median(pairs["y"] / seconds)),
+        "unexplained": float(pairs["left"].sum(dtype=np.float64)) / raw if raw else 1.0,
+    }
+
+
+def _mean(values: npt.NDArray[Any]) -> float:
+    return float(values.mean(dtype=np.float64)) if len(values) else 0.0
+
+
+def tidy(value: float) -> float:
+    """Six significant digits, and no negative zero."""
+    return float(f"{value:.6g}") + 0.0

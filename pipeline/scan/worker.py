@@ -1,0 +1,391 @@
+"""Scan: one decode pass over one source finds its shots, measures them and takes their stills.
+
+    decode ──▶ every frame's sparse grid ──▶ chunk ──▶ cuts, measurements
+         └──▶ frames that may become stills ─────────▶ small RGB ──▶ JPEG, measurements
+
+Memory does not depend on how long a source is but for some forty bytes per frame and the stills.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+
+from telecine.infra.errors import MediaError, Reason, StorageError, concerns_one_object
+from telecine.infra.faults import kill_point
+from telecine.infra.storage import Storage
+from telecine.manifests.schemas import Clip, Source, Still
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.media.facts import MediaFacts, Picture
+from telecine.pipeline.media.open import Video, check_size, open_media
+from telecine.pipeline.media.pixels import PICK, Scaler, frame_size, plane_view, still
+from telecine.pipeline.scan.clips import (
+    FALLBACK_RATE,
+    Accounted,
+    Picked,
+    Run,
+    Seen,
+    Stamps,
+    account,
+    header_rate,
+    stamp,
+)
+from telecine.pipeline.scan.discover import ScanTask
+from telecine.pipeline.scan.grid import LONG_SIDE, Grid, middle, stride
+from telecine.pipeline.scan.image_clip import image_clip, pick
+from telecine.pipeline.scan.measure import FRAME, PAIR, Meter, Rows
+from telecine.pipeline.scan.segment import CutDetector
+from telecine.pipeline.scan.stills import StillPicker
+
+CHUNK_FRAMES = 32
+SMALL_CHUNK_FRAMES = 8  # of frames so large that waiting ones would fill the memory
+LARGE_PIXELS = 2**22
+DRIFTS_PER_SECOND = 2
+MAX_GAP_SHARE = 0.25  # of max_seconds: a longer hole in the stamps parts two shots
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What a scan leaves: one source row, and where it could be read its clips and stills."""
+
+    source: Source
+    clips: list[Clip]
+    stills: list[Still]
+    bytes_read: int
+
+
+@dataclass(frozen=True)
+class ScanWorker:
+    """For the pool: scans a batch of objects, one after the other."""
+
+    storage: Storage
+    spec: DatasetSpec
+
+    def __call__(self, batch: list[ScanTask]) -> list[Scanned]:
+        return [self._scan(task) for task in batch]
+
+    def _scan(self, task: ScanTask) -> Scanned:
+        kill_point("scan", task.found.uri)
+        return scan_source(task, self.storage, self.spec)
+
+
+def scan_source(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
+    """Never raises for bad footage: what cannot be used is a rejected row with its reason.
+
+    Raises StorageError where the store itself fails, or refuses its caller: no other source would
+    fare better, and each is still to be scanned when it is back.
+    """
+    try:
+        with storage.open(task.found.info) as reader:
+            scanned = _examine(cast(BinaryIO, reader), task, spec)
+            source = dataclasses.replace(scanned.source, content_digest=reader.content_digest())
+            return dataclasses.replace(scanned, source=source, bytes_read=reader.bytes_read)
+    except StorageError as error:
+        if not concerns_one_object(error):
+            raise
+        return rejected(task, spec, Reason.UNREADABLE, str(error))
+
+
+def _examine(file: BinaryIO, task: ScanTask, spec: DatasetSpec) -> Scanned:
+    facts: MediaFacts | None = None
+    try:
+        media = open_media(file, spec.scan, spec.pixels)
+        facts = media.facts
+        if isinstance(media, Picture):
+            return _scan_picture(media, task, spec)
+        with media:
+            return _scan_video(media, task, spec)
+    except StorageError:
+        raise
+    except MediaError as error:
+        return rejected(task, spec, error.reason, error.detail, facts)
+    except MemoryError as error:
+        return rejected(task, spec, Reason.OUT_OF_MEMORY, str(error), facts)
+    except Exception as error:  # whatever hostile footage makes a decoder raise costs this source
+        words = f"{type(error).__name__}: {error}"
+        return rejected(task, spec, Reason.CORRUPT, words, facts)
+
+
+def rejected(
+    task: ScanTask, spec: DatasetSpec, reason: Reason, detail: str, facts: MediaFacts | None = None
+) -> Scanned:
+    columns = _columns(task, spec, facts) | {"status": "rejected", "kind": ""}
+    return Scanned(Source(**columns, reason=reason, detail=detail), [], [], 0)
+
+
+def _columns(task: ScanTask, spec: DatasetSpec, facts: MediaFacts | None) -> dict[str, Any]:
+    found = task.found
+    return {
+        "uri": found.uri,
+        "revision": task.revision,
+        "source_id": found.source_id,
+        "version": found.version,
+        "size_bytes": found.size_bytes,
+        "status": "scanned",
+        "sidecar_uri": found.sidecar_uri,
+        "sidecar_version": found.sidecar_version,
+        "scan_fingerprint": spec.scan_fingerprint,
+        **({} if facts is None else dataclasses.asdict(facts)),
+    }
+
+
+def _scan_picture(picture: Picture, task: ScanTask, spec: DatasetSpec) -> Scanned:
+    clip, shot = image_clip(picture, task.found.source_id, spec)
+    source = Source(
+        **_columns(task, spec, picture.facts),
+        kind="image",
+        num_frames=1,
+        frames_kept=1,
+        num_shots=1,
+        num_clips=1,
+        timing="ordinal",
+        time_base_num=1,
+        fps_num=1,
+        end_pts=1,
+    )
+    return Scanned(source, [clip], [shot], 0)
+
+
+def _scan_video(video: Video, task: ScanTask, spec: DatasetSpec) -> Scanned:
+    walk = Pass(video, spec)
+    for frame in video.frames():
+        walk.take(frame)
+    seen = walk.finish(task.found.source_id)
+    accounted = account(seen, spec)
+    columns = _columns(task, spec, video.facts) | _content(seen, accounted)
+    source = Source(**columns, kind="video", decode_errors=video.decode_errors)
+    return Scanned(source, accounted.clips, accounted.stills, 0)
+
+
+def _content(seen: Seen, accounted: Accounted) -> dict[str, Any]:
+    """What decoding showed."""
+    stamps: Stamps = seen.stamps
+    start, end = int(stamps.starts[0]), int(stamps.starts[-1])
+    left_out = sum(span.num_frames for span in accounted.dropped)
+    return {
+        "num_frames": seen.num_frames,
+        "frames_kept": sum(clip.num_frames for clip in accounted.clips),
+        "frames_dropped": left_out,
+        "dropped": accounted.dropped,
+        "num_shots": accounted.num_shots,
+        "num_clips": len(accounted.clips),
+        "timing": stamps.timing,
+        "time_base_num": stamps.time_base.numerator,
+        "time_base_den": stamps.time_base.denominator,
+        "fps_num": stamps.rate.numerator,
+        "fps_den": stamps.rate.denominator,
+        "start_pts": start,
+        "end_pts": end,
+        "duration_seconds": stamps.seconds(end - start),
+    }
+
+
+class Pass:
+    """One walk over the frames of a video. `take` each frame, then `finish`."""
+
+    def __init__(self, video: Video, spec: DatasetSpec) -> None:
+        self._facts, self._spec = video.facts, spec
+        self._time_base = video.time_base
+        self._tick_seconds = float(video.time_base)
+        self._longest_gap = MAX_GAP_SHARE * spec.scan.max_seconds
+        self._hint = header_rate(video.facts)
+        self._rate = self._hint or FALLBACK_RATE  # until the stamps tell the true one
+        self._period = float(1 / self._rate)
+        self._scaler = Scaler()
+        self._picker: StillPicker[VideoFrame, Picked] = StillPicker(spec.scan, self._develop)
+        self._pts: list[int | None] = []
+        self._last_duration = 0
+        self._clock = 0.0
+        self._runs: list[Run] = []
+        self._run: _Run | None = None
+        self._cuts: list[int] = []
+        self._gaps: set[int] = set()
+        self._frames: list[Rows] = []
+        self._pairs: list[Rows] = []
+
+    def take(self, frame: VideoFrame) -> None:
+        ordinal = len(self._pts)
+        if self._tick(frame) > self._longest_gap:
+            self._gaps.add(ordinal)
+        if self._run is None or not self._run.fits(frame) or ordinal in self._gaps:
+            self._begin(ordinal, frame)
+        assert self._run is not None
+        self._picker.offer(ordinal, self._clock, frame)
+        if self._run.take(frame):
+            self._settle(self._run.chunk())
+
+    def _tick(self, frame: VideoFrame) -> float:
+        """Moves the clock on to this frame; returns seconds since the one before.
+
+        By its stamp, but at least by the nominal period: stamps may stand still or fall.
+        """
+        pts, before = frame.pts, self._pts[-1] if self._pts else None
+        self._pts.append(pts)
+        self._last_duration = frame.duration or 0
+        if len(self._pts) == 1:
+            return 0.0
+        known = pts is not None and before is not None
+        step = (pts - before) * self._tick_seconds if known else 0.0  # type: ignore[operator]
+        self._clock += max(step, self._period)
+        return step
+
+    def _begin(self, ordinal: int, frame: VideoFrame) -> None:
+        """A new size, or a hole in the stamps: frames are not compared across it."""
+        self._end_run()
+        if ordinal:
+            self._cuts.append(ordinal)
+        size = frame_size(frame, self._facts)
+        check_size(*size, self._spec.scan.max_pixels)  # the decoder bounds the stored size alone
+        self._runs.append(Run(ordinal, *size))
+        apart = max(1, round(self._rate / DRIFTS_PER_SECOND))
+        self._run = _Run(ordinal, frame, self._facts, apart)
+
+    def _end_run(self) -> None:
+        if self._run is not None:
+            self._settle(self._run.chunk(), last=True)
+            self._picker.finish()
+
+    def _settle(self, grid: Grid, last: bool = False) -> None:
+        """Takes what a chunk tells: measurements at once, cuts as far as they are decided."""
+        run = self._run
+        assert run is not None
+        cuts = run.detector.push(grid) if len(grid) else []
+        if len(grid):
+            frames, pairs = run.meter.push(grid)
+            pairs["first"] += run.start
+            pairs["last"] += run.start
+            self._frames.append(frames)
+            self._pairs.append(pairs)
+        if last:
+            cuts = cuts + run.detector.finish()
+        cuts = [run.start + cut for cut in cuts]
+        self._cuts += cuts
+        self._picker.decide(cuts, run.start + run.detector.decided)
+
+    def _develop(self, frame: VideoFrame) -> Picked:
+        stills = self._spec.scan.stills
+        return pick(still(frame, self._facts, stills.short_side, self._scaler), stills.quality)
+
+    def finish(self, source_id: str) -> Seen:
+        if not self._pts:
+            raise MediaError(Reason.NO_FRAMES, "a video stream without a single frame")
+        self._end_run()
+        stamps = stamp(self._pts, self._last_duration, self._time_base, self._hint)
+        return Seen(
+            source_id=source_id,
+            facts=self._facts,
+            stamps=stamps,
+            runs=self._runs,
+            cuts=self._cuts,
+            gaps=frozenset(self._gaps),
+            frames=np.concatenate([np.zeros(0, FRAME), *self._frames]),
+            pairs=np.concatenate([np.zeros(0, PAIR), *self._pairs]),
+            picked=self._picker.developed,
+        )
+
+
+class _Run:
+    """Frames of one size and layout: their grids, the detector and the meter over them."""
+
+    def __init__(self, start: int, frame: VideoFrame, facts: MediaFacts, apart: int) -> None:
+        self.start = start
+        self.detector = CutDetector()
+        self.meter = Meter(facts.color_range == "full", apart)
+        self._shape = (frame.width, frame.height, frame.format.name)
+        self._sampler = Sampler(frame, facts)
+        large = frame.width * frame.height > LARGE_PIXELS
+        self._size = SMALL_CHUNK_FRAMES if large else CHUNK_FRAMES
+        self._count = 0
+        self._grid = self._sampler.empty(self._size)
+
+    def fits(self, frame: VideoFrame) -> bool:
+        return (frame.width, frame.height, frame.format.name) == self._shape
+
+    def take(self, frame: VideoFrame) -> bool:
+        """Whether the chunk is full."""
+        self._sampler.sample(frame, self._grid, self._count)
+        self._count += 1
+        return self._count == self._size
+
+    def chunk(self) -> Grid:
+        """The frames since the last chunk."""
+        full, count = self._grid, self._count
+        self._grid, self._count = self._sampler.empty(self._size), 0
+        return full[:count]
+
+
+class Sampler:
+    """Copies a frame's sparse grid out of the decoder's memory, and nothing else of it.
+
+    Of layouts whose planes cannot be read as they are, swscale picks the pixels; YUV keeps its
+    values, RGB becomes BT.709 of full range.
+    """
+
+    def __init__(self, frame: VideoFrame, facts: MediaFacts) -> None:
+        self._facts = facts
+        self._scaler = None if _has_plain_planes(frame.format) else Scaler()
+        if self._scaler is not None:
+            long_side = max(frame.width, frame.height)
+            most = min(LONG_SIDE, long_side)
+            self._small = (
+                max(1, frame.width * most // long_side),
+                max(1, frame.height * most // long_side),
+            )
+            frame = self._shrink(frame)
+        depth = frame.format.components[0].bits
+        self._shift = max(0, depth - 8)
+        step = stride(frame.width, frame.height)
+        self._sizes: list[tuple[int, int]] = []
+        self._places: list[tuple[slice, slice]] = []  # rows and columns of each plane's samples
+        for index, plane in enumerate(frame.planes[:3]):
+            wide, high = (step, step) if index == 0 else _chroma_steps(frame, step)
+            rows, columns = middle(plane.height, high), middle(plane.width, wide)
+            self._places.append((rows, columns))
+            self._sizes.append((_length(rows), _length(columns)))
+
+    def empty(self, frames: int) -> Grid:
+        """Grey has chroma of one neutral sample."""
+        sizes = [*self._sizes, (1, 1), (1, 1)][:3]
+        luma, cb, cr = (np.full((frames, *size), 128, np.uint8) for size in sizes)
+        return Grid(luma, cb, cr)
+
+    def sample(self, frame: VideoFrame, grid: Grid, place: int) -> None:
+        if self._scaler is not None:
+            frame = self._shrink(frame)
+        shift, targets = self._shift, (grid.luma, grid.cb, grid.cr)
+        for index, (part, target) in enumerate(zip(self._places, targets, strict=False)):
+            few = plane_view(frame, index)[part]
+            target[place] = few >> shift if shift else few
+
+    def _shrink(self, frame: VideoFrame) -> VideoFrame:
+        assert self._scaler is not None
+        return self._scaler(frame, self._facts, self._small, "yuv444p", PICK)
+
+
+def _chroma_steps(frame: VideoFrame, step: int) -> tuple[int, int]:
+    """Samples across and down, half as many as of luma."""
+    plane = frame.planes[1]
+    across = round(2 * step * plane.width / frame.width)
+    return max(1, across), max(1, round(2 * step * plane.height / frame.height))
+
+
+def _length(part: slice) -> int:
+    return len(range(part.start, part.stop, part.step))
+
+
+def _has_plain_planes(layout: VideoFormat) -> bool:
+    """Planar luma and chroma (or luma alone) of 8 to 16 bits in this machine's byte order."""
+    parts = layout.components
+    return (
+        layout.name.startswith(("yuv", "gray"))
+        and [part.plane for part in parts] in ([0], [0, 1, 2])
+        and 8 <= parts[0].bits <= 16
+        and not (parts[0].bits > 8 and layout.is_big_endian)
+        and "msb" not in layout.name
+        and not layout.is_rgb
+    )

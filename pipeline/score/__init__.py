@@ -1,0 +1,1 @@
+"""Stills and texts → embeddings, scores, duplicates."""

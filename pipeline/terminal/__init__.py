@@ -1,0 +1,1 @@
+"""Text, pictures and progress on a terminal."""

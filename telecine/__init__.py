@@ -1,0 +1,1 @@
+"""Telecine: raw footage in, bucketed latent shards out."""

@@ -1,0 +1,106 @@
+"""What an encoder gets of the cluster, and how long a shard may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.rows import make_clip, make_source
+
+from telecine.encoders.load import load_encoder
+from telecine.infra.errors import UsageError
+from telecine.infra.ray import Cluster, Resources
+from telecine.infra.storage import Storage
+from telecine.manifests.dataset import create_dataset
+from telecine.manifests.specs import DatasetSpec, VaeSpec
+from telecine.pipeline.drive import encoder_resources, run_jobs
+from telecine.pipeline.build.plan import Bucket
+from telecine.pipeline.build.sample import ChosenCaption
+from telecine.pipeline.build.worker import MemberJob, ShardJob
+
+DCT, LEARNED = VaeSpec(), VaeSpec(encoder="diffusers:/models/wan")
+
+
+class Machine(Cluster):
+    """A cluster of which only what is asked of it matters."""
+
+    def __init__(self, gpus: float = 0) -> None:
+        super().__init__()
+        self._gpus = gpus
+        self.asked: dict[str, Any] = {}
+        self.started = False
+
+    def gpus(self) -> float:
+        self.started = True
+        return self._gpus
+
+    def run(self, items: Any, make_worker: Any, **asked: Any) -> Any:
+        self.asked = {"make_worker": make_worker, **asked}
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("vae", "gpus", "told", "expected"),
+    [
+        (LEARNED, 8, {}, Resources(cpus=2, gpus=1)),
+        (LEARNED, 0, {}, Resources(cpus=1, gpus=0)),
+        (LEARNED, 8, {"gpus": 0.5}, Resources(cpus=2, gpus=0.5)),
+        (LEARNED, 8, {"gpus": 0}, Resources(cpus=1, gpus=0)),
+        (LEARNED, 8, {"cpus": 5}, Resources(cpus=5, gpus=1)),
+        (DCT, 8, {}, Resources(cpus=1, gpus=0)),
+        (DCT, 8, {"cpus": 2}, Resources(cpus=2, gpus=0)),
+    ],
+)
+def test_an_encoder_gets_a_gpu_where_it_can_use_one(
+    vae: VaeSpec, gpus: float, told: dict[str, float], expected: Resources
+) -> None:
+    machine = Machine(gpus)
+    assert encoder_resources(machine, vae, **told) == expected
+    assert machine.started == (vae is LEARNED and "gpus" not in told)
+
+
+def test_the_dct_is_given_no_gpu() -> None:
+    with pytest.raises(UsageError, match="computes on the CPU"):
+        encoder_resources(Machine(8), DCT, gpus=1)
+
+
+def limit(tmp_path: Path, fps: str | None = None, gpus: float = 0, **clip: Any) -> float:
+    """Seconds that a shard of one such clip may take."""
+    spec = DatasetSpec(vae=VaeSpec(fps=fps))
+    dataset = create_dataset(str(tmp_path / f"{fps}"), Storage(), spec)
+    machine = Machine()
+    run_jobs([], dataset=dataset, cluster=machine, resources=Resources(gpus=gpus))
+    member = MemberJob(make_clip(**clip), make_source(), ChosenCaption("", "", "", ""), None)
+    asked: Callable[[ShardJob], float] = machine.asked["limit_seconds"]
+    return asked(ShardJob("b", "b", 0, "s", Bucket(360, "16x9", "2s"), (member,)))
+
+
+def test_a_shard_may_take_as_long_as_its_pixels_do(tmp_path: Path) -> None:
+    none, short, long = (limit(tmp_path, num_frames=n) for n in (0, 50, 500))
+    assert none < short < long
+    assert long - none == pytest.approx(10 * (short - none))
+    bound = load_encoder(DCT).seconds_per_pixel * 500 * 640 * 360
+    assert long - none > bound  # decoding and writing take their time too
+    assert limit(tmp_path, fps="50", num_frames=500) - none == pytest.approx(2 * (long - none))
+    assert limit(tmp_path, fps="5", num_frames=500) == pytest.approx(long)  # all are decoded
+    assert none < limit(tmp_path, gpus=1, num_frames=500) < long
+
+
+@pytest.mark.parametrize(
+    ("resources", "ahead", "device"),
+    [
+        (Resources(cpus=1), 0, "cpu"),
+        (Resources(cpus=2), 2, "cpu"),
+        (Resources(cpus=2, gpus=1), 4, "cuda"),
+    ],
+)
+def test_where_decoding_runs_ahead(
+    tmp_path: Path, resources: Resources, ahead: int, device: str
+) -> None:
+    dataset = create_dataset(str(tmp_path), Storage(), None)
+    machine = Machine()
+    run_jobs([], dataset=dataset, cluster=machine, resources=resources)
+    assert machine.asked["make_worker"].args[-2:] == (ahead, device)
+    assert machine.asked["resources"] == resources

@@ -1,0 +1,223 @@
+"""House rules: walls over imports, help on every command, short files, a README that is true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("infra", "manifests", "encoders", "pipeline")
+MODULES = {
+    ".".join(("telecine", *path.relative_to(ROOT).with_suffix("").parts)): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+# Who may import what: nobody else does.
+ONLY_IN = {
+    "ray": {"telecine.infra.ray"},
+    "boto3": {"telecine.infra.s3"},
+    "botocore": {"telecine.infra.s3"},
+    "av": {
+        *(f"telecine.pipeline.media.{n}" for n in ("open", "jpeg", "pixels", "decode", "film")),
+        "telecine.pipeline.scan.worker",
+        "telecine.pipeline.demo.footage",
+    },
+}
+
+# What the modules of a package may import of the other packages.
+MAY_IMPORT = {
+    "infra": (),
+    "manifests": ("telecine.infra",),
+    "encoders": (
+        "telecine.manifests.fingerprint",
+        "telecine.manifests.specs",
+        "telecine.infra.errors",
+    ),
+    "pipeline": ("telecine.infra", "telecine.manifests", "telecine.encoders"),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function, by its dotted name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: import by full names, not relative ones"
+            assert node.module is not None
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def outsiders_reached(module: str) -> set[str]:
+    """Packages of other projects that importing a module brings in, through ours."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting.extend(IMPORTS.get(name, ()))
+    return {name.split(".")[0] for name in seen} - {"telecine"}
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_in_its_place_alone(library: str) -> None:
+    users = {m for m, names in IMPORTS.items() if any(within(n, library) for n in names)}
+    assert users <= ONLY_IN[library]
+
+
+def test_manifests_reach_no_torch_av_or_ray() -> None:
+    for module in MODULES:
+        if within(module, "telecine.manifests"):
+            assert not {"torch", "av", "ray"} & outsiders_reached(module), module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    home = module.split(".")[1]
+    for name in sorted(n for n in IMPORTS[module] if within(n, "telecine")):
+        own = within(name, f"telecine.{home}")
+        allowed = own or any(within(name, other) for other in MAY_IMPORT[home])
+        assert allowed, f"{module} imports {name}"
+
+
+def test_no_file_is_longer_than_500_lines() -> None:
+    folders = (*PACKAGES, "tests", "benchmarks", "docs")
+    sources = [p for f in folders for p in (ROOT / f).rglob("*") if p.suffix in {".py", ".md"}]
+    lengths = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in sources}
+    assert not {str(p.relative_to(ROOT)): n for p, n in lengths.items() if n > 500}
+
+
+# The command line
+
+
+def command_line() -> Any:
+    from telecine.pipeline.cli.main import app
+
+    return typer.main.get_command(app)
+
+
+def commands(command: Any, path: tuple[str, ...] = ("telecine",)) -> Iterator[tuple[str, Any]]:
+    yield " ".join(path), command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, (*path, name))
+
+
+def test_every_command_and_option_has_help() -> None:
+    without = []
+    for name, command in commands(command_line()):
+        if not command.help:
+            without.append(name)
+        without += [f"{name} {p.name}" for p in command.params if not getattr(p, "help", None)]
+    assert not without
+
+
+@pytest.mark.parametrize("words", [["nonesuch"], ["ingest"], ["inspect", "--nonesuch"]])
+def test_a_wrong_command_is_refused_in_a_few_words(words: list[str]) -> None:
+    telecine = Path(sys.executable).with_name("telecine")
+    done = subprocess.run([telecine, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert 0 < len(done.stderr.splitlines()) < 10
+
+
+# The README
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands_in(*texts: str) -> list[list[str]]:
+    """Every command line in their blocks of shell, continued lines joined."""
+    joined = "\n".join(b for text in texts for b in blocks("sh", text)).replace("\\\n", " ")
+    return [shlex.split(line, comments=True) for line in joined.splitlines() if line.strip()]
+
+
+def shown_commands() -> list[list[str]]:
+    """Of the README and all that is in docs/."""
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "infra" / "deploy" / "README.md"]
+    return commands_in(README, *(page.read_text(encoding="utf-8") for page in pages))
+
+
+def test_the_readme_shows_the_two_commands() -> None:
+    assert ["make", "demo"] in shown_commands()
+    assert ["make", "test"] in shown_commands()
+
+
+def test_shown_make_targets_exist() -> None:
+    rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    for words in shown_commands():
+        if words[0] == "make":
+            assert set(words[1:]) <= set(rules), words
+
+
+def test_shown_commands_are_understood() -> None:
+    """Each parses as the command line parses it: commands, options and their values."""
+    root = command_line()
+    shown = [words for words in shown_commands() if words[0] == "telecine"]
+    assert shown
+    for words in shown:
+        child = root.commands.get(words[1])
+        assert child is not None, f"no such command: {shlex.join(words)}"
+        child.make_context(words[1], words[2:])  # raises on what it does not know
+
+
+def tree() -> dict[str, str]:
+    """The README's annotated tree: path → comment."""
+    block = next(b for b in blocks("text") if "pipeline/" in b)
+    listed: dict[str, str] = {}
+    folder = ""
+    for line in block.splitlines():
+        name, _, comment = line.strip().partition(" ")
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+            listed[name] = comment.strip()
+        else:
+            listed[folder + name] = comment.strip()
+    return listed
+
+
+def test_the_tree_lists_every_room_and_nothing_else() -> None:
+    listed = tree()
+    rooms = {f"{p.parent.relative_to(ROOT)}/" for p in ROOT.glob("pipeline/*/__init__.py")}
+    assert {name for name in listed if re.fullmatch(r"pipeline/\w+/", name)} == rooms
+    assert all((ROOT / name).exists() for name in listed), listed
+    assert all(listed.values()), "a comment for every room"
+
+
+def test_the_cluster_runs_the_ray_that_is_installed() -> None:
+    job = yaml.safe_load((ROOT / "infra" / "deploy" / "rayjob.yaml").read_text(encoding="utf-8"))
+    cluster = job["spec"]["rayClusterSpec"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pin = next(d for d in project["dependencies"] if d.startswith("ray=="))
+    assert cluster["rayVersion"].startswith(pin.removeprefix("ray==").removesuffix("*"))
+    image = (ROOT / "infra" / "deploy" / "Containerfile").read_text(encoding="utf-8")
+    assert f'"ray[default]{pin.removeprefix("ray")}"' in image
+    root = command_line()
+    words = shlex.split(job["spec"]["entrypoint"])
+    root.commands[words[1]].make_context(words[1], words[2:])

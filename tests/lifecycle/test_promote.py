@@ -1,0 +1,284 @@
+"""promote and rollback: which build is current, and the spec in force with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import telecine.pipeline.lifecycle.promote
+import telecine.pipeline.recipes
+from telecine.encoders.load import load_encoder
+from telecine.infra.errors import CheckFailed, UsageError
+from telecine.infra.storage import Storage
+from telecine.manifests.dataset import (
+    Dataset,
+    create_dataset,
+    open_dataset,
+    parse_spec,
+    replace_spec,
+)
+from telecine.manifests.fingerprint import canonical_json
+from telecine.manifests.queries import find_build, promotions
+from telecine.manifests.schemas import Build
+from telecine.pipeline.build.events import Generation
+from telecine.pipeline.cli.main import app
+from telecine.pipeline.lifecycle.gates import Failure
+from telecine.pipeline.lifecycle.promote import Settled, promote, rollback, settle, spec_of
+from telecine.pipeline.outcome import BuildOutcome, Outcome, print_built, refuse_failed
+from tests.support.lab import Lab
+
+FPS = {"vae": {"fps": "12"}}  # of images it changes nothing but the build's identity
+SIZE = {"shards": {"target_bytes": 2_000_000}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Build `first` is current; `second` and `third` are whole."""
+    lab = Lab(tmp_path_factory.mktemp("promote"))
+    lab.image("a", 0)
+    lab.ingest()
+    lab.rebuild(FPS, name="second", promote=False)
+    lab.rebuild(SIZE, name="third", promote=False)
+    return lab
+
+
+@pytest.fixture
+def lab(made: Lab, tmp_path: Path) -> Lab:
+    """A copy of the dataset; the footage is that of all tests."""
+    copy = Lab(tmp_path)
+    copy.footage = made.footage
+    shutil.copytree(made.dataset, copy.dataset)
+    return copy
+
+
+def opened(lab: Lab) -> Dataset:
+    return open_dataset(str(lab.dataset), Storage())
+
+
+def events(lab: Lab) -> list[tuple[str, str]]:
+    rows = sorted(opened(lab).tables.rows(Build), key=lambda row: row.sequence)
+    promotions = ("promoted", "rolled_back")
+    return [(row.event, row.name) for row in rows if row.event in promotions]
+
+
+def follow(lab: Lab) -> str:
+    """The name that trainers follow; the tables agree."""
+    name = json.loads((lab.dataset / "shards" / "current.json").read_text())["name"]
+    assert lab.current().name == name
+    return str(name)
+
+
+def test_a_promotion_puts_the_builds_spec_in_force(lab: Lab) -> None:
+    first = lab.current().name
+    assert promote(opened(lab), "second") == f"build second is current now (before: {first})"
+    assert follow(lab) == "second"
+    assert opened(lab).spec.vae.fps == "12"
+    assert lab.ingest().samples == 0  # what is current is what is asked for
+    assert promote(opened(lab), find_build(lab.connect(), "third").build_id[:12])
+    assert follow(lab) == "third"
+    assert opened(lab).spec == opened(lab).spec.overlaid({"vae": {"fps": None}, **SIZE})
+
+
+def test_the_current_build_stays(lab: Lab) -> None:
+    before, name = events(lab), lab.current().name
+    assert promote(opened(lab), name) == f"build {name} is current already"
+    spec = opened(lab).spec
+    replace_spec(opened(lab), spec.overlaid(FPS))
+    assert "asks for it again" in promote(opened(lab), name)
+    assert opened(lab).spec == spec
+    assert events(lab) == before
+
+
+def test_a_build_that_is_not_there_or_not_whole_is_refused(lab: Lab) -> None:
+    lab.killed("committed:samples", "rebuild", given={"vae": {"patch": 4}}, name="half")
+    for name, words in [("half", "half is not finished"), ("nonesuch", "no build 'nonesuch'")]:
+        spec = opened(lab).spec
+        with pytest.raises(UsageError, match=words):
+            promote(opened(lab), name, force=True)
+        assert opened(lab).spec == spec
+
+
+def test_a_gate_that_says_no(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    failure = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR is 3.0 dB")
+
+    def gates(con: object, build_id: str, against: str | None) -> list[Failure]:
+        asked.append((build_id, against))
+        return [failure]
+
+    monkeypatch.setattr(telecine.pipeline.lifecycle.promote, "gates", gates)
+    first, second = lab.current(), find_build(lab.connect(), "second")
+    spec, before = opened(lab).spec, events(lab)
+    with pytest.raises(CheckFailed, match=r"(?s)second is not made current.*3\.0 dB.*--force"):
+        promote(opened(lab), "second")
+    assert asked == [(second.build_id, first.build_id)]
+    assert (opened(lab).spec, events(lab)) == (spec, before)
+    assert str(failure) in promote(opened(lab), "second", force=True)
+    assert follow(lab) == "second"
+
+
+def test_a_rollback_goes_to_the_build_before(lab: Lab) -> None:
+    first = lab.current().name
+    spec = opened(lab).spec
+    with pytest.raises(UsageError, match=f"no other build was current before {first}"):
+        rollback(opened(lab))
+    promote(opened(lab), "second")
+    promote(opened(lab), "third")
+    assert rollback(opened(lab)) == "build second is current again (before: third)"
+    assert (follow(lab), opened(lab).spec) == ("second", spec.overlaid(FPS))
+    assert rollback(opened(lab)) == f"build {first} is current again (before: second)"
+    assert (follow(lab), opened(lab).spec) == (first, spec)
+    with pytest.raises(UsageError, match="no other build was current before"):
+        rollback(opened(lab))
+    assert lab.ingest().samples == 0
+    assert follow(lab) == first
+    promote(opened(lab), "third")
+    rollback(opened(lab))
+    assert [name for _, name in events(lab)] == [
+        first, "second", "third", "second", first, "third", first
+    ]  # fmt: skip
+
+
+def test_nothing_to_go_back_from(tmp_path: Path) -> None:
+    dataset = create_dataset(str(tmp_path), Storage(), None)
+    with pytest.raises(UsageError, match="no build is current yet"):
+        rollback(dataset)
+
+
+def killed(lab: Lab, command: str) -> None:
+    """A promotion or rollback that ends between the spec and the event."""
+    code = (
+        "from telecine.infra.storage import Storage; "
+        "from telecine.manifests.dataset import open_dataset; "
+        "from telecine.pipeline.lifecycle.promote import promote, rollback; "
+        f"dataset = open_dataset({str(lab.dataset)!r}, Storage()); {command}"
+    )
+    environment = os.environ | {"TELECINE_KILL_AT": "committed:spec"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60)
+    assert done.returncode == -9
+
+
+def test_a_promotion_that_was_killed_is_finished_by_the_next_run(lab: Lab) -> None:
+    first = lab.current().name
+    killed(lab, "promote(dataset, 'second')")
+    assert follow(lab) == first
+    assert lab.ingest().samples == 0
+    assert follow(lab) == "second"
+
+
+def test_a_rollback_that_was_killed_is_finished_as_one(lab: Lab) -> None:
+    first = lab.current().name
+    promote(opened(lab), "second")
+    promote(opened(lab), "third")
+    killed(lab, "rollback(dataset)")
+    assert follow(lab) == "third"
+    assert lab.ingest().samples == 0
+    assert follow(lab) == "second"
+    rollback(opened(lab))  # further back, not forward again
+    assert follow(lab) == first
+
+
+def test_a_forced_promotion_that_was_killed_is_not_forced_by_the_next_run(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, spec = lab.current().name, opened(lab).spec
+    killed(lab, "promote(dataset, 'second', force=True)")
+    failure = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR is 3.0 dB")
+    monkeypatch.setattr(telecine.pipeline.lifecycle.promote, "gates", lambda *_: [failure])
+    built = lab.ingest()
+    assert follow(lab) == first
+    with pytest.raises(CheckFailed, match=f"no to second: {first} stays current") as raised:
+        refuse_failed(built, str(lab.dataset))
+    # Both ways out that the message names lead out.
+    assert f"telecine promote {lab.dataset} {first}," in str(raised.value)
+    promote(opened(lab), first)
+    assert opened(lab).spec == spec
+    refuse_failed(lab.ingest(), str(lab.dataset))
+    assert str(raised.value).endswith(f"telecine promote {lab.dataset} second --force")
+    promote(opened(lab), "second", force=True)
+    refuse_failed(lab.ingest(), str(lab.dataset))
+
+
+def test_a_build_whose_spec_says_another_place_keeps_that(lab: Lab) -> None:
+    """As of weights that were moved: the identity, so the build, is the same."""
+    first = lab.current()
+    before = [b.build_id for b in promotions(lab.connect())]
+    spec = opened(lab).spec
+    generation = Generation.of(opened(lab), load_encoder(spec.vae))
+    asked = spec.overlaid({"vae": {"dtype": "float32"}})
+    moved = dataclasses.replace(generation, spec=canonical_json(asked.canonical()))
+    settle(dataclasses.replace(opened(lab), spec=asked), moved, wanted=True, force=False)
+    assert opened(lab).spec == asked
+    found = find_build(lab.connect(), first.build_id)
+    assert (found.state, json.loads(found.last.spec)["vae"]["dtype"]) == ("current", "float32")
+    assert [b.build_id for b in promotions(lab.connect())] == before
+    after = events(lab)
+    assert promote(opened(lab), first.name) == f"build {first.name} is current already"
+    assert opened(lab).spec == asked
+    promote(opened(lab), "second")
+    rollback(opened(lab))
+    assert (follow(lab), opened(lab).spec) == (first.name, asked)
+    assert events(lab)[: len(after)] == after == [("promoted", first.name)] * 2
+
+
+def test_a_builds_spec_is_the_datasets(tmp_path: Path) -> None:
+    given = parse_spec(
+        '[scan]\nmin_seconds = 2\n[pixels]\nhdr = "reject"\n[caption]\ncaptioner = "signal"\n'
+        '[vae]\nfps = "30000/1001"\npatch = 1\n[select]\nwhere = "motion > 0.1"\n'
+        "[buckets]\ndurations = [1, 2.5]\n[shards]\ntarget_bytes = 1000000\n",
+        "x",
+    )
+    dataset = create_dataset(str(tmp_path), Storage(), given)
+    generation = Generation.of(dataset, load_encoder(given.vae))
+    assert spec_of(dataset, generation) == given
+
+
+# ── the command's words ──────────────────────────────────────────────────────────────────────────
+
+FAILURE = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR of a clip is 3.0 dB; " * 9)
+
+
+def test_lines_are_not_broken(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telecine.pipeline.lifecycle.promote, "gates", lambda *_: [FAILURE])
+    done = CliRunner().invoke(app, ["promote", str(lab.dataset), "second", "--force"])
+    assert done.output.splitlines()[1:] == [f"  {FAILURE}"]
+
+
+@pytest.mark.parametrize("command", ["ingest", "rebuild"])
+def test_a_run_whose_build_a_gate_refuses_ends_with_6(
+    command: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = BuildOutcome(build="new", settled=Settled(False, (FAILURE,), before="old"))
+    outcome = {"ingest": Outcome(build=built), "rebuild": built}[command]
+    monkeypatch.setattr(telecine.pipeline.recipes, command, lambda *_: outcome)
+    where = ["x", "--dataset", str(lab.dataset)] if command == "ingest" else [str(lab.dataset)]
+    done = CliRunner().invoke(app, [command, *where, "--json"])
+    assert isinstance(done.exception, CheckFailed)
+    assert json.loads(done.stdout) == json.loads(json.dumps(dataclasses.asdict(outcome)))
+    assert "old stays current" in str(done.exception)
+    assert "new --force" in str(done.exception)
+
+
+def test_where_none_is_current_none_stays() -> None:
+    built = BuildOutcome(build="new", settled=Settled(False, (FAILURE,)))
+    with pytest.raises(CheckFailed, match=r"^a gate says no to new: make it current all the same"):
+        refuse_failed(built, "d")
+    for settled in (Settled(True, (FAILURE,)), Settled(False), None):
+        refuse_failed(BuildOutcome(build="new", settled=settled), "d")
+
+
+def test_clips_that_wait_for_a_caption_come_with_advice() -> None:
+    out = io.StringIO()
+    print_built(BuildOutcome(uncaptioned=9), "a b", False, Console(file=out, width=40))
+    advice = "9 clips without a caption left out: telecine caption 'a b' --retry-failed"
+    assert advice in out.getvalue()

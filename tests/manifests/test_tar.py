@@ -1,0 +1,78 @@
+"""Our tars, read back by the standard library and by plain webdataset."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from telecine.infra.errors import StorageError
+from telecine.manifests.tar import TarWriter, npy_parts
+
+arrays = hnp.arrays(np.float16, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5))
+USUAL = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]  # of float16 values
+
+
+@settings(suppress_health_check=USUAL, max_examples=30)
+@given(st.lists(arrays, min_size=1, max_size=4), st.text(max_size=700))
+def test_members_are_where_the_extents_say(
+    tmp_path: Path, latents: list[np.ndarray], text: str
+) -> None:
+    path = tmp_path / "a.tar"
+    with TarWriter(path) as tar:
+        extents = [tar.add(f"{n:032x}.latent.npy", *npy_parts(a)) for n, a in enumerate(latents)]
+        tar.add("f" * 32 + ".txt", text.encode("utf-8", "surrogatepass"))
+        sealed = tar.seal()
+    data = path.read_bytes()
+    assert sealed.sha256 == hashlib.sha256(data).hexdigest()
+    assert sealed.size_bytes == len(data)
+    with tarfile.open(path) as read:
+        members = read.getmembers()
+        assert [m.mtime for m in members] == [0] * (len(latents) + 1)
+        for member, extent, array in zip(members, extents, latents, strict=False):
+            assert (member.offset_data, member.size) == (extent.offset, extent.size)
+            file = read.extractfile(member)
+            assert file is not None
+            loaded = np.load(io.BytesIO(file.read()), allow_pickle=False)
+            np.testing.assert_array_equal(loaded, array)
+
+
+# webdataset leaves its files for the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_a_sample(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    latents = np.arange(16, dtype=np.float16).reshape(1, 4, 2, 2)
+    with TarWriter(path) as tar:
+        tar.add("0" * 32 + ".latent.npy", *npy_parts(latents))
+        tar.add("0" * 32 + ".json", b'{"fps":25}')
+        tar.add("0" * 32 + ".txt", "ein Öl".encode())
+        tar.seal()
+    (sample,) = webdataset.WebDataset(str(path), shardshuffle=False).decode()
+    np.testing.assert_array_equal(sample["latent.npy"], latents)
+    assert sample["json"] == {"fps": 25}
+    assert sample["txt"] == "ein Öl"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("size", [0, 10 * 2**20])
+def test_a_full_disk_is_no_fault_of_the_member(size: int) -> None:
+    def write() -> None:
+        with TarWriter(Path("/dev/full")) as tar:
+            tar.add("a.latent.npy", bytes(size))
+            tar.seal()
+
+    with pytest.raises(StorageError, match=r"No space left.*MiB are free.*TMPDIR"):
+        write()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="TMPDIR"):
+        TarWriter(tmp_path / "gone" / "shard.tar")

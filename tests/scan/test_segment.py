@@ -1,0 +1,303 @@
+"""Shots: hard cuts on real footage with known cuts, on generated pictures, and exact splitting."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.media.open import Video, open_media
+from telecine.pipeline.media.pixels import SHRINK, Scaler
+from telecine.pipeline.scan.grid import Grid
+from telecine.pipeline.scan.segment import LOOKAHEAD, CutDetector, split
+from telecine.pipeline.scan.worker import Pass, Sampler
+
+TOLERANCE = 1  # frames
+MIN_F1 = 0.92
+# The list counts frames of this file's first stream; the scan reads the larger one, at 29.97 fps.
+OTHER_STREAM = {"torchcodec__nasa_13013.mp4": {202: 240, 127: 150, 151: 181}}
+GRADUAL = ("dissolve", "fade")  # transitions without one true frame: count neither way
+
+
+@dataclass
+class Truth:
+    """The hard cuts of one file, and the spans in which a detection counts neither way.
+
+    Other spans (`NO cuts`, `single shot`, `NOT a cut`, pans) only name what must not be found:
+    a detection inside them is false like any other, and files that have nothing else still count.
+    """
+
+    cuts: list[int] = field(default_factory=list)
+    ignored: list[tuple[int, int]] = field(default_factory=list)
+
+
+def read_truth(footage: Path) -> dict[str, Truth]:
+    truth: dict[str, Truth] = {}
+    for row in read_csv(footage / "cuts.csv"):
+        frame = place(row, "frame_index_of_first_frame_of_new_shot")
+        truth.setdefault(row["file"], Truth()).cuts.append(frame)
+    for row in read_csv(footage / "gradual_and_nocuts.csv"):
+        of_file = truth.setdefault(row["file"], Truth())
+        if any(kind in row["kind"] for kind in GRADUAL):
+            of_file.ignored.append((place(row, "start_frame"), place(row, "end_frame")))
+    return truth
+
+
+def place(row: dict[str, str], column: str) -> int:
+    frame = int(row[column])
+    return OTHER_STREAM.get(row["file"], {}).get(frame, frame)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def detect(path: Path) -> list[int]:
+    """The cuts that a scan finds."""
+    spec = DatasetSpec()
+    with path.open("rb") as file:
+        video = open_media(file, spec.scan, spec.pixels)
+        assert isinstance(video, Video)
+        with video:
+            walk = Pass(video, spec)
+            for frame in video.frames():
+                walk.take(frame)
+            return list(walk.finish("source").cuts)
+
+
+def compare(found: list[int], truth: Truth) -> tuple[int, int, int]:
+    """True, false and missed cuts. A true cut is found once; a second detection of it is false."""
+    missing = list(truth.cuts)
+    false = 0
+    for cut in found:
+        match = next((t for t in missing if abs(t - cut) <= TOLERANCE), None)
+        if match is not None:
+            missing.remove(match)
+        elif not any(a - TOLERANCE <= cut <= b + TOLERANCE for a, b in truth.ignored):
+            false += 1
+    return len(truth.cuts) - len(missing), false, len(missing)
+
+
+def rates(true: int, false: int, missed: int) -> tuple[float, float, float]:
+    precision = true / (true + false) if true + false else 1.0
+    recall = true / (true + missed) if true + missed else 1.0
+    return precision, recall, 2 * true / (2 * true + false + missed) if true else 1.0 - bool(false)
+
+
+def test_hard_cuts_of_real_footage(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the files that the thresholds of segment.py were set on: a lower bound on regressions.
+
+    How the detector does elsewhere is measured below, on files that it has not been set on.
+    """
+    lines, total = [], np.zeros(3, int)
+    for name, truth in sorted(read_truth(footage).items()):
+        counts = compare(detect(footage / name), truth)
+        total += counts
+        lines.append((name, counts))
+    lines.append(("all files", (int(total[0]), int(total[1]), int(total[2]))))
+    with capsys.disabled():
+        print("\nthe files that the thresholds were set on:")
+        print(f"{'file':52} true false missed  precision recall    F1")
+        for name, (true, false, missed) in lines:
+            numbers = " ".join(f"{value:9.3f}" for value in rates(true, false, missed))
+            print(f"{name:52} {true:4} {false:5} {missed:6}  {numbers}")
+    assert total[0] > 50, "the list of true cuts is short"
+    assert rates(*lines[-1][1])[2] >= MIN_F1
+
+
+# Real pictures that no threshold was set on
+
+SPLICED, ORDERS = 25, 8  # frames of each file; sequences that they are put together in
+SPLICED_SIZE = (320, 180)
+
+
+def read_segment(path: Path) -> Grid:
+    """The grid of a video's first frames, at the same size for every file."""
+    spec = DatasetSpec()
+    frames: list[VideoFrame] = []
+    with path.open("rb") as file:
+        video = open_media(file, spec.scan, spec.pixels)
+        assert isinstance(video, Video)
+        with video:
+            for frame in itertools.islice(video.frames(), SPLICED):
+                small = Scaler()(frame, video.facts, SPLICED_SIZE, "yuv444p", SHRINK)
+                frames.append(small)
+            facts = dataclasses.replace(video.facts, pixel_format="yuv444p")
+    sampler = Sampler(frames[0], facts)
+    grid = sampler.empty(len(frames))
+    for place, frame in enumerate(frames):
+        sampler.sample(frame, grid, place)
+    return grid
+
+
+def held_out(footage: Path) -> list[Path]:
+    """Videos that are in neither list of cuts: the thresholds have not seen them."""
+    seen = read_truth(footage)
+    rows = read_csv(footage / "INDEX.csv")
+    long = [
+        row["file"] for row in rows if int((row["frames_decoded"] or "0").split()[0]) >= SPLICED
+    ]
+    return [footage / name for name in sorted(long) if name not in seen]
+
+
+def test_splices_of_footage_that_no_threshold_has_seen(
+    footage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hard cuts made by putting decoded frames of other files in a row, in random orders."""
+    segments = [read_segment(path) for path in held_out(footage)]
+    rng, total = np.random.default_rng(11), np.zeros(3, int)
+    for _ in range(ORDERS):
+        order = rng.permutation(len(segments))
+        whole = segments[order[0]]
+        for place in order[1:]:
+            whole = whole.then(segments[place])
+        splices = list(range(SPLICED, len(whole), SPLICED))
+        total += compare(cuts_of(whole, 32), Truth(splices))
+    precision, recall, f1 = rates(int(total[0]), int(total[1]), int(total[2]))
+    with capsys.disabled():
+        print(
+            f"\nheld out: {len(segments)} files spliced {ORDERS} times, {total.sum() - total[1]} "
+            f"cuts: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}"
+        )
+    assert len(segments) >= 30
+    assert precision >= 0.95
+    assert recall >= 0.95
+
+
+# Generated pictures: cells of noise, so that two pictures have nothing in common but their light.
+
+HEIGHT, WIDTH = 36, 64
+
+
+def picture(seed: int, low: int = 30, high: int = 200) -> np.ndarray:
+    cells = np.random.default_rng(seed).integers(low, high, (HEIGHT // 6, WIDTH // 6 + 20))
+    return cells.repeat(6, axis=0).repeat(6, axis=1).astype(np.uint8)
+
+
+def grid(lumas: list[np.ndarray], chroma: list[int] | None = None) -> Grid:
+    luma = np.stack([one[:, :WIDTH] for one in lumas])
+    tints = np.array(chroma or [128] * len(lumas), np.uint8)
+    cb = np.broadcast_to(tints[:, None, None], (len(luma), HEIGHT // 2, WIDTH // 2)).copy()
+    return Grid(luma, cb, 255 - cb)
+
+
+def cuts_of(frames: Grid, chunk: int = 32) -> list[int]:
+    detector = CutDetector()
+    found: list[int] = []
+    for start in range(0, len(frames), chunk):
+        found += detector.push(frames[start : start + chunk])
+    return found + detector.finish()
+
+
+SHOTS = [(1, 20, 90), (2, 120, 250), (3, 20, 60), (4, 90, 200)]
+
+
+def still_shots(lengths: list[int]) -> list[np.ndarray]:
+    return [
+        picture(*SHOTS[number % len(SHOTS)])
+        for number, length in enumerate(lengths)
+        for _ in range(length)
+    ]
+
+
+def test_cuts_between_still_pictures() -> None:
+    assert cuts_of(grid(still_shots([12, 30, 9, 40]))) == [12, 42, 51]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8, 32, 1000])
+def test_chunks_change_nothing(chunk: int) -> None:
+    frames = grid(still_shots([12, 30, 9, 40, 8, 8]))
+    assert cuts_of(frames, chunk) == cuts_of(frames, 17) != []
+
+
+def test_a_cut_of_colour_alone_is_found() -> None:
+    assert cuts_of(grid([picture(1)] * 30, [60] * 12 + [190] * 18)) == [12]
+
+
+def test_a_cut_in_a_fast_pan_is_found_and_the_pan_is_not() -> None:
+    first, second = picture(1, 20, 120), picture(2, 110, 250)
+    pan = [np.roll(first, -3 * i, axis=1) for i in range(20)]
+    pan += [np.roll(second, -3 * i, axis=1) for i in range(20)]
+    assert cuts_of(grid(pan)) == [20]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_flash_is_no_cut(frames: int) -> None:
+    shot = [picture(1, 30, 120)] * 40
+    shot[15 : 15 + frames] = [np.clip(shot[0].astype(int) + 110, 0, 255).astype(np.uint8)] * frames
+    assert cuts_of(grid(shot)) == []
+
+
+def test_a_fade_is_no_cut() -> None:
+    shot = picture(1).astype(float)
+    levels = [1.0] * 10 + list(np.linspace(1, 0, 24)) + [0.0] * 10
+    assert cuts_of(grid([(16 + shot * level * 0.9).astype(np.uint8) for level in levels])) == []
+
+
+def test_noise_is_no_cut() -> None:
+    noise, clean = np.random.default_rng(0), picture(1)
+    shot = [(clean + noise.integers(-8, 9, clean.shape)).astype(np.uint8) for _ in range(60)]
+    assert cuts_of(grid(shot)) == []
+
+
+def test_what_is_decided_stays_decided() -> None:
+    frames, detector = grid(still_shots([12, 30, 9, 40])), CutDetector()
+    for start in range(0, len(frames), 7):
+        before = detector.decided
+        cuts = detector.push(frames[start : start + 7])
+        assert all(before <= cut < detector.decided for cut in cuts)
+        assert detector.decided == max(1, min(start + 7, len(frames)) - LOOKAHEAD)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (8, 8), (23, 96)])
+def test_small_pictures(size: tuple[int, int]) -> None:
+    height, width = size
+    luma = np.repeat(np.array([40] * 10 + [200] * 10, np.uint8), height * width)
+    chroma = np.full((20, 1, 1), 128, np.uint8)
+    assert cuts_of(Grid(luma.reshape(20, height, width), chroma, chroma)) == [10]
+
+
+# Splitting
+
+
+@st.composite
+def shots(draw: st.DrawFn) -> tuple[np.ndarray, int, float]:
+    """Rising stamps, the stamp after the last, and the longest part allowed."""
+    steps = draw(st.lists(st.integers(1, 500), min_size=1, max_size=200))
+    starts = draw(st.integers(-(10**9), 10**9)) + np.cumsum([0, *steps])
+    return starts[:-1].astype(np.int64), int(starts[-1]), draw(st.floats(1, 5000))
+
+
+def lengths(parts: list[tuple[int, int]], starts: np.ndarray, end: int) -> Iterator[int]:
+    stamps = np.append(starts, end)
+    for first, last in parts:
+        yield int(stamps[last] - stamps[first])
+
+
+@given(shots())
+def test_parts_partition_a_shot_and_are_short_enough(shot: tuple[np.ndarray, int, float]) -> None:
+    starts, end, longest = shot
+    parts = split(starts, end, longest)
+    assert [frame for a, b in parts for frame in range(a, b)] == list(range(len(starts)))
+    assert all(a < b for a, b in parts)
+    for (first, last), length in zip(parts, lengths(parts, starts, end), strict=True):
+        assert length <= longest or last - first == 1
+
+
+@given(st.integers(1, 5000), st.integers(1, 300))
+def test_even_frames_are_split_into_the_fewest_equal_parts(count: int, longest: int) -> None:
+    parts = split(np.arange(count), count, longest)
+    assert len(parts) == -(-count // longest)
+    sizes = [b - a for a, b in parts]
+    assert max(sizes) - min(sizes) <= 1

@@ -1,0 +1,56 @@
+"""What the tests of `explain` share: runs that end early, and what is said then."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from telecine.infra.storage import Storage
+from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
+from telecine.pipeline.look.explain import Explained, explain, print_explained
+from telecine.pipeline.look.steps import State, Step
+from telecine.pipeline.recipes import RunOptions, caption, find, scan
+from tests.support import inline
+from tests.support.lab import Lab
+
+OPTIONS = RunOptions(commit_seconds=0)
+OK, NO, WAITING = State.OK, State.NO, State.WAITING
+
+
+def scan_only(dataset: Path, footage: Path) -> None:
+    """An ingest that was killed when the footage was scanned."""
+    opened = create_dataset(str(dataset), Storage(), None)
+    with inline.Inline() as cluster:
+        news = find([str(footage)], opened, OPTIONS, inline.CONSOLE)
+        scan(news, opened, cluster, OPTIONS, inline.CONSOLE)
+
+
+def caption_only(dataset: Path) -> None:
+    with inline.Inline() as cluster:
+        caption(open_dataset(str(dataset), Storage()), cluster, OPTIONS, inline.CONSOLE)
+
+
+def dataset_of(lab: Lab) -> Dataset:
+    return open_dataset(str(lab.dataset), Storage())
+
+
+def told(lab: Lab, name: str) -> Explained:
+    return explain(dataset_of(lab), name)
+
+
+def step(found: Explained, name: str) -> Step:
+    steps = [*found.steps, *(found.clips[0].steps if len(found.clips) == 1 else ())]
+    (one,) = [one for one in steps if one.name == name]
+    return one
+
+
+def states(found: Explained) -> dict[str, State]:
+    return {one.name: one.state for one in [*found.steps, *found.clips[0].steps]}
+
+
+def shown(found: Explained) -> str:
+    out = io.StringIO()
+    print_explained(found, False, Console(file=out, width=150))
+    return out.getvalue()
