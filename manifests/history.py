@@ -20,11 +20,11 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from telecine.infra.errors import NotFound, UsageError
+from telecine.manifests.builds import PINNED, pinned
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, from_arrow
 from telecine.manifests.tables import NO_TABLE
-from telecine.pipeline.build.events import PINNED, pinned
 
 # What is compared; the other tables are left as they are now.
 COMPARED = ("sources", "clips", "captions", "scores", "samples", "builds")

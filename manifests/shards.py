@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from telecine.infra.errors import NotFound
 from telecine.infra.storage import ObjectInfo
+from telecine.manifests.builds import pinned
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, connect
-from telecine.pipeline.build.events import pinned
 
 SHARDS = "shards"
 

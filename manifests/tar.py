@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from telecine.encoders.frames import Latents
 from telecine.infra.errors import StorageError
 
 END = 2 * tarfile.BLOCKSIZE
@@ -98,7 +98,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def npy_parts(latents: Latents) -> tuple[bytes, memoryview]:
+def npy_parts(latents: npt.NDArray[np.float16]) -> tuple[bytes, memoryview]:
     """The .npy form of an array, as a header and the array's own memory."""
     array = np.ascontiguousarray(latents)
     header = io.BytesIO()

@@ -14,13 +14,13 @@ from typing import BinaryIO, cast
 from telecine.encoders.frames import FrameBlock, Latents
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import MediaError, Reason
+from telecine.infra.prefetch import Values, run_ahead
 from telecine.infra.storage import ObjectInfo, Storage
 from telecine.manifests.schemas import Clip, Source
 from telecine.manifests.specs import PixelSpec
-from telecine.infra.prefetch import Values, run_ahead
-from telecine.pipeline.media.decode import decode_clip
 from telecine.pipeline.build.latents import Canary
 from telecine.pipeline.build.plan import Encoding
+from telecine.pipeline.media.decode import decode_clip
 
 
 class ClipFrames:

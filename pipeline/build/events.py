@@ -21,6 +21,7 @@ from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import CommitError, UsageError
 from telecine.infra.faults import kill_point
 from telecine.infra.storage import join
+from telecine.manifests.builds import PINNED, pinned
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
 from telecine.manifests.queries import (
@@ -37,12 +38,11 @@ from telecine.manifests.schemas import Build
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.jobs import shard_jobs
 from telecine.pipeline.build.plan import ShardPlan
-from telecine.pipeline.catalog.scores import scores_used
-from telecine.pipeline.build.worker import ShardJob
 from telecine.pipeline.build.wanted import Aim, Wishes, make_plan
+from telecine.pipeline.build.worker import ShardJob
+from telecine.pipeline.catalog.scores import scores_used
 
 CURRENT_FILE = "current.json"  # under shards/
-PINNED = ("sources", "clips", "captions", "scores", "duplicates", "samples", "builds")
 
 _NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -178,11 +178,6 @@ def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
         replaces=plan.replaces,
     )
     return Work(event, wishes, resumed=False, abandons=stale)
-
-
-def pinned(event: Build) -> dict[str, int]:
-    """The table versions that a plan is a pure function of."""
-    return {name: getattr(event, f"{name}_version") for name in PINNED}
 
 
 def _wishes(

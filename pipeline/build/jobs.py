@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from telecine.manifests.schemas import Build, Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.build.plan import Member, ShardPlan
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, ShardJob
+from telecine.pipeline.catalog.captions import create_chosen_captions
 
 # A question scans whole tables, so it is asked for many shards at a time; but what it answers is
 # held in memory, some kilobytes a member, and a shard of thumbnails has thousands.

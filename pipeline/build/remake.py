@@ -20,10 +20,10 @@ from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import CaptionMixSpec
-from telecine.pipeline.catalog.captions import ever_said, mixed
 from telecine.pipeline.build.plan import Bucket
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, ShardJob
+from telecine.pipeline.catalog.captions import ever_said, mixed
 
 SHARDS_AT_ONCE = 64  # a question scans whole tables: ask for many shards at a time
 

@@ -20,7 +20,6 @@ from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import Reason
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.build.plan import (
     Bucket,
     Candidate,
@@ -31,6 +30,7 @@ from telecine.pipeline.build.plan import (
     plan_shards,
     sample_bytes,
 )
+from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.catalog.selection import create_selected_clips
 
 ROWS_AT_ONCE = 10_000

@@ -33,16 +33,16 @@ from telecine.infra.errors import (
     concerns_one_object,
 )
 from telecine.infra.faults import kill_point
+from telecine.infra.prefetch import run_ahead
 from telecine.infra.storage import Storage, join
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Clip, Sample, Source
 from telecine.manifests.specs import DatasetSpec
-from telecine.infra.prefetch import run_ahead
+from telecine.manifests.tar import Extent, Sealed, TarWriter, npy_parts
 from telecine.pipeline.build.encode import ClipFrames, Encoded, encode_clip
 from telecine.pipeline.build.latents import latent_statistics
 from telecine.pipeline.build.plan import Bucket, Encoding, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption, sample_json
-from telecine.manifests.tar import Extent, Sealed, TarWriter, npy_parts
 
 _WHY: dict[type[Exception], Reason] = {
     NotFound: Reason.SOURCE_MISSING,

@@ -26,12 +26,13 @@ from rich.console import Console
 from telecine.infra.errors import CommitError, NotFound
 from telecine.infra.faults import kill_point
 from telecine.infra.storage import ObjectInfo
+from telecine.manifests.builds import PINNED
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, State, builds, connect, find_build, next_sequence
 from telecine.manifests.schemas import TABLES
 from telecine.manifests.shards import SHARDS, is_shard, needed, stored
 from telecine.manifests.tables import RETENTION_HOURS, Tables
-from telecine.pipeline.build.events import PINNED, write_index
+from telecine.pipeline.build.events import write_index
 from telecine.pipeline.terminal.progress import Step
 from telecine.pipeline.terminal.text import line, size, write
 

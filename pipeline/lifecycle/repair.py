@@ -25,11 +25,12 @@ from rich.console import Console
 from telecine.infra.errors import CheckFailed
 from telecine.infra.faults import kill_point
 from telecine.infra.ray import Cluster, Done, Resources
+from telecine.manifests.builds import PINNED
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import short_id
 from telecine.manifests.queries import BuildState, connect, next_plan, next_sequence
 from telecine.manifests.schemas import Build, Sample, from_arrow
-from telecine.pipeline.build.events import PINNED, Work, complete, write_index
+from telecine.pipeline.build.events import Work, complete, write_index
 from telecine.pipeline.build.plan import Bucket, Member, Plan, ShardPlan
 from telecine.pipeline.build.remake import jobs_again
 from telecine.pipeline.build.wanted import Wishes

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.rows import make_clip, make_source
 
 from telecine.encoders.load import load_encoder
 from telecine.infra.errors import UsageError
@@ -15,10 +14,11 @@ from telecine.infra.ray import Cluster, Resources
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import create_dataset
 from telecine.manifests.specs import DatasetSpec, VaeSpec
-from telecine.pipeline.drive import encoder_resources, run_jobs
 from telecine.pipeline.build.plan import Bucket
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, ShardJob
+from telecine.pipeline.drive import encoder_resources, run_jobs
+from tests.support.rows import make_clip, make_source
 
 DCT, LEARNED = VaeSpec(), VaeSpec(encoder="diffusers:/models/wan")
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.support.rows import make_build
 
 from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import StorageError
@@ -18,11 +17,12 @@ from telecine.manifests.dataset import Dataset, create_dataset
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Build
 from telecine.pipeline.build.events import Generation
-from telecine.pipeline.lifecycle.changes import Change, changes, differences, shortened
-from telecine.pipeline.cli.rebuild import print_rebuild_preview
 from telecine.pipeline.build.preview import Preview
-from telecine.pipeline.lifecycle.promote import Promotion
 from telecine.pipeline.build.rates import RATES_FILE, Estimate, Rate, estimate, record_rate
+from telecine.pipeline.cli.rebuild import print_rebuild_preview
+from telecine.pipeline.lifecycle.changes import Change, changes, differences, shortened
+from telecine.pipeline.lifecycle.promote import Promotion
+from tests.support.rows import make_build
 
 OLD, NEW = "o" * 32, "n" * 32
 ENCODER = DctEncoder()

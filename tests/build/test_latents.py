@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.support.blocks import cut, smooth
 
-from telecine.encoders.video.dct import DctEncoder
 from telecine.encoders.frames import Latents, Pixels
+from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import OutOfDeviceMemory
 from telecine.pipeline.build.latents import Canary, latent_statistics, psnr_db
+from tests.support.blocks import cut, smooth
 
 
 def test_a_constant_channel_has_no_deviation() -> None:

@@ -10,7 +10,6 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.rows import make_clip
 
 from telecine.manifests.specs import BucketSpec
 from telecine.pipeline.build.plan import (
@@ -22,6 +21,7 @@ from telecine.pipeline.build.plan import (
     nearest_aspect,
     plan_shards,
 )
+from tests.support.rows import make_clip
 
 BUCKETS = (Bucket(480, "16x9", "4s"), Bucket(480, "16x9", "8s"), Bucket(720, "1x1", "image"))
 TARGET = 1000

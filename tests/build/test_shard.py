@@ -15,23 +15,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.blocks import psnr
-from tests.support.movies import random_planes, write_movie
 
 import telecine.pipeline.build.encode
-from telecine.encoders.video.dct import DctEncoder
 from telecine.encoders.frames import FrameBlock, Latents
+from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import MediaError, NotFound, Reason, UsageError
 from telecine.infra.reader import ObjectReader
 from telecine.infra.storage import ObjectInfo, Storage
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.media.decode import decode_clip
-from telecine.pipeline.scan.discover import Found, ScanTask
 from telecine.pipeline.build.plan import Bucket, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption
-from telecine.pipeline.scan.worker import scan_source
 from telecine.pipeline.build.worker import MemberJob, Receipt, ShardJob, ShardWorker
+from telecine.pipeline.media.decode import decode_clip
+from telecine.pipeline.scan.discover import Found, ScanTask
+from telecine.pipeline.scan.worker import scan_source
+from tests.support.blocks import psnr
+from tests.support.movies import random_planes, write_movie
 
 SPEC = DatasetSpec()
 SECONDS = 20.0  # that an event may take to come, on a busy machine

@@ -11,8 +11,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.rows import make_build, make_clip, make_sample, make_source
-from tests.build.test_plan import History
 
 from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import UsageError
@@ -21,9 +19,17 @@ from telecine.manifests.schemas import Build, Sample
 from telecine.manifests.specs import DatasetSpec, SelectSpec, ShardSpec
 from telecine.manifests.tables import Tables
 from telecine.pipeline.build import wanted as wanted_module
-from telecine.pipeline.build.plan import Candidate, LiveMember, bucket_of, plan_encoding, sample_bytes
-from telecine.pipeline.catalog.selection import check_where
+from telecine.pipeline.build.plan import (
+    Candidate,
+    LiveMember,
+    bucket_of,
+    plan_encoding,
+    sample_bytes,
+)
 from telecine.pipeline.build.wanted import Aim, make_plan
+from telecine.pipeline.catalog.selection import check_where
+from tests.build.test_plan import History
+from tests.support.rows import make_build, make_clip, make_sample, make_source
 
 TARGET = 1_000_000
 SPEC = DatasetSpec(shards=ShardSpec(target_bytes=TARGET))

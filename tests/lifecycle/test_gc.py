@@ -303,7 +303,7 @@ def test_killed_and_run_again(lab: Lab, tmp_path: Path, point: str) -> None:
     gc(undisturbed)
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, lab.dataset],
-        env=os.environ | {"TELECINE_KILL_AT": point, "PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"TELECINE_KILL_AT": point},
         capture_output=True,
         check=False,
         timeout=100,

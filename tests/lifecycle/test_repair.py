@@ -264,7 +264,7 @@ verify(sys.argv[1], repair=True)
 def killed(dataset: Path, point: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, dataset],
-        env=os.environ | {"TELECINE_KILL_AT": point, "PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"TELECINE_KILL_AT": point},
         capture_output=True,
         check=False,
         timeout=100,

@@ -17,9 +17,10 @@ import polars
 import pytest
 import webdataset
 
+from tests.support import ingest_child
 from tests.support.snapshot import assert_same, shards_of, tables_of
 
-INGEST = [sys.executable, str(Path(__file__).with_name("ingest_child.py"))]
+INGEST = [sys.executable, ingest_child.__file__]
 
 
 def telecine(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

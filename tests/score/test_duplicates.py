@@ -279,9 +279,7 @@ def test_rows_whose_codes_hide_the_near_one_are_asked_about_again(
 
 
 DIGEST = """
-import sys
 {imports}
-sys.path.insert(0, {tests!r})
 from tests.score.test_duplicates import digest
 ours = torch.rand(400, 400)
 for _ in range(3):
@@ -303,7 +301,7 @@ def digest() -> str:
 def test_threads_and_torch_beside_it_change_nothing(imports: str, threads: str) -> None:
     """Both bring an OpenMP of their own; here they compute in turns in one process."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    program = DIGEST.format(imports=imports, tests=str(Path(__file__).parent))
+    program = DIGEST.format(imports=imports)
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | dict.fromkeys(names, threads),

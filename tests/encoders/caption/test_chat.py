@@ -10,7 +10,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from telecine.encoders.caption.windows import View
 from telecine.encoders.load import load_captioner
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import CaptionSpec
+from tests.support import chat_server
 from tests.support.asking import make_request
 from tests.support.chat_server import (
     MODEL,
@@ -329,7 +329,7 @@ def test_any_bytes_are_an_answer_or_none(body: bytes) -> None:
 
 
 def test_the_test_server_is_a_program() -> None:
-    program = Path(__file__).with_name("chat_server.py")
+    program = chat_server.__file__
     command = [sys.executable, program, "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,0 +1,1 @@
+"""Clips × captions × encoder → shards and samples."""
