@@ -25,7 +25,8 @@ def first_sentence(path: Path) -> str:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     paragraph = " ".join(docstring.partition("\n\n")[0].split())
     sentence = re.match(r".*?[.?!](?= |$)|.*", paragraph)
-    return re.sub(r"^\w+: ", "", sentence[0]) if sentence else ""
+    said = re.sub(r"^\w+: ", "", sentence[0]) if sentence else ""
+    return said[:1].upper() + said[1:]
 
 
 def modules(folder: Path) -> list[Path]:
