@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from telecine.infra.errors import CheckFailed
+from telecine.infra.text import counted
 from telecine.manifests.schemas import Sample, Source
 from telecine.pipeline.catalog.scores import score_columns
 from telecine.pipeline.scan.compare import TO_SCAN, Discovery, State
 from telecine.pipeline.scan.discover import Listing
-from telecine.pipeline.terminal.text import counted
 
 if TYPE_CHECKING:
     from telecine.manifests.dataset import Dataset

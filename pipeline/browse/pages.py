@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from telecine.infra.errors import NotFound, StorageError, TelecineError, UsageError
+from telecine.infra.text import json_value
 from telecine.manifests.queries import builds, find_build
 from telecine.manifests.tables import words
 from telecine.pipeline.browse.clip import clip_facts
@@ -34,7 +35,6 @@ from telecine.pipeline.browse.still_files import StillFiles
 from telecine.pipeline.browse.stills import Stills
 from telecine.pipeline.lifecycle.changes import told
 from telecine.pipeline.look.diff import diff
-from telecine.pipeline.terminal.text import json_value
 
 
 @dataclass(frozen=True)

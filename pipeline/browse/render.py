@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from telecine.pipeline.terminal.text import cell, json_value, length, size
+from telecine.infra.text import cell, json_value, length, size
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

@@ -18,13 +18,13 @@ from markupsafe import Markup
 
 from telecine.infra import disk
 from telecine.infra.errors import UsageError
+from telecine.infra.text import counted, size
 from telecine.manifests.dataset import Dataset
 from telecine.pipeline.browse.listing import MOST, Asked, clips_page
 from telecine.pipeline.browse.overview import charts_of, overview
 from telecine.pipeline.browse.render import STATIC, render
 from telecine.pipeline.browse.snapshot import Snapshot
 from telecine.pipeline.browse.stills import CLIPS_AT_ONCE, Jpegs, read_stills
-from telecine.pipeline.terminal.text import counted, size
 
 STILLS = 6  # of a clip, at most
 

@@ -14,10 +14,10 @@ from typing import Any
 import duckdb
 
 from telecine.infra.errors import UsageError
+from telecine.infra.text import one_line
 from telecine.manifests.queries import VIEWS
 from telecine.manifests.schemas import TABLES
 from telecine.manifests.tables import words
-from telecine.pipeline.terminal import text as display
 
 JOINED = "dataset"  # the view of pipeline/catalog/dataset.py
 
@@ -126,4 +126,4 @@ def tables_there() -> str:
 
 def said(error: duckdb.Error) -> str:
     """DuckDB's words, which may quote other people's text."""
-    return "\n".join(display.plain(line).plain for line in words(error).split("\n") if line.strip())
+    return "\n".join(one_line(line) for line in words(error).split("\n") if line.strip())

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from telecine.infra.text import cell, counted, json_value, size
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Clip
@@ -31,16 +32,7 @@ from telecine.pipeline.look.clip import (
     stills_of,
 )
 from telecine.pipeline.terminal.pictures import Drawing, Shown, draw, drawing
-from telecine.pipeline.terminal.text import (
-    cell,
-    counted,
-    heading,
-    json_value,
-    line,
-    plain,
-    size,
-    write,
-)
+from telecine.pipeline.terminal.text import heading, line, plain, write
 
 TEXTS = {field.name: field.metadata["text"] for field in dataclasses.fields(Clip)}
 _NAMES = list(TEXTS)

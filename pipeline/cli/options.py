@@ -209,7 +209,7 @@ def progress() -> Console:
 
 def say_read(dataset: Dataset) -> None:
     """How much the answer cost, where reading costs money and time; the log is not counted."""
-    from telecine.pipeline.terminal.text import size
+    from telecine.infra.text import size
 
     if not dataset.tables.on_disk:
         read = size(dataset.tables.bytes_read)

@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 
 from telecine.encoders.load import load_captioner
+from telecine.infra.text import counted, length, size
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, Shard
 from telecine.manifests.schemas import Clip, arrow_schema
@@ -27,7 +28,6 @@ from telecine.pipeline.export.export import UrlOf
 from telecine.pipeline.export.folder import write_json
 from telecine.pipeline.export.markdown import code, fenced, table
 from telecine.pipeline.look.summary import BuildReport, Summary, summary
-from telecine.pipeline.terminal.text import counted, length, size
 
 SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),

@@ -23,9 +23,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from telecine.infra.errors import CheckFailed, StorageError, UsageError
+from telecine.infra.text import counted, one_line
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, Shard
-from telecine.pipeline.terminal import text as display
 
 PARTS = ("train", "val", "test")
 _META = ".nv-meta"
@@ -108,7 +108,7 @@ def _prepare(part: Path) -> None:
     if done.returncode or not (part / _META / ".info.json").is_file():
         words = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise CheckFailed(
-            f"energon prepare gave up: {display.plain(' '.join(words[-1:])).plain}. "
+            f"energon prepare gave up: {one_line(' '.join(words[-1:]))}. "
             "Check the shards with telecine verify, and that Megatron-Energon imports"
         )
 
@@ -176,6 +176,4 @@ def _split_yaml(chosen: dict[str, list[str]]) -> str:
 
 def _told(part: str, shards: list[Shard]) -> str:
     samples = sum(shard.num_samples for shard in shards)
-    return (
-        f"{part}: {display.counted(samples, 'sample')} in {display.counted(len(shards), 'shard')}"
-    )
+    return f"{part}: {counted(samples, 'sample')} in {counted(len(shards), 'shard')}"

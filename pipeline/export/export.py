@@ -22,10 +22,11 @@ from rich.console import Console
 from telecine.infra import disk
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import join
+from telecine.infra.text import counted, size
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, Shard, completed_build, connect, shards_of
 from telecine.pipeline.export.folder import part_of, place, target_of
-from telecine.pipeline.terminal import text as display
+from telecine.pipeline.terminal.text import line, write
 
 FORMATS = ("urls", "energon", "card")
 _LAST = {"urls": "index.json", "energon": ".nv-meta/.info.json", "card": "README.md"}
@@ -143,17 +144,17 @@ def _check_options(form: str, prefix: str | None, split: str | None) -> None:
 
 def print_exported(found: Exported, as_json: bool, console: Console) -> None:
     if as_json:
-        display.write(console, json.dumps(dataclasses.asdict(found), indent=2))
+        write(console, json.dumps(dataclasses.asdict(found), indent=2))
         return
-    display.line(
+    line(
         console,
-        f"{found.format} of build {found.build}: {display.counted(found.num_samples, 'sample')} in "
-        f"{display.counted(found.num_shards, 'shard')}, {display.size(found.size_bytes)}",
+        f"{found.format} of build {found.build}: {counted(found.num_samples, 'sample')} in "
+        f"{counted(found.num_shards, 'shard')}, {size(found.size_bytes)}",
     )
     top = sorted(found.files, key=lambda name: (name.count("/"), name))
     for name in top[:LISTED]:
-        display.line(console, f"wrote {join(found.folder, name)}")
+        line(console, f"wrote {join(found.folder, name)}")
     if len(top) > LISTED:
-        display.line(console, f"and {display.counted(len(top) - LISTED, 'file')} more there")
+        line(console, f"and {counted(len(top) - LISTED, 'file')} more there")
     for note in found.notes:
-        display.line(console, note)
+        line(console, note)

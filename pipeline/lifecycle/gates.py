@@ -20,6 +20,7 @@ from typing import Any
 import duckdb
 
 from telecine.infra.errors import Reason
+from telecine.infra.text import counted
 from telecine.manifests.queries import last_plan
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.scores import create_scored_clips
@@ -34,7 +35,6 @@ from telecine.pipeline.lifecycle.channels import (
     furthest_clips,
     pooled,
 )
-from telecine.pipeline.terminal.text import counted
 
 # Against the model's own constants, in its standard deviations: wide, since footage differs.
 MAX_MEAN = 3.0  # of any channel

@@ -26,6 +26,7 @@ from rich.console import Console
 from telecine.infra.errors import CommitError, NotFound
 from telecine.infra.faults import kill_point
 from telecine.infra.storage import ObjectInfo
+from telecine.infra.text import size
 from telecine.manifests.builds import PINNED
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, State, builds, connect, find_build, next_sequence
@@ -34,7 +35,7 @@ from telecine.manifests.shards import SHARDS, is_shard, needed, stored
 from telecine.manifests.tables import RETENTION_HOURS, Tables
 from telecine.pipeline.build.events import write_index
 from telecine.pipeline.terminal.progress import Step
-from telecine.pipeline.terminal.text import line, size, write
+from telecine.pipeline.terminal.text import line, write
 
 UPLOAD_SECONDS = 24 * 3600.0  # after which an upload that was begun is taken for dead
 AT_ONCE = 10_000  # files between two steps of the progress shown

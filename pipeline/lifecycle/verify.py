@@ -13,6 +13,7 @@ from rich.console import Console
 
 from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster
+from telecine.infra.text import counted, size
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, State, builds, connect, find_build
 from telecine.manifests.shards import SHARDS, is_shard, needed, stored
@@ -20,7 +21,7 @@ from telecine.pipeline.commit import COMMIT_SECONDS
 from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards, count_live
 from telecine.pipeline.lifecycle.repair import Repaired
 from telecine.pipeline.lifecycle.repair import repair as mend
-from telecine.pipeline.terminal.text import counted, line, size, write
+from telecine.pipeline.terminal.text import line, write
 
 LISTED = 50  # findings printed on a terminal; the JSON has them all
 

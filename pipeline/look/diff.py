@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 from rich.console import Console
 
+from telecine.infra.text import json_value, size
 from telecine.manifests.queries import BuildState, connect, find_build
 from telecine.manifests.tables import Tables
 from telecine.pipeline.lifecycle.changes import Change, differences, told
@@ -37,7 +38,7 @@ from telecine.pipeline.look.movement import (
     print_dropped,
 )
 from telecine.pipeline.look.movement import told as told_moves
-from telecine.pipeline.terminal.text import heading, json_value, line, print_table, size, write
+from telecine.pipeline.terminal.text import heading, line, print_table, write
 
 __all__ = ["Diff", "Some", "diff", "inspect_builds"]
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import absolute, is_s3
+from telecine.infra.text import json_value
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import State as BuildIs
 from telecine.manifests.queries import builds, connect
@@ -53,7 +54,7 @@ from telecine.pipeline.look.verdict import (
     shown,
     source_verdict,
 )
-from telecine.pipeline.terminal.text import json_value, line, plain, write
+from telecine.pipeline.terminal.text import line, plain, write
 
 LISTED = 100  # clips of a source printed on a terminal; the JSON has them all
 _STYLES = {State.OK: "green", State.NO: "red", State.WAITING: "yellow"}

@@ -18,8 +18,9 @@ from typing import Any
 import duckdb
 from rich.console import Console
 
+from telecine.infra.text import counted, length
 from telecine.pipeline.build.plan import Bucket
-from telecine.pipeline.terminal.text import counted, heading, length, line, print_table
+from telecine.pipeline.terminal.text import heading, line, print_table
 
 FIRST = 5  # names that stand for many
 

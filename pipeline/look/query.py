@@ -23,13 +23,14 @@ from rich.console import Console
 
 from telecine.infra import disk
 from telecine.infra.errors import StorageError, UsageError
+from telecine.infra.text import counted, json_value, one_line, size
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import VIEWS, connect
 from telecine.manifests.schemas import TABLES
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.dataset import create_joined
 from telecine.pipeline.catalog.statement import JOINED, parsed, said, tables_there, takes_whole_rows
-from telecine.pipeline.terminal import text as display
+from telecine.pipeline.terminal.text import line, print_json_rows, print_rows
 
 NAMES = (*TABLES, *VIEWS, JOINED)
 
@@ -160,16 +161,16 @@ def query(dataset: Dataset, sql: str, wanted: Wanted, console: Console) -> None:
         reader = ask(con, dataset.spec, sql, wanted.limit or 0).to_arrow_reader(BATCH_ROWS)
         if wanted.parquet is not None:
             written = _write_parquet(reader.schema, _batches(reader), wanted.parquet)
-            display.line(console, written)
+            line(console, written)
         elif wanted.as_csv:
             _write_csv(reader.schema.names, _batches(reader), console)
         else:
-            display.print_json_rows(_batches(reader), console)
+            print_json_rows(_batches(reader), console)
 
 
 def _print_table(rows: duckdb.DuckDBPyRelation, most: int, console: Console) -> None:
     found = rows.to_arrow_table()
-    display.print_rows(found.slice(0, most) if most else found, console)
+    print_rows(found.slice(0, most) if most else found, console)
     if most and found.num_rows > most:
         print(f"{most} rows at most are shown; --limit 0 shows all", file=sys.stderr)
 
@@ -182,7 +183,7 @@ def _write_csv(names: Iterable[str], batches: Iterable[pa.RecordBatch], console:
 
     def field(value: Any) -> str:
         text = _field(value)
-        return display.plain(text).plain if console.is_terminal else text
+        return one_line(text) if console.is_terminal else text
 
     rows = csv.writer(console.file)
     rows.writerow(map(field, names))
@@ -197,9 +198,9 @@ def _field(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes):
-        return str(display.json_value(value))
+        return str(json_value(value))
     if isinstance(value, list | dict):
-        return json.dumps(display.json_value(value), ensure_ascii=False)
+        return json.dumps(json_value(value), ensure_ascii=False)
     return "" if value is None else str(value)
 
 
@@ -224,10 +225,7 @@ def _write_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: P
                 count += group.num_rows
         written = file.tell()
     columns = len(schema.names)
-    return (
-        f"{path}: {display.counted(count, 'row')}, {display.counted(columns, 'column')}, "
-        f"{display.size(written)}"
-    )
+    return f"{path}: {counted(count, 'row')}, {counted(columns, 'column')}, {size(written)}"
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

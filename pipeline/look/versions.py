@@ -23,6 +23,7 @@ from rich.console import Console
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import absolute
+from telecine.infra.text import json_value, length
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.history import HOW, Version, find_version, split
 from telecine.manifests.queries import connect, current_build
@@ -42,7 +43,7 @@ from telecine.pipeline.look.movement import (
     summary_line,
     told,
 )
-from telecine.pipeline.terminal.text import heading, json_value, length, line, print_table, write
+from telecine.pipeline.terminal.text import heading, line, print_table, write
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from telecine.pipeline.terminal.text import length
+from telecine.infra.text import length
 
 LINE_SECONDS = 10.0
 

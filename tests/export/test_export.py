@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
+from telecine.infra.text import size
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
 from telecine.pipeline.cli import query as cli_query
 from telecine.pipeline.export.export import Exported, export, print_exported
-from telecine.pipeline.terminal.text import size
 from tests.support.exports import facts, files, listed, made, members
 from tests.support.rows import make_build, make_sample
 

@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from telecine.infra.storage import Storage
+from telecine.infra.text import length, size
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.schemas import Caption
 from telecine.manifests.tables import Tables
 from telecine.pipeline.export.export import export
-from telecine.pipeline.terminal.text import length, size
 from tests.support.exports import facts, files, made, members
 
 # webdataset leaves a file that it read to its end to the garbage collector.

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from telecine.encoders.score.interface import load_scorer
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
+from telecine.infra.text import json_value
 from telecine.manifests.dataset import create_dataset, open_dataset, replace_spec
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Embedding, Score
@@ -27,7 +28,6 @@ from telecine.pipeline.catalog.scores import score_inputs
 from telecine.pipeline.cli import diff as cli_clips
 from telecine.pipeline.look.explain import explain
 from telecine.pipeline.look.verdict import Why
-from telecine.pipeline.terminal.text import json_value
 from tests.caption.test_captions_run import picture
 from tests.support import inline
 from tests.support.explaining import (
