@@ -221,7 +221,7 @@ from telecine.manifests.tables import Tables
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.specs import DatasetSpec
 from telecine.infra.storage import Storage
-from telecine.pipeline.look.listing import inspect_summary
+from telecine.pipeline.cli.inspect import inspect_summary
 ready = time.perf_counter()
 tables = Tables(sys.argv[1])
 dataset = Dataset(tables.uri, Storage(), DatasetSpec(), tables)

@@ -12,13 +12,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from telecine.infra.errors import StorageError, TelecineError, UsageError
+from telecine.infra.errors import StorageError, TelecineError
 from telecine.infra.storage import Storage, absolute
 from telecine.pipeline.cli import annotate as cli_captions
 from telecine.pipeline.cli import browse as cli_browse
 from telecine.pipeline.cli import builds as cli_builds
 from telecine.pipeline.cli import diff as cli_clips
 from telecine.pipeline.cli import query as cli_query
+from telecine.pipeline.cli.inspect import inspect, inspect_summary
 from telecine.pipeline.cli.options import (
     AsJson,
     Batch,
@@ -35,7 +36,6 @@ from telecine.pipeline.cli.options import (
     given_spec,
     out,
     progress,
-    say_read,
     storage,
 )
 
@@ -210,70 +210,6 @@ def rebuild(
 
 
 @app.command()
-def inspect(
-    dataset: DatasetArgument,
-    table: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TABLE]",
-            help="List rows: sources, clips, stills, captions, embeddings, scores, duplicates, "
-            "samples or builds; or clip: one clip. Without it: a summary.",
-        ),
-    ] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME...]",
-            help="After `builds`: two of them, to compare. After `clip`: how its id begins.",
-        ),
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option(help="Rows to list, as an SQL condition over the columns.")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Columns to list, separated by commas; * for all.")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=0, help="Rows at most, 0 for all (default: 20; with --json all)."),
-    ] = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a dataset holds, and what was left out and why; compare two builds; one clip."""
-    from telecine.pipeline.look import listing as report
-
-    opened = dataset_at(dataset, endpoint_url, profile)
-    if table == "clip":
-        if not names or len(names) != 1 or where or columns:
-            raise UsageError(f"name one clip: telecine inspect {dataset} clip CLIP_ID")
-        from telecine.pipeline.cli.clip import inspect_clip
-
-        inspect_clip(opened, names[0], as_json, out(), stills=True)
-    elif names:
-        if table != "builds" or len(names) != 2 or where or columns:
-            raise UsageError(
-                f"{' '.join(names)}: two builds are compared with "
-                f"telecine inspect {dataset} builds A B; rows of a table are chosen with --where"
-            )
-        from telecine.pipeline.look.diff import inspect_builds
-
-        inspect_builds(opened.tables, names[0], names[1], as_json, out())
-    elif table is None:
-        if where is not None or columns is not None:
-            raise UsageError(
-                "--where and --columns choose rows of a table: name one, as in "
-                f"telecine inspect {dataset} clips --where 'motion > 0.1'"
-            )
-        report.inspect_summary(opened, as_json, out())
-    else:
-        most = limit if limit is not None else 0 if as_json else 20
-        report.inspect_table(opened, table, where, columns, most, as_json, out())
-    say_read(opened)
-
-
-@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder to put footage and dataset into.")] = Path(
         "demo"
@@ -283,7 +219,6 @@ def demo(
     """Render a small footage set, ingest it, and show what was made and where."""
     from telecine.manifests.dataset import create_dataset
     from telecine.pipeline.demo.footage import render
-    from telecine.pipeline.look import listing as report
     from telecine.pipeline.outcome import print_outcome
     from telecine.pipeline.recipes import RunOptions
     from telecine.pipeline.recipes import ingest as run_ingest
@@ -296,9 +231,10 @@ def demo(
     options = RunOptions(workers=workers)
     ingested = run_ingest([str(footage)], opened, options, progress())
     print_outcome(ingested, opened.uri, False, screen)
-    report.inspect_summary(opened, False, screen)
+    inspect_summary(opened, False, screen)
 
 
+app.command()(inspect)
 app.command()(cli_captions.caption)
 app.command()(cli_captions.score)
 app.command()(cli_query.query)

@@ -1,22 +1,18 @@
-"""inspect: a summary, or the rows of one table. Printing is in display.py."""
+"""listing: the rows of one table, as `inspect TABLE` lists them."""
 
 from __future__ import annotations
 
-import sys
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import duckdb
-from rich.console import Console
 
 from telecine.infra.errors import UsageError
-from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import connect
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import words
 from telecine.pipeline.catalog.scores import create_scored_clips, score_columns
 from telecine.pipeline.catalog.statement import check_columns, check_condition
-from telecine.pipeline.look.summary import summary
-from telecine.pipeline.terminal import text as display
 
 
 @dataclass(frozen=True)
@@ -122,37 +118,10 @@ def _refused(
     )
 
 
-# ── the command ──────────────────────────────────────────────────────────────────────────────────
-
-
-def inspect_summary(dataset: Dataset, as_json: bool, console: Console) -> None:
-    """`telecine inspect DATASET`"""
-    con = connect(dataset.tables)
-    found = summary(con, dataset.tables.uri, dataset.spec, beside=con.cursor)
-    if as_json:
-        display.print_json(found, console)
-    else:
-        display.print_summary(found, console)
-
-
-def inspect_table(
-    dataset: Dataset,
-    name: str,
-    where: str | None,
-    columns: str | None,
-    limit: int,
-    as_json: bool,
-    console: Console,
-) -> None:
-    """`telecine inspect DATASET TABLE`"""
-    rows = listing(connect(dataset.tables), dataset.spec, name, where, columns, limit)
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """A condition may fail on a value, a cast or a division: raises UsageError then."""
     try:
-        if as_json:
-            display.print_json_rows(rows.to_arrow_reader(10_000), console)
-        else:
-            shown = rows.to_arrow_table()
-            display.print_rows(shown, console)
-            if limit and shown.num_rows == limit:
-                print(f"{limit} rows at most are shown; --limit 0 shows all", file=sys.stderr)
-    except duckdb.Error as error:  # a condition may fail on a value: a cast, a division
+        yield
+    except duckdb.Error as error:
         raise UsageError(f"cannot list {name}: {words(error)}") from error

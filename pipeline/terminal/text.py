@@ -1,4 +1,4 @@
-"""Printing for `inspect`: tables on a terminal, or JSON.
+"""Tables and lines on a terminal, and rows as JSON.
 
 File names, captions and decoders' messages are other people's text: shown as they are, never as
 markup, with control characters (terminal escapes, line breaks, text direction) escaped.
@@ -9,21 +9,25 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from telecine.infra.text import cell, counted, json_value, length, one_line, size
-from telecine.pipeline.look.summary import BuildReport, Summary
+from telecine.infra.text import cell, json_value, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from _typeshed import DataclassInstance
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def print_json(summary: Summary, console: Console) -> None:
-    write(console, json.dumps(json_value(dataclasses.asdict(summary)), indent=2))
+def print_json(value: DataclassInstance | dict[str, Any], console: Console) -> None:
+    """An object, indented; of a dataclass all of its fields."""
+    whole = value if isinstance(value, dict) else dataclasses.asdict(value)
+    write(console, json.dumps(json_value(whole), indent=2))
 
 
 def print_json_rows(batches: Iterable[pa.RecordBatch], console: Console) -> None:
@@ -101,94 +105,6 @@ def print_table(names: Sequence[str], rows: Iterable[Iterable[Any]], console: Co
     for row in body:
         table.add_row(*map(plain, row))
     console.print(table)
-
-
-def print_summary(found: Summary, console: Console) -> None:
-    line(console, f"dataset {found.dataset}")
-    if not found.sources:
-        line(console, "no sources yet: telecine ingest SOURCE... --dataset DATASET")
-    else:
-        _print_sources(found, console)
-    if found.captions:
-        heading(console, "captions")
-        rows = [
-            (c.captioner, c.captioner_fingerprint[:8], c.outcome, c.captions)
-            for c in found.captions
-        ]
-        print_table(("captioner", "spec", "outcome", "captions"), rows, console)
-    for alarm in found.repeated:
-        console.print(
-            Text("alarm: ", style="bold red")
-            + plain(
-                f"{alarm.captions:,} of {alarm.of:,} captions of {alarm.captioner} "
-                f"{alarm.captioner_fingerprint[:8]} say the same: {alarm.text[:200]}"
-            ),
-            soft_wrap=True,
-        )
-    if found.scores:
-        heading(console, f"scores of {found.scorer}")
-        scores = [(s.name, s.scores, s.lowest, s.mean, s.highest) for s in found.scores]
-        print_table(("score", "clips", "lowest", "mean", "highest"), scores, console)
-    if found.duplicates:
-        line(console, f"{counted(found.duplicates, 'clip')} with duplicate_rank > 0")
-    for build in found.builds:
-        _print_build(build, console)
-    for error in found.errors:
-        console.print(Text("error: ", style="bold red") + plain(error), soft_wrap=True)
-
-
-def _print_sources(found: Summary, console: Console) -> None:
-    heading(console, "sources")
-    rows = [
-        (s.status, s.kind, s.sources, size(s.size_bytes), length(3600 * s.hours), s.clips)
-        for s in found.sources
-    ]
-    print_table(("status", "kind", "sources", "size", "footage", "clips"), rows, console)
-    if found.rejected:
-        heading(console, "rejected")
-        print_table(("reason", "sources"), found.rejected.items(), console)
-    heading(console, "clips")
-    clips = [(c.kind, c.clips, c.frames, length(3600 * c.hours)) for c in found.clips]
-    print_table(("kind", "clips", "frames", "footage"), clips, console)
-    lost = sum(found.frames_dropped.values())
-    line(
-        console,
-        f"frames  {found.frames:,} decoded = {found.frames_kept:,} in clips "
-        f"+ {lost:,} dropped{_reasons(found.frames_dropped)}",
-    )
-
-
-def _print_build(build: BuildReport, console: Console) -> None:
-    heading(console, f"build {build.name}" + (" (current)" if build.current else ""))
-    line(console, f"vae {build.vae_fingerprint}")
-    line(console, f"pixels {build.pixel_fingerprint}")
-    if build.in_progress:
-        line(
-            console,
-            f"unfinished: {build.shards_written:,} of {build.shards_planned:,} shards written; "
-            "run again to finish",
-        )
-    if build.buckets:
-        names = ("resolution", "aspect", "duration", "clips", "footage", "latents", "shards")
-        rows: list[tuple[Any, ...]] = [
-            (b.resolution, b.aspect, b.duration, b.clips, length(3600 * b.hours),
-             size(b.latent_bytes), b.shards)
-            for b in build.buckets
-        ]  # fmt: skip
-        print_table(names, rows, console)
-    kept, lost = sum(b.clips for b in build.buckets), sum(build.dropped.values())
-    latents = size(sum(b.latent_bytes for b in build.buckets))
-    shards = sum(b.shards for b in build.buckets)
-    line(
-        console,
-        f"clips  {kept + lost:,} = {kept:,} in {shards:,} shards ({latents} of latents) "
-        f"+ {lost:,} dropped{_reasons(build.dropped)}",
-    )
-
-
-def _reasons(counts: dict[str, int]) -> str:
-    parts = ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
-    return f" ({parts})" if parts else ""
 
 
 def heading(console: Console, text: str) -> None:

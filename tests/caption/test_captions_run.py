@@ -27,8 +27,8 @@ from telecine.manifests.dataset import open_dataset
 from telecine.manifests.schemas import Caption
 from telecine.manifests.tables import Tables
 from telecine.pipeline.caption.step import BATCH_CLIPS_WITH_STILLS, CaptionOutcome
+from telecine.pipeline.cli.inspect import inspect_summary
 from telecine.pipeline.cli.options import given_caption
-from telecine.pipeline.look.listing import inspect_summary
 from telecine.pipeline.recipes import RunOptions
 from telecine.pipeline.recipes import recaption as run_recaption
 from tests.catalog.test_chosen import turn

@@ -444,8 +444,7 @@ def test_sql_comes_from_the_line_a_file_or_standard_input(folder: Path, tmp_path
 
 def test_the_command_in_a_process_of_its_own(folder: Path) -> None:
     """A mistake is 2 without a traceback; a reader that has seen enough is no failure."""
-    program = "from pipeline import cli, cli_query; cli.app.command()(cli_query.query); cli.main()"
-    command = [sys.executable, "-c", program, "query", str(folder)]
+    command = [str(Path(sys.executable).with_name("telecine")), "query", str(folder)]
     wrong = subprocess.run(
         [*command, "SELECT nix FROM clips"], capture_output=True, text=True, timeout=60
     )

@@ -19,7 +19,8 @@ from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES, DroppedSpan, Row
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
-from telecine.pipeline.look.listing import LISTED, inspect_summary, inspect_table
+from telecine.pipeline.cli.inspect import inspect_summary, inspect_table
+from telecine.pipeline.look.listing import LISTED
 from telecine.pipeline.look.summary import Summary, summary
 from tests.support.rows import (
     make_build,
