@@ -193,8 +193,8 @@ def write_shards(
 ) -> BuildOutcome:
     """Write the shards of the plan that have no rows yet. A shard's rows are one commit."""
     drop_without_bucket(dataset, work)
-    outcome = BuildOutcome(uncaptioned=work.wishes.uncaptioned)
-    outcome.add(work.wishes.dropped)
+    outcome = BuildOutcome(uncaptioned=work.planned.uncaptioned)
+    outcome.add(work.planned.dropped)
     run: RunJobs = partial(run_jobs, dataset=dataset, cluster=cluster, resources=resources)
 
     def keep(job: ShardJob, receipt: Receipt) -> None:

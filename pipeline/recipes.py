@@ -29,9 +29,9 @@ from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster, Resources
 from telecine.manifests.dataset import Dataset, replace_spec, write_spec
 from telecine.manifests.queries import connect, current_build
-from telecine.pipeline.build.events import Generation, complete, plan_build
-from telecine.pipeline.build.preview import preview_build
-from telecine.pipeline.build.rates import estimate, record_rate
+from telecine.pipeline.build.events import complete, plan_build
+from telecine.pipeline.build.identity import Generation
+from telecine.pipeline.build.preview import estimate, preview_build, record_rate
 from telecine.pipeline.caption.step import CaptionOutcome, caption_clips
 from telecine.pipeline.catalog.selection import check_where, selected_or_none
 from telecine.pipeline.cli.rebuild import print_rebuild_preview

@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import duckdb
 
-from telecine.encoders.load import load_captioner
-from telecine.encoders.score.interface import load_scorer
-from telecine.encoders.video.interface import VideoEncoder
-from telecine.infra.errors import CommitError, UsageError
+from telecine.infra.errors import CommitError
 from telecine.infra.faults import kill_point
 from telecine.infra.storage import join
 from telecine.manifests.builds import PINNED, pinned
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
+from telecine.manifests.fingerprint import canonical_json, fingerprint
 from telecine.manifests.queries import (
-    State,
-    builds,
     connect,
     current_build,
     last_plan,
@@ -35,95 +29,11 @@ from telecine.manifests.queries import (
     shards_of,
 )
 from telecine.manifests.schemas import Build
-from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.build.identity import CURRENT_FILE, Generation
 from telecine.pipeline.build.jobs import shard_jobs
 from telecine.pipeline.build.plan import ShardPlan
-from telecine.pipeline.build.wanted import Aim, Wishes, make_plan
+from telecine.pipeline.build.wanted import Planned, Target, make_plan
 from telecine.pipeline.build.worker import ShardJob
-from telecine.pipeline.catalog.scores import scores_used
-
-CURRENT_FILE = "current.json"  # under shards/
-
-_NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One generation of latents: the name of everything that its bytes depend on."""
-
-    build_id: str
-    name: str  # folder under shards/
-    encoder: VideoEncoder
-    spec: str  # canonical JSON of a DatasetSpec, but for its scan, and scores it does not select by
-    latents_fingerprint: str  # of all that latents depend on
-
-    @classmethod
-    def of(cls, dataset: Dataset, encoder: VideoEncoder, name: str | None = None) -> Generation:
-        """The build that the dataset's spec asks for.
-
-        A build that is there keeps its name. Raises UsageError where another is asked for, or one
-        that another build has.
-        """
-        spec = dataset.spec.canonical()
-        del spec["scan"]
-        if scores := scores_used(dataset.spec):
-            spec["score"] = scores.canonical()
-        else:
-            del spec["score"]
-        # Not where the weights lie, but what they are.
-        vae: dict[str, JsonValue] = {
-            "encoder": encoder.identity(),
-            "patch": dataset.spec.vae.patch,
-            "fps": dataset.spec.vae.fps,
-        }
-        build_id = short_id("build", {**spec, "vae": vae, **_models(dataset.spec)})
-        called = str(encoder.identity()["name"]).lower()
-        default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"
-        name = _name(connect(dataset.tables), build_id, name, default)
-        latents = fingerprint({"vae": vae, "pixels": spec["pixels"]})
-        return cls(build_id, name, encoder, canonical_json(spec), latents)
-
-    @property
-    def vae_fingerprint(self) -> str:
-        return self.encoder.fingerprint
-
-
-def _models(spec: DatasetSpec) -> dict[str, JsonValue]:
-    """What captions and scores come from, in place of the spec's words for it."""
-    mix, second = spec.caption_mix, spec.caption_mix.second
-    models: dict[str, JsonValue] = {
-        "caption": load_captioner(spec.caption).fingerprint,
-        "caption_mix": {
-            "second": load_captioner(second).fingerprint if second else None,
-            "second_share": mix.second_share,
-            "none_share": mix.none_share,
-        },
-    }
-    if scores := scores_used(spec):
-        named = scores.canonical() | {"scorer": load_scorer(scores).fingerprint}
-        models["score"] = {k: v for k, v in named.items() if k not in ("weights", "aesthetic")}
-    return models
-
-
-def _name(con: duckdb.DuckDBPyConnection, build_id: str, asked: str | None, default: str) -> str:
-    names = {b.build_id: b.name for b in builds(con) if b.state is not State.DELETED}
-    own = names.pop(build_id, None)
-    if own is not None and asked in (None, own):
-        return own
-    if own is not None:
-        raise UsageError(
-            f"the build that this spec asks for is there and is named {own!r}, not {asked!r}: "
-            "leave --name out"
-        )
-    if asked is not None and (not _NAME.fullmatch(asked) or asked == CURRENT_FILE):
-        raise UsageError(
-            f"--name {asked!r}: a build's name is a folder under shards/; write up to 64 of "
-            "a-z 0-9 . _ -, the first a letter or digit"
-        )
-    name = asked or default
-    if name in names.values():
-        raise UsageError(f"there is another build named {name!r}: give this one another --name")
-    return name
 
 
 @dataclass(frozen=True)
@@ -131,15 +41,15 @@ class Work:
     """A plan to carry out, and the event that recorded it."""
 
     event: Build
-    wishes: Wishes
+    planned: Planned
     resumed: bool  # an earlier run began it: what came since is not in it
     abandons: bool = False  # a plan that an earlier run began is given up for it
 
     @property
     def idle(self) -> bool:
         """There is nothing to do. To carry out even an empty plan ends one that is given up."""
-        plan, begun = self.wishes.plan, self.resumed or self.abandons
-        return not (begun or plan.shards or plan.replaces or self.wishes.dropped)
+        plan, begun = self.planned.plan, self.resumed or self.abandons
+        return not (begun or plan.shards or plan.replaces or self.planned.dropped)
 
 
 def plan_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Work | None:
@@ -164,28 +74,30 @@ def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
     last = last_plan(con, generation.build_id)
     stale = last is not None and last.event == "planned"
     if last is not None and stale:
-        wishes = _wishes(connect(dataset.tables, pinned(last)), dataset, generation, last)
-        if wishes.plan.digest == last.plan_digest:
-            return Work(last, wishes, resumed=True)
-    planned = _event(dataset, generation, con, retry=retry)
-    wishes = _wishes(con, dataset, generation, planned)
-    plan = wishes.plan
+        planned = _planned(connect(dataset.tables, pinned(last)), dataset, generation, last)
+        if planned.plan.digest == last.plan_digest:
+            return Work(last, planned, resumed=True)
+    draft = _event(dataset, generation, con, retry=retry)
+    planned = _planned(con, dataset, generation, draft)
+    plan = planned.plan
     event = dataclasses.replace(
-        planned,
+        draft,
         plan_digest=plan.digest,
         num_shards=len(plan.shards),
         num_samples=plan.num_samples,
         replaces=plan.replaces,
     )
-    return Work(event, wishes, resumed=False, abandons=stale)
+    return Work(event, planned, resumed=False, abandons=stale)
 
 
-def _wishes(
+def _planned(
     con: duckdb.DuckDBPyConnection, dataset: Dataset, generation: Generation, event: Build
-) -> Wishes:
+) -> Planned:
     """What a `planned` event stands for; it need not have been committed, or hold the plan."""
-    aim = Aim(event.build_id, event.latents_fingerprint, event.plan, event.retry, event.follows)
-    return make_plan(con, dataset.spec, generation.encoder, aim)
+    target = Target(
+        event.build_id, event.latents_fingerprint, event.plan, event.retry, event.follows
+    )
+    return make_plan(con, dataset.spec, generation.encoder, target)
 
 
 def _followed(con: duckdb.DuckDBPyConnection, generation: Generation) -> str:
@@ -243,13 +155,13 @@ def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
         params=[work.event.build_id, work.event.plan],
     )
     written = {row[0] for row in done.fetchall()}
-    return [shard for shard in work.wishes.plan.shards if shard.shard_id not in written]
+    return [shard for shard in work.planned.plan.shards if shard.shard_id not in written]
 
 
 def jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
     """A job for each of the shards, from the tables that the plan was made from."""
     con = connect(dataset.tables, pinned(work.event))
-    return shard_jobs(con, dataset.spec, work.event, shards, work.wishes.canaries)
+    return shard_jobs(con, dataset.spec, work.event, shards, work.planned.canaries)
 
 
 def drop_without_bucket(dataset: Dataset, work: Work) -> None:
@@ -260,7 +172,7 @@ def drop_without_bucket(dataset: Dataset, work: Work) -> None:
         params=[work.event.build_id, work.event.plan],
     ).fetchall()
     if written == [(0,)]:
-        dataset.tables.append("samples", work.wishes.dropped)
+        dataset.tables.append("samples", work.planned.dropped)
 
 
 def complete(dataset: Dataset, work: Work) -> None:

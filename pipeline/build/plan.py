@@ -9,11 +9,12 @@
 A shard is fresh while each of its members is wanted with the text it has. Members stand in order
 of their clip_id, which is a hash, so that one shard mixes sources.
 
-A build that follows another one is laid out as that one: a clip's seat is the shard that it has
-there, and this build's shard of the same id takes the clips with that seat, in the same order.
+A build that follows another one is laid out as that one: the shard that a clip has there is its
+followed shard, and this build's shard of the same id takes the clips that have it, in the same
+order.
 
     followed   A: 1 4 7     B: 2 3 9
-    this one   A: 1 4 7     B: 2   9     C: 5 8      3 has no latents here; 5 and 8 have no seat
+    this one   A: 1 4 7     B: 2   9     C: 5 8      3 has no latents here; 5 and 8 are new
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Candidate:
     bucket: Bucket
     size_bytes: int  # in the tar
     copied: bool = False  # a live shard has its latents, here or in another build
-    seat: str = ""  # shard_id it has in the build that is followed, if it has one
+    followed_shard: str = ""  # shard_id it has in the build that is followed, if it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +191,12 @@ def plan_shards(
 
     `number` is the plan's own within its build: a shard's name holds it, so that members which
     come together again later (a text changed back, footage put back) make another shard, not one
-    that a plan in between replaced. For the same reason a seat that is `taken`, a shard_id that
-    this build has used, gives the clips a shard but not its name. No shard is planned above
-    `target_bytes` unless one sample alone is, or the shard that it follows has these clips.
+    that a plan in between replaced. For the same reason a followed shard that is `taken`, a
+    shard_id that this build has used, gives the clips a shard but not its name. No shard is planned
+    above `target_bytes` unless one sample alone is, or the shard that it follows has these clips.
     """
     candidates = {c.clip_id: c for c in wanted}
-    seats = Counter(c.seat for c in candidates.values())
+    followers = Counter(c.followed_shard for c in candidates.values())
     shards: dict[str, list[LiveMember]] = defaultdict(list)
     for member in live:
         shards[member.shard_id].append(member)
@@ -205,29 +206,29 @@ def plan_shards(
         there = [candidates.get(m.clip_id) for m in members]
         if [c and c.captions_digest for c in there] != [m.captions_digest for m in members]:
             return False
-        seat, *others = {c.seat for c in there if c}
-        whole = len(members) == seats[seat] and (shard_id == seat or seat in taken)
-        return not others and (not seat or whole)
+        followed, *others = {c.followed_shard for c in there if c}
+        whole = len(members) == followers[followed] and (shard_id == followed or followed in taken)
+        return not others and (not followed or whole)
 
     kept = set(filter(fresh, shards))
     settled = {m.clip_id for shard_id in kept for m in shards[shard_id]}
-    seatless = [c for c in candidates.values() if not c.seat]
-    busy = {c.bucket for c in seatless if c.clip_id not in settled}
+    unbound = [c for c in candidates.values() if not c.followed_shard]
+    busy = {c.bucket for c in unbound if c.clip_id not in settled}
     for shard_id in sorted(kept):
         first = shards[shard_id][0]
         small = 2 * first.shard_bytes < target_bytes
-        if small and first.bucket in busy and not candidates[first.clip_id].seat:
+        if small and first.bucket in busy and not candidates[first.clip_id].followed_shard:
             kept.remove(shard_id)
             settled.difference_update(m.clip_id for m in shards[shard_id])
     pool: dict[tuple[Bucket, str], list[Candidate]] = defaultdict(list)
     for candidate in candidates.values():
         if candidate.clip_id not in settled:
-            pool[candidate.bucket, candidate.seat].append(candidate)
+            pool[candidate.bucket, candidate.followed_shard].append(candidate)
     return Plan(
         tuple(
-            _shard(members, "" if seat in taken else seat, build_id, number)
-            for bucket, seat in sorted(pool)
-            for members in _fill(pool[bucket, seat], math.inf if seat else target_bytes)
+            _shard(members, "" if followed in taken else followed, build_id, number)
+            for bucket, followed in sorted(pool)
+            for members in _fill(pool[bucket, followed], math.inf if followed else target_bytes)
         ),
         tuple(sorted(shards.keys() - kept)),
     )
@@ -246,11 +247,11 @@ def _fill(candidates: list[Candidate], target_bytes: float) -> Iterator[list[Can
         yield members
 
 
-def _shard(members: list[Candidate], seat: str, build_id: str, number: int) -> ShardPlan:
+def _shard(members: list[Candidate], followed: str, build_id: str, number: int) -> ShardPlan:
     bucket = members[0].bucket
     content = [[m.clip_id, m.captions_digest] for m in members]
     return ShardPlan(
-        seat or short_id("shard", build_id, number, bucket.folder, content),
+        followed or short_id("shard", build_id, number, bucket.folder, content),
         bucket,
         tuple(Member(m.clip_id, m.copied) for m in members),
     )

@@ -3,17 +3,31 @@
 plan ─┬─ shards that stay
       └─ shards to write ─ members ─┬─ copy: bytes of latents
                                     └─ encode: frames, pixels, bytes of footage
+
+How long it would take is reckoned from rates.json: how fast each encoder last went here. It holds
+time, so it is no table: runs over the same footage leave equal tables, not equal rates. Nothing
+depends on it. One that is missing, damaged or of another age only means no estimate.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import math
 from dataclasses import dataclass
+from typing import Any
 
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import StorageError
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.build.events import Generation, find_work, jobs, unwritten
+from telecine.pipeline.build.events import find_work, jobs, unwritten
+from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.plan import plan_encoding, sample_bytes
 from telecine.pipeline.build.worker import MemberJob
+
+RATES_FILE = "rates.json"
 
 
 @dataclass
@@ -54,11 +68,11 @@ def preview_build(dataset: Dataset, generation: Generation, *, retry: bool) -> P
         generation.name,
         follows=work.event.follows,
         resumed=work.resumed,
-        fresh=work.wishes.fresh,
-        replaced=len(work.wishes.plan.replaces),
+        fresh=work.planned.fresh,
+        replaced=len(work.planned.plan.replaces),
         shards=len(shards),
-        dropped=len(work.wishes.dropped),
-        uncaptioned=work.wishes.uncaptioned,
+        dropped=len(work.planned.dropped),
+        uncaptioned=work.planned.uncaptioned,
     )
     for job in jobs(dataset, work, shards):
         for member in job.members:
@@ -81,3 +95,81 @@ def _add(preview: Preview, member: MemberJob, generation: Generation, spec: Data
     preview.pixels_to_encode += encoding.frames * encoding.crop.width * encoding.crop.height
     preview.seconds_to_encode += clip.duration_seconds
     preview.bytes_of_footage += source.size_bytes * clip.num_frames // source.num_frames
+
+
+# ── how long it would take ───────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Of decoding and encoding, the waiting of one for the other included; not of the writing."""
+
+    pixels_per_second: float  # frames × width × height encoded by one worker
+    workers: int  # that ran beside each other
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    seconds: float
+    workers: int
+    rate: Rate  # it was reckoned from
+
+
+def record_rate(
+    dataset: Dataset, encoder: VideoEncoder, *, pixels: int, seconds: float, workers: int
+) -> None:
+    """Note what a run measured: `pixels` encoded in `seconds` by `workers` side by side.
+
+    Does nothing where nothing was encoded, or where the note cannot be written: the build is done.
+    """
+    if pixels <= 0 or seconds <= 0 or workers <= 0:
+        return
+    rates = _read(dataset)
+    rates[_key(encoder)] = dataclasses.asdict(
+        Rate(float(f"{pixels / seconds / workers:.6g}"), workers)
+    )
+    text = json.dumps(rates, indent=1, sort_keys=True) + "\n"
+    with contextlib.suppress(StorageError):
+        dataset.storage.write_bytes(dataset.path(RATES_FILE), text.encode())
+
+
+def estimate(
+    dataset: Dataset,
+    encoder: VideoEncoder,
+    *,
+    pixels: int,
+    shards: int,
+    workers: int | None = None,
+) -> Estimate | None:
+    """How long encoding `pixels` would take with so many workers (None: as many as last time).
+
+    No more of them than there are shards have anything to do: one worker owns one shard. None where
+    no run under this very encoder was measured.
+    """
+    rate = _rate(_read(dataset).get(_key(encoder)))
+    if rate is None:
+        return None
+    workers = max(1, min(workers or rate.workers, shards))
+    return Estimate(pixels / (rate.pixels_per_second * workers), workers, rate)
+
+
+def _key(encoder: VideoEncoder) -> str:
+    return f"{encoder.identity()['name']}-{encoder.fingerprint}"
+
+
+def _rate(found: Any) -> Rate | None:
+    """None unless it is a rate that can be divided by."""
+    try:
+        rate = Rate(float(found["pixels_per_second"]), int(found["workers"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    usable = math.isfinite(rate.pixels_per_second) and rate.pixels_per_second > 0
+    return rate if usable and rate.workers > 0 else None
+
+
+def _read(dataset: Dataset) -> dict[str, Any]:
+    try:
+        found = json.loads(dataset.storage.read_bytes(dataset.path(RATES_FILE)))
+    except (StorageError, ValueError, RecursionError):  # not there, or not JSON
+        return {}
+    return found if isinstance(found, dict) else {}

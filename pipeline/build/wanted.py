@@ -56,14 +56,14 @@ class WantedClip:
     height: int
     captions_digest: str
     text_bytes: int  # of its .txt, and of what its JSON says of captions
-    seat: str  # shard_id in the build that is followed, or empty
+    followed_shard: str  # shard_id in the build that is followed, or empty
     copied: bool | None  # its latents are in a live shard; None: they are not
 
 
 _COLUMNS = ", ".join(WantedClip.__slots__)
-_PLAIN = "SELECT '' AS clip_id, '' AS seat LIMIT 0"
-_SEATS = """
-SELECT clip_id, shard_id AS seat FROM live_samples
+_PLAIN = "SELECT '' AS clip_id, '' AS followed_shard LIMIT 0"
+_FOLLOWED = """
+SELECT clip_id, shard_id AS followed_shard FROM live_samples
 WHERE build_id = $follows AND outcome = 'kept'
 """
 
@@ -76,16 +76,16 @@ SELECT clip_id, captions_digest,
 FROM chosen_captions;
 
 CREATE TEMP TABLE wanted AS
-SELECT clip_id, captions_digest, text_bytes, coalesce(seat, '') AS seat
+SELECT clip_id, captions_digest, text_bytes, coalesce(followed_shard, '') AS followed_shard
 FROM selected_clips JOIN captions_in_force USING (clip_id)
 ANTI JOIN (
     SELECT clip_id FROM live_samples
     WHERE build_id = $build_id AND outcome = 'dropped' AND (NOT $retry OR reason = $unfit)
 ) USING (clip_id)
-LEFT JOIN seats USING (clip_id);
+LEFT JOIN followed USING (clip_id);
 
 CREATE TEMP TABLE taken AS
-SELECT DISTINCT shard_id FROM samples SEMI JOIN seats ON shard_id = seat
+SELECT DISTINCT shard_id FROM samples SEMI JOIN followed ON shard_id = followed_shard
 WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE held AS
@@ -94,13 +94,17 @@ FROM live_samples WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE fresh_shards AS
 WITH shards AS (
-    SELECT shard_id, count(*) AS members, count(seat) AS wanted,
-        min(seat) AS seat, max(seat) AS other_seat
+    SELECT shard_id, count(*) AS members, count(followed_shard) AS wanted,
+        min(followed_shard) AS followed, max(followed_shard) AS other
     FROM held LEFT JOIN wanted USING (clip_id, captions_digest) GROUP BY shard_id
-), occupied AS (SELECT seat, count(*) AS members FROM wanted WHERE seat <> '' GROUP BY seat)
-SELECT shard_id, seat FROM shards
-WHERE members = wanted AND seat = other_seat AND (seat = ''
-    OR (seat, members) IN (FROM occupied) AND (seat = shard_id OR seat IN (FROM taken)));
+), occupied AS (
+    SELECT followed_shard, count(*) AS members FROM wanted
+    WHERE followed_shard <> '' GROUP BY followed_shard
+)
+SELECT shard_id, followed AS followed_shard FROM shards
+WHERE members = wanted AND followed = other AND (followed = ''
+    OR (followed, members) IN (FROM occupied)
+    AND (followed = shard_id OR followed IN (FROM taken)));
 
 CREATE TEMP TABLE fresh AS SELECT * FROM held JOIN fresh_shards USING (shard_id);
 
@@ -118,12 +122,12 @@ USING (clip_id))
 """
 _SMALL = """
 FROM fresh SEMI JOIN busy USING (resolution, aspect, duration)
-WHERE 2 * shard_bytes < $target_bytes AND seat = ''
+WHERE 2 * shard_bytes < $target_bytes AND followed_shard = ''
 """
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Planned:
     """The plan that brings the shards to what is wanted, and what it leaves out."""
 
     plan: Plan
@@ -134,7 +138,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Aim:
+class Target:
     """Which build a plan is for."""
 
     build_id: str
@@ -145,20 +149,20 @@ class Aim:
 
 
 def make_plan(
-    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, encoder: VideoEncoder, aim: Aim
-) -> Wishes:
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, encoder: VideoEncoder, target: Target
+) -> Planned:
     """A pure function of the tables that `con` shows."""
-    _create_tables(con, spec, aim)
+    _create_tables(con, spec, target)
     candidates: list[Candidate] = []
     dropped: list[Sample] = []
     for clip in _clips(con, _UNSETTLED):
         candidate = _candidate(clip, spec, encoder)
         if candidate is None:
-            dropped.append(_without_bucket(clip, aim))
+            dropped.append(_without_bucket(clip, target))
         else:
             candidates.append(candidate)
     target_bytes = spec.shards.target_bytes
-    busy = {c.bucket for c in candidates if not c.seat}
+    busy = {c.bucket for c in candidates if not c.followed_shard}
     topped_up = _small_shards(con, busy, target_bytes)
     small = "SELECT *, true AS copied FROM wanted SEMI JOIN topped_up USING (clip_id)"
     for clip in _clips(con, f"FROM ({small})"):
@@ -169,13 +173,13 @@ def make_plan(
     plan = plan_shards(
         candidates,
         live,
-        build_id=aim.build_id,
-        number=aim.number,
+        build_id=target.build_id,
+        number=target.number,
         target_bytes=target_bytes,
         taken={shard_id for (shard_id,) in con.sql("FROM taken").fetchall()},
     )
     waiting = "FROM selected_clips ANTI JOIN captions_in_force USING (clip_id)"
-    return Wishes(
+    return Planned(
         plan,
         sorted(dropped, key=lambda row: row.clip_id),
         uncaptioned=_count(con, waiting),
@@ -184,18 +188,18 @@ def make_plan(
     )
 
 
-def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, aim: Aim) -> None:
+def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Target) -> None:
     create_chosen_captions(con, spec)
     create_selected_clips(con, spec)
     known = {
-        "build_id": aim.build_id,
-        "retry": aim.retry,
+        "build_id": target.build_id,
+        "retry": target.retry,
         "unfit": str(Reason.NO_BUCKET),
-        "follows": aim.follows,
-        "latents": aim.latents_fingerprint,
+        "follows": target.follows,
+        "latents": target.latents_fingerprint,
     }
-    seats = f"CREATE TEMP TABLE seats AS {_SEATS if aim.follows else _PLAIN}"
-    for statement in (seats, *_TABLES.split(";\n\n")):
+    followed = f"CREATE TEMP TABLE followed AS {_FOLLOWED if target.follows else _PLAIN}"
+    for statement in (followed, *_TABLES.split(";\n\n")):
         con.execute(statement, {k: v for k, v in known.items() if f"${k}" in statement})
 
 
@@ -228,14 +232,19 @@ def _candidate(clip: WantedClip, spec: DatasetSpec, encoder: VideoEncoder) -> Ca
         return None
     size = sample_bytes(encoding, clip.text_bytes)
     return Candidate(
-        clip.clip_id, clip.captions_digest, bucket, size, copied=bool(clip.copied), seat=clip.seat
+        clip.clip_id,
+        clip.captions_digest,
+        bucket,
+        size,
+        copied=bool(clip.copied),
+        followed_shard=clip.followed_shard,
     )
 
 
-def _without_bucket(clip: WantedClip, aim: Aim) -> Sample:
+def _without_bucket(clip: WantedClip, target: Target) -> Sample:
     return Sample(
-        build_id=aim.build_id,
-        plan=aim.number,
+        build_id=target.build_id,
+        plan=target.number,
         clip_id=clip.clip_id,
         outcome="dropped",
         reason=Reason.NO_BUCKET,

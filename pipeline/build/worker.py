@@ -121,14 +121,14 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Dropped:
     """A member that is left out, and why."""
 
     reason: Reason
     detail: str
 
 
-Made: TypeAlias = Encoded | Copied | Left
+Made: TypeAlias = Encoded | Copied | Dropped
 
 
 @dataclass(slots=True)
@@ -227,16 +227,16 @@ class ShardWorker:
     def _make(self, one: _Begun, receipt: Receipt) -> tuple[_Begun, Made]:
         with contextlib.closing(one):
             if one.member.excluded:
-                return one, Left(*one.member.excluded)
+                return one, Dropped(*one.member.excluded)
             kill_point("encode", one.member.source.uri)
             try:
                 return one, self._latents(one, receipt)
             except MediaError as error:
-                return one, Left(error.reason, error.detail)
+                return one, Dropped(error.reason, error.detail)
             except StorageError as error:
                 if not concerns_one_object(error):
                     raise
-                return one, Left(_WHY.get(type(error), Reason.UNREADABLE), str(error))
+                return one, Dropped(_WHY.get(type(error), Reason.UNREADABLE), str(error))
 
     def _latents(self, one: _Begun, receipt: Receipt) -> Encoded | Copied:
         copied = self._copied(one.copy, receipt) if one.copy is not None else None
@@ -264,7 +264,7 @@ class ShardWorker:
         return Copied(data, sample) if _sha256(data) == sample.latent_sha256 else None
 
     def _write(self, job: ShardJob, one: _Begun, made: Made, tar: TarWriter) -> Sample:
-        if isinstance(made, Left):
+        if isinstance(made, Dropped):
             return job.drop(one.member, made.reason, made.detail)
         parts: tuple[bytes | memoryview, ...]
         try:

@@ -22,8 +22,7 @@ from rich.console import Console
 
 from telecine.infra.text import counted, json_value, length, size
 from telecine.manifests.schemas import Build
-from telecine.pipeline.build.preview import Preview
-from telecine.pipeline.build.rates import Estimate
+from telecine.pipeline.build.preview import Estimate, Preview
 from telecine.pipeline.lifecycle.changes import Change, told
 from telecine.pipeline.lifecycle.promote import Promotion
 from telecine.pipeline.terminal.text import line, write

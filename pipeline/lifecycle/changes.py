@@ -12,7 +12,7 @@ from telecine.manifests.fingerprint import canonical_json, fingerprint, flat
 from telecine.manifests.schemas import Build
 
 if TYPE_CHECKING:
-    from telecine.pipeline.build.events import Generation
+    from telecine.pipeline.build.identity import Generation
 
 _ENCODER = "vae.encoder"
 _TOLD = ("name", "class", "weights", "dtype", "posterior", "normalise", "streaming")

@@ -31,7 +31,8 @@ from telecine.manifests.queries import (
 )
 from telecine.manifests.schemas import Build
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
-from telecine.pipeline.build.events import Generation, write_index
+from telecine.pipeline.build.events import write_index
+from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.lifecycle.gates import Failure, gates
 
 

@@ -31,9 +31,9 @@ from telecine.manifests.fingerprint import short_id
 from telecine.manifests.queries import BuildState, connect, next_plan, next_sequence
 from telecine.manifests.schemas import Build, Sample, from_arrow
 from telecine.pipeline.build.events import Work, complete, write_index
+from telecine.pipeline.build.jobs import jobs_again
 from telecine.pipeline.build.plan import Bucket, Member, Plan, ShardPlan
-from telecine.pipeline.build.remake import jobs_again
-from telecine.pipeline.build.wanted import Wishes
+from telecine.pipeline.build.wanted import Planned
 from telecine.pipeline.build.worker import ShardJob
 from telecine.pipeline.drive import encoder_resources, run_jobs, write_shards
 from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards
@@ -205,7 +205,7 @@ def _jobs_anew(
     dataset: Dataset, work: Work, shards: list[ShardPlan], *, sound: frozenset[str]
 ) -> Iterator[ShardJob]:
     """The same jobs, for shards of a plan that replaces theirs."""
-    plan = work.wishes.plan
+    plan = work.planned.plan
     old = dict(zip((s.shard_id for s in plan.shards), plan.replaces, strict=True))
     again = jobs_again(dataset, work.event, [old[s.shard_id] for s in shards], sound)
     for shard, job in zip(shards, again, strict=True):
@@ -251,7 +251,7 @@ def _resumed(dataset: Dataset, planned: Build | None) -> Work | None:
 
 
 def _work(planned: Build, plan: Plan) -> Work:
-    return Work(planned, Wishes(plan, [], 0, frozenset(), 0), resumed=True)
+    return Work(planned, Planned(plan, [], 0, frozenset(), 0), resumed=True)
 
 
 def _replacing(dataset: Dataset, build_id: str, number: int, shard_ids: Iterable[str]) -> Plan:

@@ -7,14 +7,15 @@ import struct
 import warnings
 from typing import BinaryIO
 
+import av
 import numpy as np
 import numpy.typing as npt
+from av.error import FFmpegError, InvalidDataError
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS, Orientation
-from telecine.pipeline.media.jpeg import check_jpeg, read_jpeg
 
 # Pillow's own bound only warns, and does so for the whole process; ours is in the spec.
 Image.MAX_IMAGE_PIXELS = None
@@ -37,6 +38,9 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
 )
+MAX_JPEG_BYTES = 1 << 26
+_START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_SCAN, _APP2 = 0xDA, 0xE2
 _DEPTHS = {"1": 1, "I": 16, "I;16": 16, "I;16B": 16, "I;16L": 16, "F": 32}
 
 
@@ -198,3 +202,47 @@ def _flatten(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+# ── JPEG streams ─────────────────────────────────────────────────────────────────────────────────
+
+# libjpeg, and so Pillow, fills what is missing with grey and calls it a warning. FFmpeg's decoder
+# can be asked to refuse instead: it is the second opinion on every JPEG.
+
+
+def read_jpeg(file: BinaryIO) -> tuple[bytes, bool]:
+    """The first JPEG's own bytes, and whether another one follows at once (Motion JPEG).
+
+    What follows otherwise (the film of a motion photo) is left out. The second picture of a
+    Multi-Picture JPEG (CIPA DC-007) is no film.
+    """
+    file.seek(0)
+    data = file.read(MAX_JPEG_BYTES)
+    position, several = 2, False
+    while len(data) >= position + 4 and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
+        several = several or (marker == _APP2 and data[position + 4 : position + 8] == b"MPF\0")
+        position += 2 + length
+        if marker == _SCAN:  # from here on 0xFF is stuffed, so FF D9 is the end
+            break
+    end = data.find(_END, position)
+    if end < 0:
+        return data, False
+    film = not several and data[end + 2 : end + 5] == _START
+    return data[: end + 2], film
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raises MediaError CORRUPT if part of the picture is missing or damaged."""
+    strict = {"err_detect": "explode"}
+    try:
+        with av.open(io.BytesIO(data), "r", format="jpeg_pipe") as container:
+            (stream,) = container.streams.video
+            stream.codec_context.options = strict
+            stream.codec_context.thread_count = 1
+            for _ in container.decode(stream):
+                pass
+    except InvalidDataError as error:
+        raise MediaError(Reason.CORRUPT, "JPEG: part of the picture is missing") from error
+    except FFmpegError:
+        pass  # a kind of JPEG that FFmpeg does not know (arithmetic coding): Pillow's word stands

@@ -33,11 +33,12 @@ from telecine.pipeline.scan.clips import (
     Stamps,
     account,
     header_rate,
+    image_clip,
+    pick,
     stamp,
 )
 from telecine.pipeline.scan.discover import ScanTask
 from telecine.pipeline.scan.grid import LONG_SIDE, Grid, middle, stride
-from telecine.pipeline.scan.image_clip import image_clip, pick
 from telecine.pipeline.scan.measure import FRAME, PAIR, Meter, Rows
 from telecine.pipeline.scan.segment import CutDetector
 from telecine.pipeline.scan.stills import StillPicker

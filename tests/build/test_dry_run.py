@@ -16,9 +16,15 @@ from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Build
-from telecine.pipeline.build.events import Generation
-from telecine.pipeline.build.preview import Preview
-from telecine.pipeline.build.rates import RATES_FILE, Estimate, Rate, estimate, record_rate
+from telecine.pipeline.build.identity import Generation
+from telecine.pipeline.build.preview import (
+    RATES_FILE,
+    Estimate,
+    Preview,
+    Rate,
+    estimate,
+    record_rate,
+)
 from telecine.pipeline.cli.rebuild import print_rebuild_preview
 from telecine.pipeline.lifecycle.changes import Change, changes, differences, shortened
 from telecine.pipeline.lifecycle.promote import Promotion

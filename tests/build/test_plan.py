@@ -153,18 +153,18 @@ class History:
         self.used: set[str] = set()
         self.number = 0
 
-    def seats(self) -> dict[str, str]:
+    def places(self) -> dict[str, str]:
         return {m.clip_id: m.shard_id for m in self.live}
 
     def plan(self, wanted: list[Candidate], followed: History | None = None) -> Plan:
-        seats = followed.seats() if followed else {}
+        places = followed.places() if followed else {}
         return plan_shards(
-            [dataclasses.replace(c, seat=seats.get(c.clip_id, "")) for c in wanted],
+            [dataclasses.replace(c, followed_shard=places.get(c.clip_id, "")) for c in wanted],
             self.live,
             build_id=self.build_id,
             number=self.number,
             target_bytes=self.target_bytes,
-            taken=self.used & set(seats.values()),
+            taken=self.used & set(places.values()),
         )
 
     def carry_out(self, made: Plan, wanted: list[Candidate]) -> None:
@@ -200,14 +200,14 @@ def test_what_follows_has_the_layout_of_what_it_follows(
         second.carry_out(second.plan(wanted, first), wanted)
         assert second.plan(wanted, first) == Plan((), ())
         assert Counter(m.clip_id for m in second.live) == Counter(c.clip_id for c in wanted)
-        layout, seats = members(second.live), first.seats()
+        layout, places = members(second.live), first.places()
         chosen = {c.clip_id for c in wanted}
         for shard_id, there in members(first.live).items():
             if both := [clip_id for clip_id in there if clip_id in chosen]:
                 (name,) = [n for n, clip_ids in layout.items() if both[0] in clip_ids]
                 assert layout[name] == both
                 assert name == shard_id or shard_id in before
-        assert all(len({c in seats for c in clip_ids}) == 1 for clip_ids in layout.values())
+        assert all(len({c in places for c in clip_ids}) == 1 for clip_ids in layout.values())
 
 
 @pytest.mark.parametrize(

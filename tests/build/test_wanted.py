@@ -26,7 +26,7 @@ from telecine.pipeline.build.plan import (
     plan_encoding,
     sample_bytes,
 )
-from telecine.pipeline.build.wanted import Aim, make_plan
+from telecine.pipeline.build.wanted import Target, make_plan
 from telecine.pipeline.catalog.selection import check_where
 from tests.build.test_plan import History
 from tests.support.rows import make_build, make_clip, make_sample, make_source
@@ -143,18 +143,20 @@ def test_settled_shards_stay_in_the_database(
 
     monkeypatch.setattr(wanted_module, "create_chosen_captions", captions)
     latents = "equal" if shared else "second"
-    aim = Aim("second", latents, second.number, retry=False, follows="first" if follows else "")
-    wishes = make_plan(connect(tables), SPEC, ENCODER, aim)
+    target = Target(
+        "second", latents, second.number, retry=False, follows="first" if follows else ""
+    )
+    planned = make_plan(connect(tables), SPEC, ENCODER, target)
     wanted = candidates({n: text for n, text in said.items() if n not in missing})
     expected = second.plan(wanted, first if follows else None)
-    assert wishes.plan.digest == expected.digest
-    assert [s.bucket for s in wishes.plan.shards] == [s.bucket for s in expected.shards]
-    assert wishes.fresh == len({m.shard_id for m in second.live} - set(expected.replaces))
+    assert planned.plan.digest == expected.digest
+    assert [s.bucket for s in planned.plan.shards] == [s.bucket for s in expected.shards]
+    assert planned.fresh == len({m.shard_id for m in second.live} - set(expected.replaces))
     made = {m.clip_id for m in [*second.live, *(first.live if shared else [])]}
-    planned = [m for s in wishes.plan.shards for m in s.members]
-    assert all(m.copied == (m.clip_id in made) for m in planned)
-    assert wishes.canaries == set(sorted(c.clip_id for c in wanted)[:8])
-    assert wishes.uncaptioned == len(CLIPS) - len(said)
+    members = [m for s in planned.plan.shards for m in s.members]
+    assert all(m.copied == (m.clip_id in made) for m in members)
+    assert planned.canaries == set(sorted(c.clip_id for c in wanted)[:8])
+    assert planned.uncaptioned == len(CLIPS) - len(said)
 
 
 # ── selection ────────────────────────────────────────────────────────────────────────────────────
@@ -182,8 +184,8 @@ def test_a_condition_takes_clips(where: str, clips: int, tables: Tables) -> None
     con = connect(tables)
     assert check_where(con, SPEC, where) == clips
     selected = SPEC.model_copy(update={"select": SelectSpec(where=where)})
-    wishes = make_plan(con, selected, ENCODER, Aim("b", "l", 0, retry=False, follows=""))
-    assert wishes.uncaptioned == clips
+    planned = make_plan(con, selected, ENCODER, Target("b", "l", 0, retry=False, follows=""))
+    assert planned.uncaptioned == clips
 
 
 @pytest.mark.parametrize(

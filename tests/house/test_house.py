@@ -30,7 +30,7 @@ ONLY_IN = {
     "boto3": {"telecine.infra.s3"},
     "botocore": {"telecine.infra.s3"},
     "av": {
-        *(f"telecine.pipeline.media.{n}" for n in ("open", "jpeg", "pixels", "decode", "film")),
+        *(f"telecine.pipeline.media.{n}" for n in ("open", "images", "pixels", "decode", "film")),
         "telecine.pipeline.scan.worker",
         "telecine.pipeline.demo.footage",
     },

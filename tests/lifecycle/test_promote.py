@@ -30,7 +30,7 @@ from telecine.manifests.dataset import (
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.queries import find_build, promotions
 from telecine.manifests.schemas import Build
-from telecine.pipeline.build.events import Generation
+from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.cli.main import app
 from telecine.pipeline.lifecycle.gates import Failure
 from telecine.pipeline.lifecycle.promote import Settled, promote, rollback, settle, spec_of

@@ -10,7 +10,8 @@ import pytest
 from telecine.encoders.load import load_captioner, load_encoder
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Caption
-from telecine.pipeline.build.events import Generation, plan_build
+from telecine.pipeline.build.events import plan_build
+from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.caption.step import pending
 from telecine.pipeline.caption.worker import accept
 from telecine.pipeline.look.steps import Step

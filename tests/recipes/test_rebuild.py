@@ -27,7 +27,8 @@ from telecine.manifests.queries import (
 from telecine.manifests.schemas import Build
 from telecine.manifests.specs import DatasetSpec, SelectSpec
 from telecine.manifests.tables import Tables
-from telecine.pipeline.build.events import Generation, complete, plan_build
+from telecine.pipeline.build.events import complete, plan_build
+from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.preview import preview_build
 from telecine.pipeline.outcome import BuildOutcome
 from telecine.pipeline.recipes import RunOptions, build, ingest, preview

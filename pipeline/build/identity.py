@@ -1,0 +1,101 @@
+"""Which build it is: the id and the name of one generation of latents."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import duckdb
+
+from telecine.encoders.load import load_captioner
+from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import UsageError
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
+from telecine.manifests.queries import State, builds, connect
+from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.catalog.scores import scores_used
+
+CURRENT_FILE = "current.json"  # under shards/
+
+_NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation of latents: the name of everything that its bytes depend on."""
+
+    build_id: str
+    name: str  # folder under shards/
+    encoder: VideoEncoder
+    spec: str  # canonical JSON of a DatasetSpec, but for its scan, and scores it does not select by
+    latents_fingerprint: str  # of all that latents depend on
+
+    @classmethod
+    def of(cls, dataset: Dataset, encoder: VideoEncoder, name: str | None = None) -> Generation:
+        """The build that the dataset's spec asks for.
+
+        A build that is there keeps its name. Raises UsageError where another is asked for, or one
+        that another build has.
+        """
+        spec = dataset.spec.canonical()
+        del spec["scan"]
+        if scores := scores_used(dataset.spec):
+            spec["score"] = scores.canonical()
+        else:
+            del spec["score"]
+        # Not where the weights lie, but what they are.
+        vae: dict[str, JsonValue] = {
+            "encoder": encoder.identity(),
+            "patch": dataset.spec.vae.patch,
+            "fps": dataset.spec.vae.fps,
+        }
+        build_id = short_id("build", {**spec, "vae": vae, **_models(dataset.spec)})
+        called = str(encoder.identity()["name"]).lower()
+        default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"
+        name = _name(connect(dataset.tables), build_id, name, default)
+        latents = fingerprint({"vae": vae, "pixels": spec["pixels"]})
+        return cls(build_id, name, encoder, canonical_json(spec), latents)
+
+    @property
+    def vae_fingerprint(self) -> str:
+        return self.encoder.fingerprint
+
+
+def _models(spec: DatasetSpec) -> dict[str, JsonValue]:
+    """What captions and scores come from, in place of the spec's words for it."""
+    mix, second = spec.caption_mix, spec.caption_mix.second
+    models: dict[str, JsonValue] = {
+        "caption": load_captioner(spec.caption).fingerprint,
+        "caption_mix": {
+            "second": load_captioner(second).fingerprint if second else None,
+            "second_share": mix.second_share,
+            "none_share": mix.none_share,
+        },
+    }
+    if scores := scores_used(spec):
+        named = scores.canonical() | {"scorer": load_scorer(scores).fingerprint}
+        models["score"] = {k: v for k, v in named.items() if k not in ("weights", "aesthetic")}
+    return models
+
+
+def _name(con: duckdb.DuckDBPyConnection, build_id: str, asked: str | None, default: str) -> str:
+    names = {b.build_id: b.name for b in builds(con) if b.state is not State.DELETED}
+    own = names.pop(build_id, None)
+    if own is not None and asked in (None, own):
+        return own
+    if own is not None:
+        raise UsageError(
+            f"the build that this spec asks for is there and is named {own!r}, not {asked!r}: "
+            "leave --name out"
+        )
+    if asked is not None and (not _NAME.fullmatch(asked) or asked == CURRENT_FILE):
+        raise UsageError(
+            f"--name {asked!r}: a build's name is a folder under shards/; write up to 64 of "
+            "a-z 0-9 . _ -, the first a letter or digit"
+        )
+    name = asked or default
+    if name in names.values():
+        raise UsageError(f"there is another build named {name!r}: give this one another --name")
+    return name
