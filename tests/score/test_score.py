@@ -28,7 +28,8 @@ from telecine.pipeline.catalog.selection import check_where
 from telecine.pipeline.cli.options import given_score
 from telecine.pipeline.models import with_models
 from telecine.pipeline.recipes import RunOptions, score
-from telecine.pipeline.score.step import Scored, ScoreOutcome, ScoreTask, Wanted, accept
+from telecine.pipeline.score.step import ScoreOutcome, accept
+from telecine.pipeline.score.worker import Scored, ScoreTask, Wanted
 from tests.support import inline
 from tests.support.lab import Lab
 from tests.support.openclip_models import CLIP, save_folder, tiny
