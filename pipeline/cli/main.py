@@ -18,6 +18,7 @@ from telecine.pipeline.cli import annotate as cli_captions
 from telecine.pipeline.cli import browse as cli_browse
 from telecine.pipeline.cli import builds as cli_builds
 from telecine.pipeline.cli import diff as cli_clips
+from telecine.pipeline.cli import export as cli_export
 from telecine.pipeline.cli import query as cli_query
 from telecine.pipeline.cli.inspect import inspect, inspect_summary
 from telecine.pipeline.cli.options import (
@@ -242,7 +243,7 @@ app.command()(cli_clips.diff)
 app.command()(cli_clips.explain)
 app.command()(cli_browse.browse)
 app.command()(cli_browse.report)
-app.command()(cli_query.export)
+app.command(cls=cli_export.WithPlugins)(cli_export.export)
 for command in (cli_builds.promote, cli_builds.rollback, cli_builds.verify, cli_builds.decode):
     app.command()(command)
 app.command()(cli_builds.gc)

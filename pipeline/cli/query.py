@@ -1,4 +1,4 @@
-"""The commands that take something out of a dataset: query, export."""
+"""Query: ask the tables anything, in SQL."""
 
 from __future__ import annotations
 
@@ -84,54 +84,3 @@ def _sql(sql: str | None, file: Path | None, dataset: str) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--file {file}: cannot be read as text: {error}") from error
-
-
-def export(
-    dataset: DatasetArgument,
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder to write into; made if not there.")
-    ],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="urls: lists of shards for webdataset, of all and by bucket; energon: an index "
-            "for Megatron-Energon; card: a dataset card and Croissant metadata.",
-        ),
-    ],
-    build: Annotated[
-        str | None, typer.Option(help="Name or id of the build (default: the current one).")
-    ] = None,
-    prefix: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="urls, card: where the dataset will lie (default: where it lies). With {} the "
-            "shard's path goes there, as in 'pipe:aws s3 cp s3://bucket/data/{} -'.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TRAIN,VAL,TEST",
-            help="energon: shares, by whole shards (default: 1,0,0). Clips of one source may fall "
-            "to different parts.",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write although the folder is not empty.")
-    ] = False,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write what a trainer or a publisher needs beside a build: lists, indexes, a dataset card."""
-    from telecine.pipeline.export.export import export as run_export
-    from telecine.pipeline.export.export import print_exported
-
-    opened = dataset_at(dataset, endpoint_url, profile)
-    exported = run_export(
-        opened, folder, form, build=build, prefix=prefix, split=split, overwrite=overwrite
-    )
-    print_exported(exported, as_json, out())

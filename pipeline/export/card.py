@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -24,9 +26,8 @@ from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.sample import MEASUREMENTS
 from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.export.croissant import croissant
-from telecine.pipeline.export.export import UrlOf
 from telecine.pipeline.export.folder import write_json
-from telecine.pipeline.export.markdown import code, fenced, table
+from telecine.pipeline.export.formats import Content, not_a_place
 from telecine.pipeline.look.summary import BuildReport, Summary, summary
 
 SIZES = (
@@ -45,15 +46,10 @@ FROM live_samples WHERE build_id = ? AND outcome = 'kept'
 _NUMBERS = tuple(name for name in MEASUREMENTS if name != "dominant_colors")
 
 
-def write_card(
-    part: Path,
-    dataset: Dataset,
-    con: duckdb.DuckDBPyConnection,
-    build: BuildState,
-    shards: list[Shard],
-    url: UrlOf,
-) -> tuple[str, ...]:
+def write_card(part: Path, content: Content) -> tuple[str, ...]:
     """Returns what is left to be filled in."""
+    _check_prefix(content.options.prefix)
+    dataset, con, build, shards = content.dataset, content.con, content.build, content.shards
     found = summary(con, dataset.tables.uri, dataset.spec)
     (report,) = [b for b in found.builds if b.build_id == build.build_id]
     spec = DatasetSpec.model_validate(json.loads(build.last.spec))
@@ -73,12 +69,18 @@ def write_card(
         _HOW_TO_LOAD,
     ]
     (part / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    write_json(part / "croissant.json", croissant(title, _lead(report, shards), shards, url))
+    write_json(part / "croissant.json", croissant(title, _lead(report, shards), content))
     notes = ["fill in: license in README.md; license, creator, datePublished and url in "
              "croissant.json"]  # fmt: skip
-    if url("").startswith("/"):
+    if content.url("").startswith("/"):
         notes.append("croissant.json has paths of this machine: --prefix names where they will lie")
     return tuple(notes)
+
+
+def _check_prefix(prefix: str | None) -> None:
+    """Readers open its URLs themselves: none of them runs a command."""
+    if prefix is not None and ("{}" in prefix or "pipe:" in prefix):
+        raise not_a_place(prefix)
 
 
 def name_of(dataset: Dataset, build: BuildState) -> str:
@@ -232,6 +234,36 @@ def _reasons(what: str, counts: dict[str, int]) -> str:
     if not counts:
         return f"{what}: none"
     return table((what, "number"), sorted(counts.items()))
+
+
+# ── Markdown, whatever the text in it ────────────────────────────────────────────────────────────
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|")
+
+
+def code(value: Mapping[str, Any]) -> str:
+    """A line per key."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(part)}" for key, part in value.items()]
+    return fenced("json", "{\n" + ",\n".join(lines) + "\n}")
+
+
+def fenced(language: str, text: str) -> str:
+    """A fence longer than any within."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 _HOW_TO_LOAD = """## How to load

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from telecine.manifests.queries import Shard
-from telecine.pipeline.export.export import UrlOf
+from telecine.pipeline.export.formats import Content
 
 VERSION = "http://mlcommons.org/croissant/1.0"
 
@@ -64,7 +64,7 @@ _MEMBERS = (
 )
 
 
-def croissant(name: str, description: str, shards: list[Shard], url: UrlOf) -> dict[str, Any]:
+def croissant(name: str, description: str, content: Content) -> dict[str, Any]:
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -76,8 +76,8 @@ def croissant(name: str, description: str, shards: list[Shard], url: UrlOf) -> d
         "creator": None,
         "datePublished": None,
         "distribution": [
-            *(_shard(shard, url) for shard in shards),
-            *(_members(*each, shards) for each in _MEMBERS),
+            *(_shard(shard, content) for shard in content.shards),
+            *(_members(*each, content.shards) for each in _MEMBERS),
         ],
         "recordSet": [
             _files("latent_files", *_LATENT),
@@ -92,13 +92,13 @@ def _id(shard: Shard) -> str:
     return "/".join(shard.path.split("/")[2:])
 
 
-def _shard(shard: Shard, url: UrlOf) -> dict[str, Any]:
+def _shard(shard: Shard, content: Content) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": _id(shard),
         "name": _id(shard),
         "description": f"{shard.num_samples} samples of bucket {shard.bucket}",
-        "contentUrl": url(shard.path),
+        "contentUrl": content.url(shard.path),
         "contentSize": f"{shard.size_bytes} B",
         "encodingFormat": "application/x-tar",
         "sha256": shard.sha256,

@@ -26,32 +26,31 @@ from telecine.infra.errors import CheckFailed, StorageError, UsageError
 from telecine.infra.text import counted, one_line
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import BuildState, Shard
+from telecine.pipeline.export.formats import Content
 
 PARTS = ("train", "val", "test")
 _META = ".nv-meta"
 
 
-def write_energon(
-    part: Path, dataset: Dataset, build: BuildState, shards: list[Shard], split: str | None
-) -> tuple[str, ...]:
+def write_energon(part: Path, content: Content) -> tuple[str, ...]:
     """Returns what each part holds.
 
     Raises UsageError where Energon is not installed, the shards are not on this machine, or a part
     that is to have some has none; StorageError and CheckFailed where a shard is not what its rows
     say.
     """
-    _check_possible(part, dataset)
-    names = {_name(build, shard): shard for shard in shards}
-    chosen = _split(names, split)
+    _check_possible(part, content.dataset)
+    names = {_name(content.build, shard): shard for shard in content.shards}
+    chosen = _split(names, content.options.split)
     for name, shard in names.items():
-        _link(part / name, dataset, shard)
+        _link(part / name, content.dataset, shard)
     _prepare(part)
     _check_counts(part, names)
     (part / _META / "split.yaml").write_text(_split_yaml(chosen))
     return (
         *(_told(name, [names[n] for n in members]) for name, members in chosen.items() if members),
-        "samples of several shapes follow one another: batch them by json['bucket'], as in "
-        "TaskEncoder.batch_group_criterion",
+        "samples of several shapes follow one another: batch them by json['latent']['shape'], as "
+        "in TaskEncoder.batch_group_criterion",
     )
 
 

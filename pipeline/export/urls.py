@@ -11,36 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from telecine.manifests.fingerprint import fingerprint
-from telecine.manifests.queries import BuildState, Shard
-from telecine.pipeline.export.export import UrlOf
+from telecine.manifests.queries import Shard
 from telecine.pipeline.export.folder import write_json
+from telecine.pipeline.export.formats import Content
 
 
-def write_urls(part: Path, build: BuildState, shards: list[Shard], url: UrlOf) -> tuple[str, ...]:
+def write_urls(part: Path, content: Content) -> tuple[str, ...]:
     """Returns what is to be known of them."""
+    shards = content.shards
     buckets = defaultdict[str, list[Shard]](list)
     for shard in shards:
         buckets[shard.bucket].append(shard)
     for bucket, members in buckets.items():
-        _write_list(part / bucket, members, url)
-        write_json(part / bucket / "index.json", _bucket(members) | _index(build, members, url))
-    _write_list(part, shards, url)
+        _write_list(part / bucket, members, content)
+        write_json(part / bucket / "index.json", _bucket(members) | _index(content, members))
+    _write_list(part, shards, content)
     listed = [
         {**_bucket(members), **_sums(members), "urls": f"{bucket}/urls.txt"}
         for bucket, members in buckets.items()
     ]
-    write_json(part / "index.json", {"buckets": listed, **_index(build, shards, url)})
-    if url("").startswith("s3://"):
+    write_json(part / "index.json", {"buckets": listed, **_index(content, shards)})
+    if content.url("").startswith("s3://"):
         return (
             "plain webdataset opens no s3:// URL: have a command fetch them, as in "
-            f"--prefix 'pipe:aws s3 cp {url('{}')} -'",
+            f"--prefix 'pipe:aws s3 cp {content.url('{}')} -'",
         )
     return ()
 
 
-def _write_list(folder: Path, shards: list[Shard], url: UrlOf) -> None:
+def _write_list(folder: Path, shards: list[Shard], content: Content) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(url(shard.path) + "\n" for shard in shards)
+    lines = "".join(content.url(shard.path) + "\n" for shard in shards)
     (folder / "urls.txt").write_text(lines, encoding="utf-8", errors="surrogateescape")
 
 
@@ -61,8 +62,9 @@ def _sums(shards: list[Shard]) -> dict[str, Any]:
     }
 
 
-def _index(build: BuildState, shards: list[Shard], url: UrlOf) -> dict[str, Any]:
+def _index(content: Content, shards: list[Shard]) -> dict[str, Any]:
     """Of all shards the digest is that of the dataset's own index.json."""
+    build = content.build
     folder = f"shards/{build.name}/"
     return {
         "build_id": build.build_id,
@@ -72,7 +74,7 @@ def _index(build: BuildState, shards: list[Shard], url: UrlOf) -> dict[str, Any]
         "digest": fingerprint([[s.path.removeprefix(folder), s.sha256] for s in shards]),
         "shards": [
             {
-                "url": url(s.path),
+                "url": content.url(s.path),
                 "path": s.path.removeprefix(folder),
                 "num_samples": s.num_samples,
                 "size_bytes": s.size_bytes,

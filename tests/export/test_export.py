@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -18,16 +19,22 @@ import webdataset
 from rich.console import Console
 from typer.testing import CliRunner
 
+from telecine.infra import plugins
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
 from telecine.infra.text import size
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
-from telecine.pipeline.cli import query as cli_query
-from telecine.pipeline.export.export import Exported, export, print_exported
+from telecine.pipeline.cli import export as cli_export
+from telecine.pipeline.cli.export import print_exported
+from telecine.pipeline.export.export import Exported, export
+from telecine.pipeline.export.formats import EXPORTERS, Exporter, Options
 from tests.support.exports import facts, files, listed, made, members
+from tests.support.plugins import install_into
 from tests.support.rows import make_build, make_sample
+
+VALUES = {"prefix": "https://host/data", "split": "1,0,0"}  # of every option, one that is right
 
 # webdataset leaves a file that it read to its end to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -114,12 +121,13 @@ def test_indexes_agree_with_the_dataset_s_own_and_with_inspect(
 
 def test_a_prefix_says_where_the_dataset_will_lie(dataset: Dataset, tmp_path: Path) -> None:
     _, report = facts(dataset)
-    export(dataset, tmp_path / "web", "urls", prefix="https://host/data/")
+    export(dataset, tmp_path / "web", "urls", Options(prefix="https://host/data/"))
     for url in (tmp_path / "web" / "urls.txt").read_text().splitlines():
         assert re.fullmatch(
             rf"https://host/data/shards/{report.name}/\d+/\d+x\d+/\w+/[0-9a-f]{{32}}\.tar", url
         )
-    export(dataset, tmp_path / "pipe", "urls", prefix=f"pipe:cat '{dataset.uri}/{{}}'")
+    piped = Options(prefix=f"pipe:cat '{dataset.uri}/{{}}'")
+    export(dataset, tmp_path / "pipe", "urls", piped)
     assert read(tmp_path / "pipe" / "urls.txt").keys() == members(dataset).keys()
 
 
@@ -203,7 +211,7 @@ def test_builds_that_can_be_exported(folder: Path, tmp_path: Path) -> None:
     tables.append("builds", [make_build(sequence=91 + n, event=event, **empty)
                              for n, event in enumerate(("planned", "completed"))])  # fmt: skip
     opened = open_dataset(str(tmp_path / "copy"), Storage())
-    for form in ("urls", "energon", "card"):
+    for form in [row.name for row in EXPORTERS]:
         for name, words in (
             ("begun", "build begun is not completed"),
             ("empty", "build empty holds no sample"),
@@ -217,21 +225,64 @@ def test_builds_that_can_be_exported(folder: Path, tmp_path: Path) -> None:
         export(made, tmp_path / "out", "urls")
 
 
+@pytest.mark.parametrize("row", EXPORTERS, ids=lambda row: str(row.name))
+@pytest.mark.parametrize("option", [field.name for field in dataclasses.fields(Options)])
+def test_a_format_takes_the_options_of_its_row(
+    row: Exporter, option: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    options = Options(**{option: VALUES[option]})
+    if option in row.takes:
+        needed(row)
+        export(dataset, tmp_path / "out", row.name, options)
+        assert listed(tmp_path / "out")
+    else:
+        with pytest.raises(UsageError, match=f"^--{option} is for --format .*, not for {row.name}"):
+            export(dataset, tmp_path / "out", row.name, options)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("row", EXPORTERS, ids=lambda row: str(row.name))
+def test_the_file_that_names_the_others_is_written(
+    row: Exporter, dataset: Dataset, tmp_path: Path
+) -> None:
+    needed(row)
+    done = export(dataset, tmp_path / "out", row.name)
+    assert row.last in done.files
+    assert done.format == row.name
+    assert {name for name in done.files if name != f".telecine-{row.name}.json"} == listed(
+        tmp_path / "out"
+    )
+
+
+def needed(row: Exporter) -> None:
+    if row.name == "energon":
+        pytest.importorskip("megatron.energon", reason="megatron-energon is not installed")
+
+
 @pytest.mark.parametrize(
     ("form", "options", "words"),
     [
-        ("tar", {}, "choose one of urls, energon, card"),
-        ("urls", {"split": "1,0,0"}, "--split is for --format energon"),
-        ("energon", {"prefix": "https://host"}, "--prefix is for --format urls and card"),
-        ("card", {"prefix": "pipe:cat {}"}, "write where the dataset will lie"),
-        ("urls", {"prefix": "https://host/\n"}, "write where the dataset will lie"),
+        ("tar", Options(), "choose one of urls, energon, card"),
+        ("card", Options(prefix="pipe:cat {}"), "write where the dataset will lie"),
+        ("urls", Options(prefix="https://host/\n"), "write where the dataset will lie"),
     ],
 )
 def test_options_that_do_not_fit_are_explained(
-    form: str, options: dict[str, str], words: str, dataset: Dataset, tmp_path: Path
+    form: str, options: Options, words: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        export(dataset, tmp_path / "out", form, **options)  # type: ignore[arg-type]
+        export(dataset, tmp_path / "out", form, options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_and_documents_name_every_format() -> None:
+    help_text = " ".join(CliRunner().invoke(APP, ["--help"]).stdout.split())
+    page = (Path(__file__).resolve().parents[2] / "docs" / "inspect.md").read_text()
+    for row in EXPORTERS:
+        assert f"{row.name}: {row.help}" in help_text
+        takes = ", ".join(f"`--{name}`" for name in row.takes)
+        assert f"| `{row.name}` | {row.help} | {takes} |" in page
+        assert f"--format {row.name}" in page
 
 
 def shown(done: Exported, as_json: bool) -> str:
@@ -254,8 +305,8 @@ def test_what_was_written_is_named(dataset: Dataset, tmp_path: Path) -> None:
     assert json.loads(shown(done, True))["num_samples"] == samples
 
 
-APP = typer.Typer()
-APP.command()(cli_query.export)
+APP = typer.Typer(rich_markup_mode=None)  # as telecine itself
+APP.command(cls=cli_export.WithPlugins)(cli_export.export)
 
 
 def test_the_command(dataset: Dataset, tmp_path: Path) -> None:
@@ -269,3 +320,44 @@ def test_the_command(dataset: Dataset, tmp_path: Path) -> None:
     assert (out / "urls.txt").read_text().startswith("x:/shards/dct-")
     again = CliRunner().invoke(APP, [dataset.uri, str(out), "--format", "urls"])
     assert isinstance(again.exception, UsageError)
+
+
+PLUGIN = """
+from telecine.pipeline.export.formats import Exporter
+
+def write(part, content):
+    options = content.options
+    names = [shard.path for shard in content.shards]
+    (part / "list.csv").write_text("\\n".join(map(content.url, names)))
+    return (f"{content.build.name} {options.split}",)
+
+TAKES = ("prefix", "split")
+OFFER = Exporter("any", "a list as CSV", "telecine_csv:write", "list.csv", TAKES)
+"""
+
+
+def test_a_plug_in_is_as_a_row_here(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install_into(tmp_path)(
+        "telecine-csv", "1.0", "telecine_csv", PLUGIN, {plugins.EXPORTERS: "csv"}
+    )
+    out = tmp_path / "out"
+    words = [dataset.uri, str(out), "--format", "csv", "--prefix", "x:/", "--split", "1,0,0"]
+    done = CliRunner().invoke(APP, [*words, "--json"])
+    assert done.exit_code == 0, done.exception
+    said = json.loads(done.stdout)
+    assert said["format"] == "csv"
+    assert said["notes"] == ["second 1,0,0"]
+    urls = (out / "list.csv").read_text().splitlines()
+    assert len(urls) == said["num_shards"]
+    assert all(url.startswith("x:/shards/second/") for url in urls)
+    again = CliRunner().invoke(APP, words)
+    assert "--overwrite" in str(again.exception)
+    with pytest.raises(
+        UsageError, match=r"choose one of urls, .*, csv \(plug-in of telecine-csv 1\.0"
+    ):
+        export(dataset, tmp_path / "new", "tsv")
+    shown_help = " ".join(CliRunner().invoke(APP, ["--help"]).stdout.split())
+    assert "csv (plug-in of telecine-csv 1.0)" in shown_help

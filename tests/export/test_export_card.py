@@ -22,6 +22,7 @@ from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.schemas import Caption
 from telecine.manifests.tables import Tables
 from telecine.pipeline.export.export import export
+from telecine.pipeline.export.formats import Options
 from tests.support.exports import facts, files, made, members
 
 # webdataset leaves a file that it read to its end to the garbage collector.
@@ -237,7 +238,7 @@ def test_mlcroissant_finds_nothing_wrong(dataset: Dataset, tmp_path: Path) -> No
 
 
 def test_what_is_not_known_is_left_to_be_filled_in(dataset: Dataset, tmp_path: Path) -> None:
-    done = export(dataset, tmp_path / "out", "card", prefix="https://host/data")
+    done = export(dataset, tmp_path / "out", "card", Options(prefix="https://host/data"))
     found = croissant(tmp_path / "out")
     unknown = {"license", "url", "creator", "datePublished"}
     assert {key for key, value in found.items() if value is None} == unknown

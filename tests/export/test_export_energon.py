@@ -25,6 +25,7 @@ from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect, find_build, shards_of
 from telecine.pipeline.export.energon import _split, _split_yaml, write_energon
 from telecine.pipeline.export.export import export
+from telecine.pipeline.export.formats import Content, Options
 from tests.support.exports import files, made, members
 
 # webdataset leaves a file that it read to its end to the garbage collector.
@@ -188,8 +189,9 @@ def test_names_that_energon_cannot_take(dataset: Dataset, tmp_path: Path) -> Non
     energon()
     part = tmp_path / "a[b]" / "part"
     build = find_build(connect(dataset.tables), "second")
+    content = Content(dataset, connect(dataset.tables), build, [], Options())
     with pytest.raises(UsageError, match=r"Energon takes no \* \? \[ \]"):
-        write_energon(part, dataset, build, [], None)
+        write_energon(part, content)
 
 
 def test_nothing_is_left_of_an_export_that_failed(
@@ -198,9 +200,9 @@ def test_nothing_is_left_of_an_export_that_failed(
     energon()
     out = tmp_path / "out"
     with pytest.raises(UsageError, match="--split"):
-        export(dataset, out, "energon", split="1,2")
+        export(dataset, out, "energon", Options(split="1,2"))
     assert not out.exists()
     out.mkdir()
     with pytest.raises(UsageError, match="--split"):
-        export(dataset, out, "energon", split="1,2")
+        export(dataset, out, "energon", Options(split="1,2"))
     assert list(out.iterdir()) == []
