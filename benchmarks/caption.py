@@ -55,7 +55,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from telecine.encoders.caption import coca
-from telecine.encoders.caption.describer import CaptionRuntime, ModelCaptioner
+from telecine.encoders.caption.describer import ModelCaptioner
 from telecine.encoders.caption.interface import CaptionRequest, ClipFacts
 from telecine.encoders.caption.vlm.files import library
 from telecine.encoders.caption.vlm.generate import voice
@@ -63,6 +63,7 @@ from telecine.encoders.caption.vlm.inputs import Inputs
 from telecine.encoders.caption.vlm.load import Loaded
 from telecine.encoders.caption.vlm.vlm import Vlm
 from telecine.encoders.device import Device
+from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.names import library as open_clip_library
 from telecine.infra.storage import Storage
 from telecine.manifests.specs import CaptionSpec
@@ -242,7 +243,7 @@ def qwen(scale: Scale, device: Device, tasks: Sequence[CaptionTask], _folder: Pa
     spec = CaptionSpec(
         captioner="vlm:nowhere", weights=PINNED, dtype=scale.dtype, max_tokens=scale.tokens
     )
-    describer = Vlm(spec, CaptionRuntime(device=device.torch.type))
+    describer = Vlm(spec, ModelRuntime(device=device.torch.type))
     processor = qwen_processor()
     model = qwen_model(device, processor.tokenizer)
     settings = voice(model, processor.tokenizer, scale.tokens, 0.0)
@@ -291,7 +292,7 @@ def coca_bench(scale: Scale, device: Device, tasks: Sequence[CaptionTask], folde
         dtype=scale.dtype,
         max_tokens=COCA_TOKENS,
     )
-    captioner = coca.load_coca(spec, CaptionRuntime(device=device.torch.type))
+    captioner = coca.load_coca(spec, ModelRuntime(device=device.torch.type))
     describer = captioner._describer
     assert isinstance(describer, coca.CocaDescriber)
     model = describer._model

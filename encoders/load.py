@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from telecine.encoders.caption.describer import DEFAULT_RUNTIME, CaptionRuntime
 from telecine.encoders.caption.interface import Captioner, FirstOf
 from telecine.encoders.caption.sidecar import SidecarCaptioner
 from telecine.encoders.caption.signal import SignalCaptioner
+from telecine.encoders.hub import digest_of_file
+from telecine.encoders.runtime import DEFAULT_RUNTIME, ModelRuntime
+from telecine.encoders.score.heads import head_file, load_head
+from telecine.encoders.score.interface import Scorer
 from telecine.encoders.video.dct import DctEncoder
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
-from telecine.manifests.specs import CaptionSpec, VaeSpec
+from telecine.manifests.specs import CaptionSpec, ScoreSpec, VaeSpec
 
 _CAPTIONERS: dict[str, Callable[[], Captioner]] = {
     "auto": lambda: FirstOf("auto", [SidecarCaptioner(), SignalCaptioner()]),
@@ -50,7 +53,7 @@ def _refuse_options(spec: VaeSpec) -> None:
         )
 
 
-def load_captioner(spec: CaptionSpec, runtime: CaptionRuntime = DEFAULT_RUNTIME) -> Captioner:
+def load_captioner(spec: CaptionSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Captioner:
     """The captioner that `spec` names. Loads no weights before they are needed.
 
     Raises UsageError where there is none of that name, or the spec asks of it what it cannot do.
@@ -68,7 +71,7 @@ def load_captioner(spec: CaptionSpec, runtime: CaptionRuntime = DEFAULT_RUNTIME)
     )
 
 
-def _load_model(name: str, which: str, spec: CaptionSpec, runtime: CaptionRuntime) -> Captioner:
+def _load_model(name: str, which: str, spec: CaptionSpec, runtime: ModelRuntime) -> Captioner:
     if name == "openclip":
         from telecine.encoders.caption.coca import load_coca
 
@@ -123,3 +126,41 @@ def absolute_captioner(captioner: str) -> str:
 
         return absolute_folder(name, captioner)
     return captioner
+
+
+def load_scorer(spec: ScoreSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Scorer:
+    """The scorer that `spec` names. Loads no weights before they are needed.
+
+    Raises UsageError where there is none of that name.
+    """
+    name, _, which = (spec.scorer or "").partition(":")
+    if name != "openclip" or not which:
+        raise UsageError(
+            f"there is no scorer {spec.scorer!r}: there is openclip:MODEL[@TAG_OR_FILE], "
+            "openclip:FOLDER and openclip:hf-hub:ORG/NAME ([score] scorer in telecine.toml)"
+        )
+    from telecine.encoders.score.openclip import OpenClip
+
+    return OpenClip(
+        f"{name}:{which}",
+        spec.dtype,
+        weights=spec.weights,
+        device=runtime.device,
+        batch=runtime.batch,
+    )
+
+
+def pin_scorer(spec: ScoreSpec) -> ScoreSpec:
+    """The spec with the digests of the model's and the head's files as they are now.
+
+    Raises UsageError where they are not there, or do not go together.
+    """
+    from telecine.encoders.score.openclip import weights_of
+
+    scorer = load_scorer(spec)
+    weights = weights_of(str(spec.scorer))
+    head = None
+    if spec.aesthetic is not None:
+        load_head(spec.aesthetic, scorer.dimensions)
+        head = digest_of_file(head_file(spec.aesthetic))
+    return spec.model_copy(update={"weights": weights, "aesthetic_weights": head})

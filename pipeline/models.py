@@ -11,9 +11,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from telecine.encoders.caption.describer import CaptionRuntime, Secret
-from telecine.encoders.load import LEARNED_CAPTIONERS, load_captioner, pin_captioner
-from telecine.encoders.score.interface import pin_scorer
+from telecine.encoders.load import LEARNED_CAPTIONERS, load_captioner, pin_captioner, pin_scorer
+from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster, Resources
 from telecine.manifests.dataset import Dataset
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from telecine.pipeline.recipes import RunOptions
 
 # Asked what a worker gets, where there is one to start.
-Needs: TypeAlias = Callable[[], tuple[Resources, CaptionRuntime]]
+Needs: TypeAlias = Callable[[], tuple[Resources, ModelRuntime]]
 
 SERVER_WORKERS = 4  # the last requests of one batch run beside those of others
 
@@ -81,7 +80,7 @@ def server_url(given: str) -> str:
 
 def captioner_needs(
     spec: CaptionSpec, cluster: Cluster, options: RunOptions
-) -> tuple[Resources, CaptionRuntime]:
+) -> tuple[Resources, ModelRuntime]:
     """What a worker with the captioner gets, and how it runs there.
 
     Raises UsageError, as `check_captioner`, before the cluster is started.
@@ -89,10 +88,10 @@ def captioner_needs(
     check_captioner(spec, options.caption_url)
     name = spec.captioner.partition(":")[0]
     if name not in LEARNED_CAPTIONERS:
-        return Resources(), CaptionRuntime()
+        return Resources(), ModelRuntime()
     if name == "openai":
         workers = min(SERVER_WORKERS, options.concurrency, options.workers or SERVER_WORKERS)
-        runtime = CaptionRuntime(
+        runtime = ModelRuntime(
             url=server_url(options.caption_url),
             key=Secret(os.environ.get("OPENAI_API_KEY", "")),
             concurrency=options.concurrency // workers,
@@ -101,12 +100,12 @@ def captioner_needs(
     return _model_needs(cluster, options)
 
 
-def scorer_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, CaptionRuntime]:
+def scorer_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, ModelRuntime]:
     """What a worker with the scorer gets, and how it runs there."""
     return _model_needs(cluster, options)
 
 
-def _model_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, CaptionRuntime]:
+def _model_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, ModelRuntime]:
     resources = model_resources(cluster, gpus=options.gpus_per_encoder)
     device = "cuda" if resources.gpus else "cpu"
-    return resources, CaptionRuntime(device=device, batch=options.batch)
+    return resources, ModelRuntime(device=device, batch=options.batch)

@@ -22,8 +22,7 @@ from functools import partial
 import pyarrow as pa
 from rich.console import Console
 
-from telecine.encoders.load import load_captioner, load_encoder
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_captioner, load_encoder, load_scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster, Resources

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from telecine.encoders.caption.describer import CaptionRuntime, ModelCaptioner
+from telecine.encoders.caption.describer import ModelCaptioner
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.caption.windows import View
+from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.files import known_architecture
 from telecine.encoders.score.load import Still
 from telecine.encoders.score.names import library
@@ -48,7 +49,7 @@ DECODER = "multimodal_cfg"  # what the architecture of a CoCa has and that of a 
 Choose = Callable[["torch.Tensor", Sequence[int]], Sequence[int]]
 
 
-def load_coca(spec: CaptionSpec, runtime: CaptionRuntime) -> ModelCaptioner:
+def load_coca(spec: CaptionSpec, runtime: ModelRuntime) -> ModelCaptioner:
     """Loads no weights before they are needed.
 
     Raises UsageError where the spec asks of it what it cannot do, or the model is known not to
@@ -86,7 +87,7 @@ class CocaDescriber:
 
     name = "openclip"
 
-    def __init__(self, spec: CaptionSpec, runtime: CaptionRuntime) -> None:
+    def __init__(self, spec: CaptionSpec, runtime: ModelRuntime) -> None:
         self._model = OpenClip(
             spec.captioner,
             spec.dtype,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from telecine.encoders.caption.guards import VERSION as GUARDS
@@ -37,31 +36,6 @@ PROMPT = (
 )
 FRAMES = 16
 MAX_TOKENS = 512
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Secret:
-    """A key that no log, table or error is to show."""
-
-    value: str = ""
-
-    def __repr__(self) -> str:
-        return "Secret(***)" if self.value else "Secret()"
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionRuntime:
-    """How and where a captioner runs: what changes its speed, and no text."""
-
-    device: str = "cpu"  # of torch
-    batch: int | None = None  # windows a local model takes at once; None: its own default
-    url: str = field(default="", repr=False)  # of a server; it may hold a password
-    key: Secret = Secret()
-    concurrency: int = 16  # requests to a server at once, from this process
-    timeout_seconds: float = 300.0  # of one request
-
-
-DEFAULT_RUNTIME = CaptionRuntime()
 
 
 class Unfinished(Exception):

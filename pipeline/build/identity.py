@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from telecine.encoders.load import load_captioner
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_captioner, load_scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
 from telecine.manifests.dataset import Dataset

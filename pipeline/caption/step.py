@@ -20,9 +20,9 @@ import duckdb
 import pyarrow as pa
 from rich.console import Console
 
-from telecine.encoders.caption.describer import CaptionRuntime
 from telecine.encoders.caption.interface import Captioner, CaptionRequest, ClipFacts, Input
 from telecine.encoders.load import load_captioner
+from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.ray import Cluster, Lost, Resources
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
@@ -72,7 +72,7 @@ def caption_clips(
     commit_seconds: float,
     console: Console,
     *,
-    needs: Needs = lambda: (Resources(), CaptionRuntime()),
+    needs: Needs = lambda: (Resources(), ModelRuntime()),
     only: pa.Table | None = None,
     retry_failed: bool = False,
 ) -> CaptionOutcome:
@@ -84,7 +84,7 @@ def caption_clips(
     outcome = CaptionOutcome(dataset.spec.caption.captioner)
     captioner = load_captioner(dataset.spec.caption)
     total = count_pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
-    resources, runtime = needs() if total else (Resources(), CaptionRuntime())
+    resources, runtime = needs() if total else (Resources(), ModelRuntime())
     batches: Iterable[list[CaptionTask]] = ()
     if total:
         # Of a server's answers a batch waits for the last: small ones, and several beside it.

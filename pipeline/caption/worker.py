@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from telecine.encoders.caption.describer import DEFAULT_RUNTIME, CaptionRuntime
 from telecine.encoders.caption.interface import (
     WITH_TEXT,
     Captioner,
@@ -29,6 +28,7 @@ from telecine.encoders.caption.interface import (
 )
 from telecine.encoders.caption.sidecar import MAX_BYTES
 from telecine.encoders.load import load_captioner
+from telecine.encoders.runtime import DEFAULT_RUNTIME, ModelRuntime
 from telecine.infra.errors import Changed, StorageError, TelecineError, concerns_one_object
 from telecine.infra.storage import Storage
 from telecine.manifests.schemas import Caption, CaptionWindow
@@ -184,7 +184,7 @@ def text_key(text: str) -> int:
 
 
 def make_caption_worker(
-    spec: CaptionSpec, storage: Storage, runtime: CaptionRuntime = DEFAULT_RUNTIME
+    spec: CaptionSpec, storage: Storage, runtime: ModelRuntime = DEFAULT_RUNTIME
 ) -> Callable[[], CaptionWorker]:
     """For the pool: the captioner is loaded in the process that uses it."""
     return lambda: CaptionWorker(load_captioner(spec, runtime), storage)

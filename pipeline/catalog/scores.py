@@ -18,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_scorer
 from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
 from telecine.pipeline.catalog.captions import captions_of

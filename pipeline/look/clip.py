@@ -17,8 +17,7 @@ from typing import Any
 
 import duckdb
 
-from telecine.encoders.load import load_captioner, load_encoder
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_captioner, load_encoder, load_scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
 from telecine.manifests.queries import BuildState, State, builds

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_scorer
 from telecine.infra.faults import kill_point
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect

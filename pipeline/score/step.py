@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from telecine.encoders.caption.describer import CaptionRuntime
-from telecine.encoders.score.interface import Scorer, load_scorer
+from telecine.encoders.load import load_scorer
+from telecine.encoders.runtime import ModelRuntime
+from telecine.encoders.score.interface import Scorer
 from telecine.infra.ray import Cluster, Done, Resources
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
@@ -61,7 +62,7 @@ def score_clips(
     commit_seconds: float,
     console: Console,
     *,
-    needs: Needs = lambda: (Resources(), CaptionRuntime()),
+    needs: Needs = lambda: (Resources(), ModelRuntime()),
     only: pa.Table | None = None,
     retry_failed: bool = False,
 ) -> ScoreOutcome:
@@ -76,7 +77,7 @@ def score_clips(
     outcome = ScoreOutcome(spec.scorer)
     work = _Work(dataset.tables, dataset.spec, only, retry_failed)
     total = work.count()
-    resources, runtime = needs() if total else (Resources(), CaptionRuntime())
+    resources, runtime = needs() if total else (Resources(), ModelRuntime())
     commits = Commits(dataset.tables, ["embeddings", "scores"], commit_seconds)
     with commits, Step(console, "score", "clips", total, total) as step:
         for batch, results in _run(cluster, work, spec, resources, runtime):
@@ -100,7 +101,7 @@ def _run(
     work: _Work,
     spec: ScoreSpec,
     resources: Resources,
-    runtime: CaptionRuntime,
+    runtime: ModelRuntime,
 ) -> Iterator[tuple[list[ScoreTask], list[Scored]]]:
     """Each batch with its results; one that kills its worker costs the clip that did it."""
     ends = cluster.run_batches(

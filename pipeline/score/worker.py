@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from telecine.encoders.caption.describer import CaptionRuntime
 from telecine.encoders.hub import digest_of_file
-from telecine.encoders.score.interface import load_head, load_scorer
+from telecine.encoders.load import load_scorer
+from telecine.encoders.runtime import ModelRuntime
+from telecine.encoders.score.heads import load_head
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import ScoreSpec
 from telecine.pipeline.catalog.scores import AESTHETIC, TEXT_SIMILARITY, similarity
@@ -54,7 +55,7 @@ class Scored:
 class ScoreWorker:
     """Lives in a worker process and keeps the scorer loaded: a batch in, results in its order."""
 
-    def __init__(self, spec: ScoreSpec, runtime: CaptionRuntime) -> None:
+    def __init__(self, spec: ScoreSpec, runtime: ModelRuntime) -> None:
         self._spec = spec
         self._scorer = load_scorer(spec, runtime)
         self._fixed: dict[str, Callable[[npt.NDArray[np.float32]], float]] | None = None

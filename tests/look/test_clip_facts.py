@@ -16,8 +16,7 @@ import pytest
 from deltalake import DeltaTable
 from rich.console import Console
 
-from telecine.encoders.load import load_captioner
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_captioner, load_scorer
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, open_dataset

@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_scorer
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
 from telecine.infra.text import json_value

@@ -16,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_scorer
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, open_dataset, replace_spec

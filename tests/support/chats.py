@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from telecine.encoders.caption.chat.chat import ChatDescriber
-from telecine.encoders.caption.describer import CaptionRuntime, Secret
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.windows import View
+from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.manifests.specs import CaptionSpec
 from tests.support.chat_server import COMPLETIONS, MODEL, Answer, ChatServer, Received, sentence
 
@@ -33,7 +33,7 @@ def short_waits() -> Iterator[None]:
 
 def describer(url: str, key: str = "", retries: int = 2, **options: Any) -> ChatDescriber:
     spec = {k: options.pop(k) for k in ("max_tokens", "temperature") if k in options}
-    runtime = CaptionRuntime(url=url, key=Secret(key), **options)
+    runtime = ModelRuntime(url=url, key=Secret(key), **options)
     caption = CaptionSpec(captioner=f"openai:{MODEL}", **spec)
     return ChatDescriber(caption, runtime, max_retries=retries, patience_seconds=0.0)
 

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from telecine.encoders.caption.describer import CaptionRuntime
 from telecine.encoders.caption.vlm.vlm import Vlm
 from telecine.encoders.caption.windows import View
+from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.torchvision_ops import mend_torchvision
 from telecine.manifests.specs import CaptionSpec
 
@@ -218,4 +218,4 @@ def view(*seconds: float, number: int = 0, prompt: str = "Say it.", **size: int)
 def vlm(folder: Path, batch: int | None = None, device: str = "cpu", **options: Any) -> Vlm:
     options = {"dtype": "float32", "max_tokens": 5, **options}
     spec = CaptionSpec(captioner=f"vlm:{folder}", **options)
-    return Vlm(spec, CaptionRuntime(device=device, batch=batch))
+    return Vlm(spec, ModelRuntime(device=device, batch=batch))

@@ -19,15 +19,11 @@ from telecine.encoders.caption.chat.answer import VERSION as ANSWERS
 from telecine.encoders.caption.chat.answer import answer
 from telecine.encoders.caption.chat.client import Server, client_of, hidden_in_logs, server_of
 from telecine.encoders.caption.chat.failure import failure
-from telecine.encoders.caption.describer import (
-    MAX_TOKENS,
-    CaptionRuntime,
-    ModelCaptioner,
-    Unfinished,
-)
+from telecine.encoders.caption.describer import MAX_TOKENS, ModelCaptioner, Unfinished
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.caption.windows import View
+from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import ServerError, UsageError
 from telecine.manifests.fingerprint import JsonValue, fingerprint
 from telecine.manifests.specs import CaptionSpec
@@ -43,7 +39,7 @@ PAUSE_SECONDS = 10.0
 _NEEDS = "an openai captioner needs the openai package: pip install 'telecine[caption]'"
 
 
-def load_chat(spec: CaptionSpec, runtime: CaptionRuntime) -> ModelCaptioner:
+def load_chat(spec: CaptionSpec, runtime: ModelRuntime) -> ModelCaptioner:
     """The captioner `openai:MODEL`. Asks nothing of the server before the first view.
 
     Raises UsageError where the spec asks what only a local model can do.
@@ -65,7 +61,7 @@ class ChatDescriber:
     def __init__(
         self,
         spec: CaptionSpec,
-        runtime: CaptionRuntime,
+        runtime: ModelRuntime,
         *,
         max_retries: int = MAX_RETRIES,
         patience_seconds: float = PATIENCE_SECONDS,

@@ -1,6 +1,6 @@
 """The way to a server of chat completions: an address, a key that nothing shows, a client.
 
-    CaptionRuntime ─▶ server_of ─▶ Server ─▶ client_of ─▶ openai.AsyncOpenAI: retries, backoff
+    ModelRuntime ─▶ server_of ─▶ Server ─▶ client_of ─▶ openai.AsyncOpenAI: retries, backoff
                                      │            └─▶ a connection per request, our headers alone
                                      └─▶ hide, quoted: text without the key
 
@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from telecine.encoders.caption.describer import CaptionRuntime
 from telecine.encoders.caption.interface import clean_text
+from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Server:
         return any(secret in text for secret in self.secrets if len(secret) >= PLACEHOLDER)
 
 
-def server_of(runtime: CaptionRuntime, captioner: str) -> Server:
+def server_of(runtime: ModelRuntime, captioner: str) -> Server:
     """Raises UsageError where there is no address, or it or the key cannot be sent."""
     import httpx2
 

@@ -20,13 +20,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from telecine.encoders.caption.describer import MAX_TOKENS, CaptionRuntime, ModelCaptioner
+from telecine.encoders.caption.describer import MAX_TOKENS, ModelCaptioner
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.caption.vlm.files import locate, weights_digest
 from telecine.encoders.caption.vlm.inputs import VERSION as INPUTS
 from telecine.encoders.caption.vlm.inputs import Inputs, Prepared, Ready, cost
 from telecine.encoders.caption.windows import View
+from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import OutOfDeviceMemory, UsageError
 from telecine.manifests.fingerprint import JsonValue
 from telecine.manifests.specs import CaptionSpec
@@ -44,7 +45,7 @@ _LESS = f"{_WHOLE_GPU}, or set [caption] frames, window_seconds or max_tokens sm
 Asked = list[tuple[int, View]]  # with their places
 
 
-def load_vlm(spec: CaptionSpec, runtime: CaptionRuntime) -> ModelCaptioner:
+def load_vlm(spec: CaptionSpec, runtime: ModelRuntime) -> ModelCaptioner:
     """The captioner `vlm:FOLDER` or `vlm:HUB_ID[@revision]`. Looks at no file."""
     return ModelCaptioner(Vlm(spec, runtime), spec)
 
@@ -62,7 +63,7 @@ class Vlm:
 
     name = "vlm"
 
-    def __init__(self, spec: CaptionSpec, runtime: CaptionRuntime) -> None:
+    def __init__(self, spec: CaptionSpec, runtime: ModelRuntime) -> None:
         self._spec = spec
         self._device = runtime.device
         kind = runtime.device.partition(":")[0]

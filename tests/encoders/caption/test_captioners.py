@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from telecine.encoders.caption.describer import CaptionRuntime
 from telecine.encoders.caption.interface import (
     WITH_TEXT,
     Captioner,
@@ -20,6 +19,7 @@ from telecine.encoders.caption.interface import (
     clean_text,
 )
 from telecine.encoders.load import load_captioner, pin_captioner
+from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import UsageError
 from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.specs import CaptionSpec
@@ -50,7 +50,7 @@ def models(
             "vlm": f"vlm:{folder / 'vlm'}",
             "openai": "openai:tiny-vision",
         }
-        runtime = CaptionRuntime(url=server.url)
+        runtime = ModelRuntime(url=server.url)
         yield {
             name: partial(
                 load_captioner,

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from telecine.encoders.caption.chat.answer import answer
 from telecine.encoders.caption.chat.chat import load_chat, seed
 from telecine.encoders.caption.chat.client import is_this_machine
-from telecine.encoders.caption.describer import MAX_TOKENS, CaptionRuntime
+from telecine.encoders.caption.describer import MAX_TOKENS
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.caption.windows import View
 from telecine.encoders.load import load_captioner
+from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import CaptionSpec
 from tests.support import chat_server
@@ -97,7 +98,7 @@ def test_the_numbers_are_those_of_the_fingerprint() -> None:
     for spec in ({}, {"max_tokens": 40, "temperature": 0.5}):
         with ChatServer() as server:
             caption = CaptionSpec(captioner=f"openai:{MODEL}", **spec)
-            captioner = load_chat(caption, CaptionRuntime(url=server.url))
+            captioner = load_chat(caption, ModelRuntime(url=server.url))
             captioner.caption([make_request()])
         body, identity = server.asked[0].body, captioner.identity()
         assert body["max_tokens"] == identity["max_tokens"] == spec.get("max_tokens", MAX_TOKENS)
@@ -201,7 +202,7 @@ def test_whole_captions_are_of_their_own_clips() -> None:
         captioner=f"openai:{MODEL}", prompt=PROMPT, frames=2, merge_prompt="Of these make one:"
     )
     with ChatServer() as server:
-        replies = load_captioner(spec, CaptionRuntime(url=server.url)).caption(requests)
+        replies = load_captioner(spec, ModelRuntime(url=server.url)).caption(requests)
     assert len(server.asked) == 4 * (2 + 1)
     for request, reply in zip(requests, replies, strict=True):
         assert reply.clip_id == request.clip_id

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from telecine.encoders.caption.describer import CaptionRuntime, Secret
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.load import load_captioner
+from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.infra.errors import ServerError, TelecineError, UsageError
 from telecine.manifests.specs import CaptionSpec
 from tests.support.asking import make_request
@@ -232,7 +232,7 @@ def test_what_a_caption_is_called_needs_no_server(monkeypatch: pytest.MonkeyPatc
     spec = CaptionSpec(captioner=f"openai:{MODEL}")
     here = load_captioner(spec)
     there = load_captioner(
-        spec, CaptionRuntime(url="http://me:pass@h/v1", key=Secret(KEY), concurrency=3)
+        spec, ModelRuntime(url="http://me:pass@h/v1", key=Secret(KEY), concurrency=3)
     )
     assert here.name == "openai"
     assert here.fingerprint == there.fingerprint

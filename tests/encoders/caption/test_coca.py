@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from telecine.encoders.caption.coca import CocaDescriber, load_coca, tidied
-from telecine.encoders.caption.describer import CaptionRuntime, ModelCaptioner
+from telecine.encoders.caption.describer import ModelCaptioner
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.caption.windows import View
 from telecine.encoders.load import load_captioner, pin_captioner
+from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.openclip import OpenClip
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import CaptionSpec
@@ -65,7 +66,7 @@ def spec(where: Path | str, **options: object) -> CaptionSpec:
 
 
 def describer(where: Path | str, batch: int | None = None, **options: object) -> CocaDescriber:
-    return CocaDescriber(spec(where, **options), CaptionRuntime(batch=batch))
+    return CocaDescriber(spec(where, **options), ModelRuntime(batch=batch))
 
 
 def view(*stills: bytes) -> View:
@@ -75,7 +76,7 @@ def view(*stills: bytes) -> View:
 def says(tmp_path: Path, tokens: Sequence[int], **options: object) -> ModelCaptioner:
     """A captioner whose decoder is loudest at these tokens, one after the other."""
     where = save_folder(scripted(tokens), COCA, tmp_path / "scripted")
-    return load_coca(spec(where, **options), CaptionRuntime())
+    return load_coca(spec(where, **options), ModelRuntime())
 
 
 # ── what is said ─────────────────────────────────────────────────────────────────────────────────
@@ -97,7 +98,7 @@ def test_a_text_without_an_end_is_cut_at_the_limit_or_the_context(
 ) -> None:
     endless = TOKENIZER.encode("one two red dog cat man hat box " * 3)[:CONTEXT]
     found = CocaDescriber(
-        spec(save_folder(scripted(endless), COCA, tmp_path), max_tokens=limit), CaptionRuntime()
+        spec(save_folder(scripted(endless), COCA, tmp_path), max_tokens=limit), ModelRuntime()
     )
     (said,) = found.describe([view(jpeg(0))])
     assert said.outcome is Outcome.TRUNCATED
@@ -222,7 +223,7 @@ def test_a_broken_still_fails_its_view_alone(folder: Path) -> None:
 
 
 def test_long_clips_are_told_in_windows_of_up_to_three_stills(folder: Path) -> None:
-    captioner = load_coca(spec(folder, max_tokens=SHORT, window_seconds=5.0), CaptionRuntime())
+    captioner = load_coca(spec(folder, max_tokens=SHORT, window_seconds=5.0), ModelRuntime())
     stills = tuple((float(n), jpeg(n)) for n in range(10))
     (reply,) = captioner.caption([make_request(stills=stills, end_seconds=10.0)])
     assert [(w.start_seconds, w.end_seconds) for w in reply.windows] == [(0.0, 5.0), (5.0, 10.0)]
@@ -276,17 +277,17 @@ def test_a_checkpoint_by_its_models_name_is_the_same_captioner_as_its_folder(
 
 
 def test_the_identity_holds_what_changes_a_text_and_nothing_else(folder: Path) -> None:
-    plain = load_coca(spec(folder), CaptionRuntime())
-    fast = load_coca(spec(folder), CaptionRuntime(device="cuda", batch=7, concurrency=3))
+    plain = load_coca(spec(folder), ModelRuntime())
+    fast = load_coca(spec(folder), ModelRuntime(device="cuda", batch=7, concurrency=3))
     assert fast.fingerprint == plain.fingerprint
     pinned = pin_captioner(spec(folder))
-    assert load_coca(pinned, CaptionRuntime()).fingerprint == plain.fingerprint
+    assert load_coca(pinned, ModelRuntime()).fingerprint == plain.fingerprint
     assert str(folder) not in json.dumps(plain.identity())
     others = [
         {"max_tokens": 9}, {"frames": 1}, {"temperature": 0.1}, {"dtype": "bfloat16"},
         {"window_seconds": 3.0}, {"weights": "0" * 64},
     ]  # fmt: skip
-    changed = {load_coca(spec(folder, **each), CaptionRuntime()).fingerprint for each in others}
+    changed = {load_coca(spec(folder, **each), ModelRuntime()).fingerprint for each in others}
     assert len(changed - {plain.fingerprint}) == len(others)
 
 
@@ -294,7 +295,7 @@ def test_a_pinned_captioner_has_its_name_where_its_model_is_not_and_loads_no_tor
     code = """
 import sys
 from telecine.encoders.load import load_captioner
-from telecine.encoders.score.interface import load_scorer
+from telecine.encoders.load import load_scorer
 from telecine.manifests.specs import CaptionSpec, ScoreSpec
 for named in ("openclip:/no/where", "openclip:coca_ViT-L-14"):
     print(load_captioner(CaptionSpec(captioner=named, weights="ab")).fingerprint)
@@ -316,7 +317,7 @@ def test_another_model_in_its_place_is_refused(folder: Path, tmp_path: Path) -> 
     tensors = load_file(where / "open_clip_model.safetensors")
     tensors["logit_scale"] += 1
     save_file(tensors, where / "open_clip_model.safetensors")
-    captioner = load_coca(pinned, CaptionRuntime())
+    captioner = load_coca(pinned, ModelRuntime())
     message = rf"openclip:{where} is not the one that captions were made with.*--captioner"
     with pytest.raises(UsageError, match=message):
         captioner.caption([make_request(stills=((0.0, jpeg(0)),))])
@@ -326,11 +327,11 @@ def test_a_clip_that_cannot_caption_is_refused_as_early_as_it_is_known(tmp_path:
     where = save_folder(tiny(CLIP), CLIP, tmp_path / "clip")
     for named in ("ViT-B-32", "ViT-B-32@openai", str(where)):
         with pytest.raises(UsageError, match=r"no text decoder.*coca_ViT-L-14.*score"):
-            load_coca(spec(named, weights="unknown"), CaptionRuntime())
+            load_coca(spec(named, weights="unknown"), ModelRuntime())
     (tmp_path / "telecine-tiny-clip.json").write_text(json.dumps(CLIP))
     open_clip.add_model_config(tmp_path / "telecine-tiny-clip.json")
     late = load_coca(
-        spec(f"telecine-tiny-clip@{where / 'open_clip_model.safetensors'}"), CaptionRuntime()
+        spec(f"telecine-tiny-clip@{where / 'open_clip_model.safetensors'}"), ModelRuntime()
     )
     with pytest.raises(UsageError, match="no text decoder"):
         late.caption([make_request(stills=((0.0, jpeg(0)),))])
@@ -338,7 +339,7 @@ def test_a_clip_that_cannot_caption_is_refused_as_early_as_it_is_known(tmp_path:
 
 def test_prompts_are_refused() -> None:
     with pytest.raises(UsageError, match=r"\[caption\] prompt, merge_prompt: .* takes no prompt"):
-        load_coca(spec("coca_ViT-L-14", prompt="Say.", merge_prompt="Join."), CaptionRuntime())
+        load_coca(spec("coca_ViT-L-14", prompt="Say.", merge_prompt="Join."), ModelRuntime())
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

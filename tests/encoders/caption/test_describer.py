@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telecine.encoders.caption.describer import CaptionRuntime, ModelCaptioner, Secret
+from telecine.encoders.caption.describer import ModelCaptioner
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import CaptionReply, CaptionRequest, Outcome, Window
 from telecine.encoders.caption.windows import View
+from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.manifests.fingerprint import JsonValue
 from telecine.manifests.specs import CaptionSpec
 from tests.support.asking import make_request
@@ -163,6 +164,6 @@ def test_what_changes_a_text_changes_the_fingerprint() -> None:
 
 
 def test_a_key_is_shown_by_nobody() -> None:
-    runtime = CaptionRuntime(url="http://host/v1", key=Secret("sk-123"))
+    runtime = ModelRuntime(url="http://host/v1", key=Secret("sk-123"))
     assert "sk-123" not in f"{runtime} {runtime!r} {dataclasses.replace(runtime)!r}"
     assert runtime.key.value == "sk-123"

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from telecine.encoders.caption.describer import CaptionRuntime
 from telecine.encoders.caption.guards import Said
 from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.caption.vlm.generate import Noise
 from telecine.encoders.caption.vlm.vlm import Vlm
 from telecine.encoders.caption.windows import View
 from telecine.encoders.load import load_captioner
+from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import OutOfDeviceMemory, UsageError
 from telecine.manifests.specs import CaptionSpec
 from tests.support.asking import make_request
@@ -419,7 +419,7 @@ def test_long_clips_in_windows_and_a_text_of_all(tmp_path: Path) -> None:
     spec = CaptionSpec(
         captioner=f"vlm:{save(tmp_path, says=says)}", merge_prompt="Make one.", dtype="float32"
     )
-    captioner = load_captioner(spec, CaptionRuntime(batch=3))
+    captioner = load_captioner(spec, ModelRuntime(batch=3))
     long = make_request(1, end_seconds=25.0, stills=stills(*range(25)))
     image = make_request(2, end_seconds=0.0, stills=stills(0.0))
     one, two = captioner.caption([long, image])
@@ -446,7 +446,7 @@ def test_a_captioner_has_its_name_where_its_model_is_not(cat: Path) -> None:
     assert load_captioner(pinned).fingerprint == load_captioner(unpinned).fingerprint
     other = unpinned.model_copy(update={"dtype": "float32"})
     assert load_captioner(other).fingerprint != load_captioner(unpinned).fingerprint
-    for runtime in (CaptionRuntime(batch=3), CaptionRuntime(device="cuda")):
+    for runtime in (ModelRuntime(batch=3), ModelRuntime(device="cuda")):
         same = load_captioner(unpinned, runtime)
         assert same.fingerprint == load_captioner(unpinned).fingerprint
 

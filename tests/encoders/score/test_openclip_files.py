@@ -19,7 +19,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from telecine.encoders.score.files import FILES, locate
-from telecine.encoders.score.interface import load_head
+from telecine.encoders.score.heads import load_head
 from telecine.encoders.score.openclip import OpenClip, absolute, weights_of
 from telecine.infra.errors import UsageError
 from tests.support.hub import hub

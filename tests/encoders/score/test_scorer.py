@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from telecine.encoders.caption.describer import CaptionRuntime
-from telecine.encoders.score.interface import load_head, load_scorer, pin_scorer
+from telecine.encoders.load import load_scorer, pin_scorer
+from telecine.encoders.runtime import ModelRuntime
+from telecine.encoders.score.heads import load_head
 from telecine.encoders.score.openclip import weights_of
 from telecine.infra.errors import UsageError
 from telecine.manifests.fingerprint import fingerprint
@@ -58,7 +59,7 @@ def test_a_scorers_fingerprint_is_that_of_its_embeddings(folder: Path, tmp_path:
         (score("/no/where", weights=plain.identity()["weights"]), None),
     ]
     for spec, batch in same:
-        runtime = CaptionRuntime(device="cuda", batch=batch)
+        runtime = ModelRuntime(device="cuda", batch=batch)
         assert load_scorer(spec, runtime).fingerprint == plain.fingerprint
     assert load_scorer(score(folder, dtype="bfloat16")).fingerprint != plain.fingerprint
     assert load_scorer(score(folder, weights="0" * 64)).fingerprint != plain.fingerprint
