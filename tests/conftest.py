@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -15,9 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from telecine.infra.storage import Storage
 from telecine.pipeline.demo.footage import render
+from tests.support.waiting import until
+
+# A busy machine is no failure: no example of a property has a time.
+settings.register_profile("telecine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("telecine")
 
 # Ray's worker processes import what the tests hand them.
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
@@ -64,24 +69,19 @@ def moto_server(**environment: str) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for_port(process, port, seconds=60)
+        until(lambda: _answers(port), process)
         yield url
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], port: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the S3 server ended with {process.returncode}"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"the S3 server did not answer on port {port} within {seconds} s")
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def s3(s3_endpoint: str, aws_environment: pytest.MonkeyPatch) -> S3Server:
     aws_environment.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     server = S3Server(s3_endpoint, f"test-{uuid.uuid4().hex}")
     request = urllib.request.Request(f"{s3_endpoint}/{server.bucket}", method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
+    urllib.request.urlopen(request).close()
     return server
 
 

@@ -16,6 +16,7 @@ import pytest
 from telecine.manifests.schemas import Clip, Source
 from telecine.pipeline.browse.report import report
 from tests.support.browsing import Served, dataset, one, plain_tables, real_footage, served
+from tests.support.waiting import PATIENCE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
@@ -60,6 +61,7 @@ class Pages:
 
     def open(self, path: str, width: int = 1440, **options: Any) -> Any:
         context = self._browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(PATIENCE * 1000)
         self._open.append(context)
         page = context.new_page()
         page.on("console", self._heard)
@@ -197,7 +199,7 @@ def test_stills_play_while_pointed_at_or_in_focus(pages: Pages) -> None:
     moved = "([image, first]) => image.getAttribute('src') !== first"
 
     def plays() -> None:
-        page.wait_for_function(moved, arg=[image.element_handle(), first], timeout=10_000)
+        page.wait_for_function(moved, arg=[image.element_handle(), first])
 
     clip.hover()
     plays()
@@ -267,7 +269,7 @@ def test_latents_are_decoded_beside_the_original(pages: Pages) -> None:
     page = pages.open(f"/clips/{clip_id}")
     page.get_by_text("Decode the latents").click()
     film = page.locator("#decoded video")
-    film.wait_for(state="visible", timeout=20_000)
+    film.wait_for(state="visible")
     page.wait_for_function("() => document.querySelector('#decoded video').duration > 0.5")
     assert film.evaluate(PLAYED)[2] > 0
     channels = page.locator(".channels img")

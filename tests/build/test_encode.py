@@ -11,6 +11,7 @@ from itertools import islice
 import pytest
 
 from telecine.infra.prefetch import run_ahead
+from tests.support.waiting import until
 
 
 def numbers(count: int, made: list[int] | None = None) -> Generator[int, None, None]:
@@ -85,11 +86,18 @@ def test_a_reader_that_stops_stops_the_maker(ahead: int) -> None:
 
 
 def test_at_most_so_many_wait_and_nobody_need_ask() -> None:
-    made: list[int] = []
-    got = run_ahead(numbers(10, made), 2, "decode")
-    threading.Event().wait(0.3)  # time for the maker to run as far as it may
-    assert made == [0, 1]
+    asked, waiting = [0], list[int]()
+
+    def values() -> Generator[int, None, None]:
+        for n in range(10):
+            waiting.append(n + 1 - asked[0])
+            yield n
+
+    got = run_ahead(values(), 2, "decode")
+    until(lambda: len(waiting) == 2)
+    asked[0] = 1
     next(got)
-    threading.Event().wait(0.3)
-    assert made == [0, 1, 2]
+    until(lambda: len(waiting) == 3)
+    asked[0] = 10
     assert list(got) == list(range(1, 10))
+    assert max(waiting) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import json
 import tarfile
@@ -32,9 +33,9 @@ from telecine.pipeline.scan.discover import Found, ScanTask
 from telecine.pipeline.scan.worker import scan_source
 from tests.support.blocks import psnr
 from tests.support.movies import random_planes, write_movie
+from tests.support.waiting import PATIENCE, until
 
 SPEC = DatasetSpec()
-SECONDS = 20.0  # that an event may take to come, on a busy machine
 FRAMES = 26  # of each member; 25 are encoded, in blocks of 1, 4, 4, 4, 4, 4, 4
 
 
@@ -150,7 +151,7 @@ def test_the_next_member_is_decoded_while_one_is_encoded(
 
     def began(number: int) -> None:
         if number + 1 < len(members):
-            assert storage.opened[members[number + 1].source.uri].wait(SECONDS)
+            assert storage.opened[members[number + 1].source.uri].wait(PATIENCE)
 
     receipt = make_worker(tmp_path, 2, Watched(began=began), storage)(job_of(members))
     assert [s.outcome for s in receipt.samples] == ["kept"] * 4
@@ -166,7 +167,7 @@ def test_a_member_is_written_while_the_next_is_encoded(
     class Waits(Watched):
         def identity(self) -> dict[str, Any]:
             if not waited:
-                waited.append(second.wait(SECONDS))
+                waited.append(second.wait(PATIENCE))
             return super().identity()
 
     encoder = Waits(began=lambda number: second.set() if number == 1 else None)
@@ -176,25 +177,22 @@ def test_a_member_is_written_while_the_next_is_encoded(
 
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_blocks_that_wait_are_bounded(
-    ahead: int,
-    members: tuple[MemberJob, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    ahead: int, members: tuple[MemberJob, ...], tmp_path: Path
 ) -> None:
-    made: list[int] = []
-
-    def counting(*args: Any) -> Iterator[FrameBlock]:
-        for block in decode_clip(*args):
-            made.append(1)
-            yield block
-
-    monkeypatch.setattr(telecine.pipeline.build.encode, "decode_clip", counting)
     counts = []
 
-    def began(number: int) -> None:
-        threading.Event().wait(0.3)  # time for the makers to run as far as they may
-        counts.append(len(made) - 7 * number)  # each member before took its 7 blocks
+    def waiting() -> int:
+        held = [block for block in gc.get_objects() if type(block) is FrameBlock]
+        counts.append(len(held))
+        return len(held)
 
+    def began(number: int) -> None:  # of its blocks none was taken
+        if number + 1 < len(members):
+            until(lambda: waiting() >= 2 * ahead)
+        waiting()
+
+    gc.collect()
+    assert waiting() == 0
     make_worker(tmp_path, ahead, Watched(began=began))(job_of(members))
     assert max(counts) == 2 * ahead  # of this member and of the next
 

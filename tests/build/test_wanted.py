@@ -73,9 +73,7 @@ edits = st.dictionaries(st.integers(0, SOME - 1), st.sampled_from(["t", "u", Non
 Texts = dict[int, str | None]  # by number of the clip; None: not wanted
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     runs=st.lists(st.tuples(edits, edits, st.booleans()), min_size=1, max_size=3),
     last=edits,

@@ -6,16 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.recipes.test_ingest import telecine
 from tests.support import inline
-
-COMMAND = [sys.executable, "-c", "from telecine.pipeline.cli.main import main; main()"]
+from tests.support.commands import COMMAND, telecine
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("whole_group", [False, True])  # kill -INT, and ^C at a terminal
@@ -25,19 +22,15 @@ def test_an_interrupted_run_says_so(demo_footage: Path, tmp_path: Path, whole_gr
         [*COMMAND, "ingest", film, "--dataset", tmp_path / "dataset", "--workers", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("dataset/tables/sources")) and time.monotonic() < deadline:
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.05)
+    until(lambda: list(tmp_path.glob("dataset/tables/sources")), run)
     (os.killpg if whole_group else os.kill)(run.pid, signal.SIGINT)
-    stdout, stderr = run.communicate(timeout=60)
+    stdout, stderr = run.communicate()
     assert run.returncode == 130, stderr
-    assert stderr.endswith("stopped; run the same command again to go on\n")
-    assert "Traceback" not in stderr
-    assert stdout == ""
+    assert stderr.endswith(b"stopped; run the same command again to go on\n")
+    assert b"Traceback" not in stderr
+    assert stdout == b""
 
 
 def test_an_address_of_nothing(demo_footage: Path, tmp_path: Path) -> None:

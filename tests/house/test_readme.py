@@ -25,7 +25,7 @@ LARGE = ("landscape.mp4", "portrait.mp4", "rotated.mp4", "subtitled.mp4", "subti
 
 def run(folder: Path, *words: str) -> str:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
-    done = subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -306,7 +306,6 @@ def test_killed_and_run_again(lab: Lab, tmp_path: Path, point: str) -> None:
         env=os.environ | {"TELECINE_KILL_AT": point},
         capture_output=True,
         check=False,
-        timeout=100,
     )
     assert done.returncode == -9, done.stderr.decode()
     assert verify(lab.dataset).sound

@@ -24,8 +24,8 @@ from telecine.pipeline.lifecycle.check import Kind
 from telecine.pipeline.lifecycle.verify import Verified, print_verified
 from telecine.pipeline.lifecycle.verify import verify as run_verify
 from telecine.pipeline.outcome import BuildOutcome
-from tests.recipes.test_ingest import telecine
 from tests.support import inline
+from tests.support.commands import telecine
 from tests.support.lab import Lab
 from tests.support.snapshot import assert_same, shards_of, tables_of
 
@@ -267,7 +267,6 @@ def killed(dataset: Path, point: str) -> None:
         env=os.environ | {"TELECINE_KILL_AT": point},
         capture_output=True,
         check=False,
-        timeout=100,
     )
     assert done.returncode == -9, done.stderr.decode()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from telecine.infra.errors import Reason
-from tests.recipes.test_ingest import telecine
+from tests.support.commands import telecine
 from tests.support.snapshot import tables_of
 
 REASONS = {str(reason) for reason in Reason}

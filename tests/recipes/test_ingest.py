@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,33 +15,8 @@ import polars
 import pytest
 import webdataset
 
-from tests.support import ingest_child
+from tests.support.commands import INGEST, inspect, killed_at, telecine
 from tests.support.snapshot import assert_same, shards_of, tables_of
-
-INGEST = [sys.executable, ingest_child.__file__]
-
-
-def telecine(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-c",
-        "from telecine.pipeline.cli.main import main; main()",
-        *map(str, args),
-    ]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        env=os.environ | environment,
-    )
-
-
-def inspect(*args: str | Path) -> Any:
-    done = telecine("inspect", *args, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +146,7 @@ def few(demo_footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "d"
-    subprocess.run([*INGEST, few, folder, "2"], check=True, timeout=200)
+    subprocess.run([*INGEST, few, folder, "2"], check=True)
     return folder
 
 
@@ -194,15 +167,8 @@ def test_killed_at_every_boundary_and_run_again(
     """
     folder = tmp_path / "d"
     for boundary in BOUNDARIES:
-        done = subprocess.run(
-            [*INGEST, few, folder, "1" if boundary in WITH_RAY else "0"],
-            env=os.environ | {"TELECINE_KILL_AT": boundary},
-            capture_output=True,
-            timeout=200,
-            check=False,
-        )
-        assert done.returncode == -9, f"{boundary} was not reached: {done.stderr.decode()}"
-    subprocess.run([*INGEST, few, folder, "1"], check=True, timeout=200)
+        killed_at(boundary, *INGEST, few, folder, "1" if boundary in WITH_RAY else "0")
+    subprocess.run([*INGEST, few, folder, "1"], check=True)
     assert_same(undisturbed, folder)
 
 

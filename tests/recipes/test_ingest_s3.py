@@ -16,7 +16,7 @@ from PIL import Image
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import create_dataset
 from tests.conftest import S3Server
-from tests.recipes.test_ingest import inspect, telecine
+from tests.support.commands import inspect, telecine
 from tests.support.rows import make_clip, make_source, make_still
 
 KEYS = (

@@ -11,7 +11,6 @@ import re
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from telecine.pipeline.browse.guard import LOOPBACK_NAMES
 from telecine.pipeline.browse.serve import listen
 from telecine.pipeline.demo.footage import render
 from tests.support.inline import ingest, rebuild
+from tests.support.waiting import until
 
 SCRIPT = "<script>window.owned = 1</script>"
 TEXT = f'{SCRIPT}</script><!-- "><img src=x onerror="window.owned = 2"> javascript:window.owned=3'
@@ -135,7 +135,7 @@ class Served:
 
     def get(self, path: str, *parts: str, method: str = "GET", **headers: str) -> Answer:
         """The path goes out as it is. Underscores in names of headers stand for dashes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
         sent = {"Accept": "text/html"} | {n.replace("_", "-"): v for n, v in headers.items()}
         with contextlib.closing(connection):
             whole = path + "".join(f"/{quote(part, safe='')}" for part in parts)
@@ -168,12 +168,9 @@ def served(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
         thread.start()
         try:
-            deadline = time.monotonic() + 30
-            while not server.started:
-                assert time.monotonic() < deadline
-                assert thread.is_alive()
-                time.sleep(0.01)
+            until(lambda: server.started or not thread.is_alive())
+            assert server.started
             yield Served(socket.getsockname()[1])
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join()

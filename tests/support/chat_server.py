@@ -212,7 +212,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept, unless the client closes them
     disable_nagle_algorithm = True
-    timeout = 5  # of a kept connection on which nothing comes
+    timeout = 60  # of a kept connection on which nothing comes
 
     def do_GET(self) -> None:
         self._answer(None)

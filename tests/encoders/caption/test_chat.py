@@ -49,6 +49,7 @@ from tests.support.chats import (
     told,
     view,
 )
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,7 +122,7 @@ def test_so_many_at_once_and_no_more() -> None:
     together = threading.Barrier(3)
 
     def behave(received: Received) -> Answer:
-        together.wait(timeout=10)
+        together.wait(PATIENCE)
         return Answer(delay_seconds=0.1)  # a fourth would arrive meanwhile
 
     with ChatServer(behave) as server:
@@ -337,6 +338,6 @@ def test_the_test_server_is_a_program() -> None:
         url = process.stdout.readline().split()[0]
         (said,) = describer(url).describe([view()])
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait() == 0
         assert f"{MODEL} '{PROMPT}' -> {said.text}" in process.stdout.read()
     assert said.text == expected(view())

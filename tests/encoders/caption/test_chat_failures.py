@@ -43,6 +43,7 @@ from tests.support.chats import (
     told,
     view,
 )
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,7 +72,7 @@ def test_what_the_server_does_not_take_is_this_views_failure(status: int) -> Non
         (Answer(hang_up=True), 3, "RemoteProtocolError"),
         (Answer(cut_at=30), 3, "RemoteProtocolError"),
         (Answer(headers={"Content-Encoding": "gzip"}), 3, "DecodingError"),
-        (Answer(delay_seconds=20), 2, "no answer in time"),
+        (Answer(delay_seconds=PATIENCE), 2, "no answer in time"),
         (Answer(drip_seconds=0.02), 2, "no answer in time"),  # never silent for so long
     ],
 )
@@ -80,7 +81,7 @@ def test_a_failing_server_is_asked_whether_it_lives(
     given: Answer, tries: int, detail: str, lists_models: bool
 ) -> None:
     dead = Answer(500) if lists_models is False else Answer()
-    timeout = 0.25 if "time" in detail else 20.0
+    timeout = 1.0 if "time" in detail else PATIENCE  # a request that counts reaches the server
     with ChatServer(lambda r: given if r.path == COMPLETIONS else dead) as server:
         asks = describer(server.url, timeout_seconds=timeout)
         if lists_models:
@@ -105,7 +106,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for() -> None:
         started = time.monotonic()
         (said,) = describer(server.url).describe([view()])
     assert said.text == expected(view())
-    assert 0.5 <= time.monotonic() - started < 10
+    assert time.monotonic() - started >= 0.5
 
 
 @pytest.mark.parametrize(
@@ -147,15 +148,17 @@ def test_the_end_of_a_run_leaves_nothing_behind(caplog: pytest.LogCaptureFixture
     refused = {view(i).stills[0][1] for i in (1, 3)}
 
     def behave(received: Received) -> Answer:
-        mine = refused & set(received.stills)
-        return refusing(401, delay_seconds=0.1) if mine else Answer(delay_seconds=20)
+        if not refused & set(received.stills):
+            return Answer(delay_seconds=PATIENCE)
+        until(lambda: len(server.asked) >= 5)
+        return refusing(401)
 
     before = threading.active_count()
-    started = time.monotonic()
-    with ChatServer(on_completions(behave)) as server:
-        with pytest.raises(ServerError, match="refuses the key"):
-            describer(server.url, concurrency=5).describe([view(i) for i in range(9)])
-        assert time.monotonic() - started < 10
+    with (
+        ChatServer(on_completions(behave)) as server,
+        pytest.raises(ServerError, match="refuses the key"),
+    ):
+        describer(server.url, concurrency=5).describe([view(i) for i in range(9)])
     gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
     assert threading.active_count() == before

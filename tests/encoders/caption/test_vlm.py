@@ -30,6 +30,7 @@ from telecine.infra.errors import OutOfDeviceMemory, UsageError
 from telecine.manifests.specs import CaptionSpec
 from tests.support.asking import make_request
 from tests.support.vlm_models import END, FAMILIES, PAD, jpeg, save, transformers, view, vlm
+from tests.support.waiting import PATIENCE
 
 CAT = ("A cat", " sleeps", ".")
 VIEWS = (
@@ -399,7 +400,7 @@ def test_the_next_batch_is_prepared_while_the_model_speaks(
 
     def generated(**given: Any) -> Any:
         following = next(speaking)
-        assert following == 3 or begun[following].wait(timeout=20)
+        assert following == 3 or begun[following].wait(PATIENCE)
         return generate(**given)
 
     loaded.inputs.prepare = prepared  # type: ignore[method-assign]

@@ -34,6 +34,7 @@ from tests.support.openclip_models import (
     tiny,
     vectors,
 )
+from tests.support.waiting import PATIENCE
 
 TOKENIZER = open_clip.SimpleTokenizer(context_length=CONTEXT)
 
@@ -154,7 +155,7 @@ def test_the_next_batch_is_prepared_while_one_is_computed(folder: Path) -> None:
     def compute(stills: Sequence[Still]) -> Sequence[int]:
         seen.append(len(stills))
         ahead = min(2 * (len(seen) + 1), 6)
-        assert prepared[ahead - 1].wait(timeout=30)
+        assert prepared[ahead - 1].wait(PATIENCE)
         return [0] * len(stills)
 
     assert model.over_stills([jpeg(seed) for seed in range(6)], compute) == [0] * 6
