@@ -83,8 +83,8 @@ def memory(files: list[Path]) -> None:
     """Scan and encode one long clip in this process; print its peak."""
     from telecine.encoders.load import load_encoder
     from telecine.infra.storage import Storage
+    from telecine.manifests.buckets import Bucket
     from telecine.manifests.dataset import create_dataset
-    from telecine.pipeline.build.plan import Bucket
     from telecine.pipeline.build.sample import ChosenCaption
     from telecine.pipeline.build.worker import MemberJob, ShardJob, ShardWorker
     from telecine.pipeline.scan.discover import Found, ScanTask

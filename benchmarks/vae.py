@@ -60,9 +60,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from telecine.encoders.video.config import library_class
 from telecine.encoders.video.diffusers import DiffusersEncoder
 from telecine.infra.storage import Storage
+from telecine.manifests.buckets import Bucket
 from telecine.manifests.specs import DatasetSpec, VaeSpec
 from telecine.pipeline.build.encode import ClipFrames
-from telecine.pipeline.build.plan import Bucket, Encoding, plan_encoding
+from telecine.pipeline.build.plan import Encoding, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, ShardJob, ShardWorker
 from telecine.pipeline.drive import BLOCKS_AHEAD

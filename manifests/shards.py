@@ -1,67 +1,72 @@
-"""What the store holds of a dataset's shards, and what of it the tables have a use for."""
+"""Where a dataset's shards lie, and the files that name them.
+
+    DATASET/rates.json                                    how fast the last builds went
+    DATASET/shards/current.json                           names the current build
+    DATASET/shards/BUILD/index.json                       names the build's live shards
+    DATASET/shards/BUILD/360/16x9/4s/SHARD_ID.tar         a shard, by its bucket
+
+Paths are relative to the dataset. It reads nothing: what trains needs no tables for it.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-import pyarrow as pa
-
-from telecine.infra.errors import NotFound
-from telecine.infra.storage import ObjectInfo
-from telecine.manifests.builds import pinned
-from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import BuildState, connect
+from telecine.manifests.buckets import Bucket
 
 SHARDS = "shards"
+INDEX = "index.json"
+CURRENT = "current.json"
+CURRENT_PATH = f"{SHARDS}/{CURRENT}"
+RATES_PATH = "rates.json"
 
 _TAR = re.compile(
     SHARDS + r"/[^/]+/[0-9]+/[0-9]+x[0-9]+/(image|[0-9.e+-]+s)/[0-9a-f]{32}\.tar"
-)  # as ShardJob.path writes it
+)  # as shard_path writes it
 
 
-def stored(dataset: Dataset) -> dict[str, ObjectInfo]:
-    """Every object under shards/, by its path relative to the dataset; what is linked is not ours.
+def build_folder(name: str) -> str:
+    """With the slash at its end: everything of the build begins so."""
+    return f"{SHARDS}/{name}/"
 
-    To be asked before the tables are read: what a run adds in between is then named by them, or
-    belongs to a plan that they show in progress.
-    """
-    folder = dataset.path(SHARDS)
-    try:
-        found = list(dataset.storage.list(folder, follow_links=False))
-    except NotFound:
-        return {}
-    return {SHARDS + info.uri.removeprefix(folder): info for info in found}
+
+def shard_path(build_name: str, bucket: Bucket, shard_id: str) -> str:
+    return f"{build_folder(build_name)}{bucket.folder}/{shard_id}.tar"
+
+
+def index_path(build_name: str) -> str:
+    return f"{build_folder(build_name)}{INDEX}"
+
+
+def path_in_build(path: str, build_name: str) -> str:
+    """A shard's path relative to its build's folder, as index.json has it."""
+    return path.removeprefix(build_folder(build_name))
 
 
 def is_shard(path: str) -> bool:
-    """Whether this is the path of a tar, relative to the dataset, as a build names them."""
+    """Whether this is the path of a tar as a build names them."""
     return _TAR.fullmatch(path) is not None
 
 
-def needed(dataset: Dataset, builds: list[BuildState]) -> set[str]:
-    """Paths of the tars that these builds need.
+def is_index(path: str) -> bool:
+    """Whether this is the path of a build's index, whichever build's."""
+    folder, _, name = path.rpartition("/")
+    return name == INDEX and folder.count("/") == 1
 
-    Those that live rows name, or rows of a plan in progress; and those with latents that such a
-    plan may copy, which are what was live when it was made.
-    """
-    columns = {
-        "build_id": pa.array([b.build_id for b in builds], pa.string()),
-        "plan": pa.array([b.in_progress and b.in_progress.plan for b in builds], pa.int64()),
-    }
-    con = connect(dataset.tables)
-    con.register("asked", pa.table(columns))
-    rows = con.sql("""
-        SELECT shard_path FROM live_samples SEMI JOIN asked USING (build_id) UNION
-        SELECT shard_path FROM samples SEMI JOIN asked USING (build_id, plan)
-    """).fetchall()
-    for plan in (b.in_progress for b in builds if b.in_progress):
-        rows += (
-            connect(dataset.tables, pinned(plan))
-            .sql(
-                "SELECT DISTINCT shard_path FROM live_samples SEMI JOIN (SELECT build_id "
-                "FROM known_events WHERE latents_fingerprint = ?) USING (build_id)",
-                params=[plan.latents_fingerprint],
-            )
-            .fetchall()
-        )
-    return {path for (path,) in rows if path}
+
+@dataclass(frozen=True)
+class Shard:
+    """A live shard of a build, as index.json has it."""
+
+    path: str  # relative to the dataset
+    num_samples: int
+    size_bytes: int
+    sha256: str
+    resolution: int
+    aspect: str
+    duration: str
+
+    @property
+    def bucket(self) -> str:
+        return Bucket(self.resolution, self.aspect, self.duration).folder

@@ -26,8 +26,9 @@ from telecine.encoders.load import load_captioner, load_encoder, load_scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster, Resources
+from telecine.manifests.builds import current_build
 from telecine.manifests.dataset import Dataset, replace_spec, write_spec
-from telecine.manifests.queries import connect, current_build
+from telecine.manifests.queries import connect
 from telecine.pipeline.build.events import complete, plan_build
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.preview import estimate, preview_build, record_rate

@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 
+from telecine.manifests.buckets import ENCODED_SECONDS, by_size
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
 from telecine.pipeline.catalog.scores import DUPLICATES, score_columns
@@ -111,16 +112,16 @@ def charts(
         return Charts(
             where,
             clips,
-            tuple(sorted((Cell(*row, _bucket(*row[:3])) for row in counted), key=_size)),
+            tuple(sorted((Cell(*row, _bucket(*row[:3])) for row in counted), key=by_size)),
             _histograms(con, [known[name] for name in names], clips),
             _colors(con),
         )
 
 
 # As in pipeline/look/summary.py, whose numbers they are where all clips are meant.
-_CELLS = """
+_CELLS = f"""
 SELECT resolution, aspect, duration, count(*),
-    round(sum(if(duration <> 'image', encoded_frames * fps_den / fps_num, 0)) / 3600, 6)
+    round(sum({ENCODED_SECONDS}) / 3600, 6)
 FROM current_samples SEMI JOIN filtered USING (clip_id) WHERE outcome = 'kept' GROUP BY ALL
 """
 
@@ -131,13 +132,6 @@ SELECT color, sum(clips)::BIGINT FROM (
     FROM (SELECT dominant_colors, count(*) AS clips FROM filtered GROUP BY dominant_colors)
 ) GROUP BY color ORDER BY sum(clips) DESC, color
 """
-
-
-def _size(cell: Cell) -> tuple[int, float, float]:
-    """From small to large, from tall to wide, from short to long."""
-    width, _, height = cell.aspect.partition("x")
-    seconds = 0.0 if cell.duration == "image" else float(cell.duration.removesuffix("s"))
-    return cell.resolution, int(width) / int(height), seconds
 
 
 def _bucket(resolution: int, aspect: str, duration: str) -> str:

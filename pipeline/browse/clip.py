@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from telecine.infra.errors import NotFound
-from telecine.manifests.queries import State, builds
+from telecine.manifests.builds import State, builds
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.browse.filtered import TEXTS
 from telecine.pipeline.catalog.captions import create_chosen_captions

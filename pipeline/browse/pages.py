@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from telecine.infra.errors import NotFound, StorageError, TelecineError, UsageError
 from telecine.infra.text import json_value
-from telecine.manifests.queries import builds, find_build
+from telecine.manifests.builds import builds, find_build
 from telecine.manifests.tables import words
 from telecine.pipeline.browse.clip import clip_facts
 from telecine.pipeline.browse.latents import Films

@@ -17,19 +17,21 @@ import duckdb
 from telecine.infra.errors import CommitError
 from telecine.infra.faults import kill_point
 from telecine.infra.storage import join
-from telecine.manifests.builds import PINNED, pinned
-from telecine.manifests.dataset import Dataset
-from telecine.manifests.fingerprint import canonical_json, fingerprint
-from telecine.manifests.queries import (
-    connect,
+from telecine.manifests.builds import (
+    PINNED,
     current_build,
     last_plan,
     next_plan,
     next_sequence,
+    pinned,
     shards_of,
 )
+from telecine.manifests.dataset import Dataset
+from telecine.manifests.fingerprint import canonical_json, fingerprint
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build
-from telecine.pipeline.build.identity import CURRENT_FILE, Generation
+from telecine.manifests.shards import CURRENT_PATH, INDEX, index_path, path_in_build
+from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.jobs import shard_jobs
 from telecine.pipeline.build.plan import ShardPlan
 from telecine.pipeline.build.wanted import Planned, Target, make_plan
@@ -201,9 +203,8 @@ def write_index(dataset: Dataset, build: Generation | Build) -> None:
     A view of the tables like the shards themselves, so it is simply made again; and so is
     `current.json`, whichever build is current.
     """
-    folder = f"shards/{build.name}"
     live = shards_of(connect(dataset.tables), build.build_id)
-    shards = [dataclasses.asdict(s) | {"path": s.path.removeprefix(f"{folder}/")} for s in live]
+    shards = [dataclasses.asdict(s) | {"path": path_in_build(s.path, build.name)} for s in live]
     index = {
         "build_id": build.build_id,
         "vae_fingerprint": build.vae_fingerprint,
@@ -212,7 +213,7 @@ def write_index(dataset: Dataset, build: Generation | Build) -> None:
         "shards": shards,
         "digest": fingerprint([[s["path"], s["sha256"]] for s in shards]),
     }
-    _write_json(dataset, f"{folder}/index.json", index)
+    _write_json(dataset, index_path(build.name), index)
     kill_point("committed", "index")
     write_current(dataset)
 
@@ -222,8 +223,8 @@ def write_current(dataset: Dataset) -> None:
     current = current_build(connect(dataset.tables))
     if current is not None:
         named = {"build_id": current.build_id, "name": current.name}
-        pointer = {**named, "index": f"{current.name}/index.json"}
-        _write_json(dataset, f"shards/{CURRENT_FILE}", pointer)
+        pointer = {**named, "index": f"{current.name}/{INDEX}"}
+        _write_json(dataset, CURRENT_PATH, pointer)
         kill_point("committed", "current")
 
 

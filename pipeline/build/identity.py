@@ -10,13 +10,13 @@ import duckdb
 from telecine.encoders.load import load_captioner, load_scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
+from telecine.manifests.builds import State, builds
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
-from telecine.manifests.queries import State, builds, connect
+from telecine.manifests.queries import connect
+from telecine.manifests.shards import CURRENT
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.scores import scores_used
-
-CURRENT_FILE = "current.json"  # under shards/
 
 _NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -89,7 +89,7 @@ def _name(con: duckdb.DuckDBPyConnection, build_id: str, asked: str | None, defa
             f"the build that this spec asks for is there and is named {own!r}, not {asked!r}: "
             "leave --name out"
         )
-    if asked is not None and (not _NAME.fullmatch(asked) or asked == CURRENT_FILE):
+    if asked is not None and (not _NAME.fullmatch(asked) or asked == CURRENT):
         raise UsageError(
             f"--name {asked!r}: a build's name is a folder under shards/; write up to 64 of "
             "a-z 0-9 . _ -, the first a letter or digit"

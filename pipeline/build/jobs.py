@@ -18,11 +18,12 @@ import duckdb
 import pyarrow as pa
 
 from telecine.infra.errors import CheckFailed
+from telecine.manifests.buckets import Bucket
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import CaptionMixSpec, DatasetSpec
-from telecine.pipeline.build.plan import Bucket, Member, ShardPlan
+from telecine.pipeline.build.plan import Member, ShardPlan
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, ShardJob
 from telecine.pipeline.catalog.captions import create_chosen_captions, ever_said, mixed

@@ -27,25 +27,15 @@ from fractions import Fraction
 from typing import Protocol
 
 from telecine.encoders.video.interface import VideoEncoder
+from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import fingerprint, short_id
-from telecine.manifests.specs import BucketSpec, VaeSpec
+from telecine.manifests.specs import VaeSpec
 from telecine.pipeline.media.geometry import Crop, crop_to_grid
 from telecine.pipeline.media.timing import Timed, encoded_frames, encoded_rate
 
 TAR_BLOCK = 512
 NPY_HEADER = 128
 TEXT_RESERVE = 8192  # a sample's JSON and text members with their headers, without captions
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Bucket:
-    resolution: int  # px of the short side, the rung
-    aspect: str  # as in 16x9
-    duration: str  # image, or seconds as in 4s
-
-    @property
-    def folder(self) -> str:
-        return f"{self.resolution}/{self.aspect}/{self.duration}"
 
 
 class ClipShape(Timed, Protocol):
@@ -139,35 +129,6 @@ def plan_encoding(clip: ClipShape, encoder: VideoEncoder, vae: VaeSpec) -> Encod
         return None
     shape = encoder.latent_shape(frames, crop.height, crop.width)
     return Encoding(rate, frames, available - frames, crop, shape)
-
-
-def bucket_of(clip: ClipShape, spec: BucketSpec) -> Bucket | None:
-    """Largest rung ≤ the clip for resolution and duration, nearest aspect; None below a rung."""
-    short_side = min(clip.width, clip.height)
-    resolution = max((r for r in spec.resolutions if r <= short_side), default=None)
-    duration = _duration_rung(clip, spec)
-    if resolution is None or duration is None:
-        return None
-    return Bucket(resolution, nearest_aspect(clip.width, clip.height, spec.aspects), duration)
-
-
-def _duration_rung(clip: ClipShape, spec: BucketSpec) -> str | None:
-    if clip.kind == "image":
-        return "image"
-    ticks = clip.end_pts - clip.start_pts
-    seconds = Fraction(ticks * clip.time_base_num, clip.time_base_den)
-    rung = max((d for d in spec.durations if d <= seconds), default=None)
-    return None if rung is None else f"{rung:g}s"
-
-
-def nearest_aspect(width: int, height: int, aspects: Iterable[str]) -> str:
-    """The aspect whose logarithm is nearest, the first of equals, as in 16x9."""
-
-    def distance(aspect: str) -> float:
-        w, h = map(int, aspect.split(":"))
-        return abs(math.log(width * h / (height * w)))
-
-    return min(aspects, key=distance).replace(":", "x")
 
 
 def sample_bytes(encoding: Encoding, text_bytes: int) -> int:

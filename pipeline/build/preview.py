@@ -21,13 +21,12 @@ from typing import Any
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import StorageError
 from telecine.manifests.dataset import Dataset
+from telecine.manifests.shards import RATES_PATH
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.events import find_work, jobs, unwritten
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.plan import plan_encoding, sample_bytes
 from telecine.pipeline.build.worker import MemberJob
-
-RATES_FILE = "rates.json"
 
 
 @dataclass
@@ -130,7 +129,7 @@ def record_rate(
     )
     text = json.dumps(rates, indent=1, sort_keys=True) + "\n"
     with contextlib.suppress(StorageError):
-        dataset.storage.write_bytes(dataset.path(RATES_FILE), text.encode())
+        dataset.storage.write_bytes(dataset.path(RATES_PATH), text.encode())
 
 
 def estimate(
@@ -169,7 +168,7 @@ def _rate(found: Any) -> Rate | None:
 
 def _read(dataset: Dataset) -> dict[str, Any]:
     try:
-        found = json.loads(dataset.storage.read_bytes(dataset.path(RATES_FILE)))
+        found = json.loads(dataset.storage.read_bytes(dataset.path(RATES_PATH)))
     except (StorageError, ValueError, RecursionError):  # not there, or not JSON
         return {}
     return found if isinstance(found, dict) else {}

@@ -18,14 +18,13 @@ import pyarrow as pa
 
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import Reason
+from telecine.manifests.buckets import Bucket, bucket_of
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.plan import (
-    Bucket,
     Candidate,
     LiveMember,
     Plan,
-    bucket_of,
     plan_encoding,
     plan_shards,
     sample_bytes,

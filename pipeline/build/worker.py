@@ -35,13 +35,15 @@ from telecine.infra.errors import (
 from telecine.infra.faults import kill_point
 from telecine.infra.prefetch import run_ahead
 from telecine.infra.storage import Storage, join
+from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Clip, Sample, Source
+from telecine.manifests.shards import shard_path
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tar import Extent, Sealed, TarWriter, npy_parts
 from telecine.pipeline.build.encode import ClipFrames, Encoded, encode_clip
 from telecine.pipeline.build.latents import latent_statistics
-from telecine.pipeline.build.plan import Bucket, Encoding, plan_encoding
+from telecine.pipeline.build.plan import Encoding, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption, sample_json
 
 _WHY: dict[type[Exception], Reason] = {
@@ -77,7 +79,7 @@ class ShardJob:
     @property
     def path(self) -> str:
         """Relative to the dataset."""
-        return f"shards/{self.build_name}/{self.bucket.folder}/{self.shard_id}.tar"
+        return shard_path(self.build_name, self.bucket, self.shard_id)
 
     def row(self, member: MemberJob, **facts: Any) -> Sample:
         """The row of one member, kept or dropped."""

@@ -19,9 +19,10 @@ import duckdb
 
 from telecine.encoders.load import load_captioner
 from telecine.infra.text import counted, length, size
+from telecine.manifests.builds import BuildState
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import BuildState, Shard
 from telecine.manifests.schemas import Clip, arrow_schema
+from telecine.manifests.shards import Shard
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.sample import MEASUREMENTS
 from telecine.pipeline.catalog.captions import create_chosen_captions

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from telecine.manifests.queries import Shard
+from telecine.manifests.shards import Shard
 from telecine.pipeline.export.formats import Content
 
 VERSION = "http://mlcommons.org/croissant/1.0"

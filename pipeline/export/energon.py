@@ -24,8 +24,9 @@ from pathlib import Path
 
 from telecine.infra.errors import CheckFailed, StorageError, UsageError
 from telecine.infra.text import counted, one_line
+from telecine.manifests.builds import BuildState
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import BuildState, Shard
+from telecine.manifests.shards import Shard, path_in_build
 from telecine.pipeline.export.formats import Content
 
 PARTS = ("train", "val", "test")
@@ -74,7 +75,7 @@ def _check_possible(part: Path, dataset: Dataset) -> None:
 
 
 def _name(build: BuildState, shard: Shard) -> str:
-    return shard.path.removeprefix(f"shards/{build.name}/")
+    return path_in_build(shard.path, build.name)
 
 
 def _link(place: Path, dataset: Dataset, shard: Shard) -> None:

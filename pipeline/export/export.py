@@ -12,8 +12,9 @@ from pathlib import Path
 
 from telecine.infra import disk
 from telecine.infra.errors import UsageError
+from telecine.manifests.builds import completed_build, shards_of
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import completed_build, connect, shards_of
+from telecine.manifests.queries import connect
 from telecine.pipeline.export.folder import part_of, place, target_of
 from telecine.pipeline.export.formats import Content, Options, check_options, exporter
 

@@ -21,8 +21,9 @@ from telecine.infra.storage import join
 if TYPE_CHECKING:  # the rows are read for --help, which needs no tables
     import duckdb
 
+    from telecine.manifests.builds import BuildState
     from telecine.manifests.dataset import Dataset
-    from telecine.manifests.queries import BuildState, Shard
+    from telecine.manifests.shards import Shard
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from telecine.manifests.fingerprint import fingerprint
-from telecine.manifests.queries import Shard
+from telecine.manifests.shards import Shard, path_in_build
 from telecine.pipeline.export.folder import write_json
 from telecine.pipeline.export.formats import Content
 
@@ -65,17 +65,16 @@ def _sums(shards: list[Shard]) -> dict[str, Any]:
 def _index(content: Content, shards: list[Shard]) -> dict[str, Any]:
     """Of all shards the digest is that of the dataset's own index.json."""
     build = content.build
-    folder = f"shards/{build.name}/"
     return {
         "build_id": build.build_id,
         "build": build.name,
         "vae_fingerprint": build.last.vae_fingerprint,
         **_sums(shards),
-        "digest": fingerprint([[s.path.removeprefix(folder), s.sha256] for s in shards]),
+        "digest": fingerprint([[path_in_build(s.path, build.name), s.sha256] for s in shards]),
         "shards": [
             {
                 "url": content.url(s.path),
-                "path": s.path.removeprefix(folder),
+                "path": path_in_build(s.path, build.name),
                 "num_samples": s.num_samples,
                 "size_bytes": s.size_bytes,
                 "sha256": s.sha256,

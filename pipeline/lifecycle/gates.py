@@ -21,7 +21,7 @@ import duckdb
 
 from telecine.infra.errors import Reason
 from telecine.infra.text import counted
-from telecine.manifests.queries import last_plan
+from telecine.manifests.builds import last_plan
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.scores import create_scored_clips
 from telecine.pipeline.lifecycle.channels import (

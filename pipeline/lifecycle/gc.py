@@ -27,19 +27,19 @@ from telecine.infra.errors import CommitError, NotFound
 from telecine.infra.faults import kill_point
 from telecine.infra.storage import ObjectInfo
 from telecine.infra.text import size
-from telecine.manifests.builds import PINNED
+from telecine.manifests.builds import PINNED, BuildState, State, builds, find_build, next_sequence
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import BuildState, State, builds, connect, find_build, next_sequence
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES
-from telecine.manifests.shards import SHARDS, is_shard, needed, stored
+from telecine.manifests.shards import INDEX, SHARDS, build_folder, index_path, is_index, is_shard
 from telecine.manifests.tables import RETENTION_HOURS, Tables
 from telecine.pipeline.build.events import write_index
+from telecine.pipeline.lifecycle.stored import needed, stored
 from telecine.pipeline.terminal.progress import Step
 from telecine.pipeline.terminal.text import line, write
 
 UPLOAD_SECONDS = 24 * 3600.0  # after which an upload that was begun is taken for dead
 AT_ONCE = 10_000  # files between two steps of the progress shown
-INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def collect(
     remaining = [build for build in known if build.build_id in reasons]
 
     in_need = needed(dataset, remaining)
-    in_need |= {f"{SHARDS}/{build.name}/{INDEX}" for build in remaining}
-    working = tuple(f"{SHARDS}/{build.name}/" for build in remaining if build.in_progress)
+    in_need |= {index_path(build.name) for build in remaining}
+    working = tuple(build_folder(build.name) for build in remaining if build.in_progress)
     own: dict[str, list[ObjectInfo]] = defaultdict(list)
     for path, info in there.items():
         if path not in in_need and not path.startswith(working) and _is_ours(path):
@@ -137,7 +137,7 @@ def _left_alone(known: list[BuildState], kept: set[str], unfinished: bool) -> di
 
 def _is_ours(path: str) -> bool:
     """A tar or an index, whole. Anything else under shards/ is not of our making, or a view."""
-    return is_shard(path) or (path.endswith(f"/{INDEX}") and path.count("/") == 2)
+    return is_shard(path) or is_index(path)
 
 
 def _uploads(dataset: Dataset) -> tuple[ObjectInfo, ...]:

@@ -19,16 +19,16 @@ from pydantic import ValidationError
 
 from telecine.infra.errors import CheckFailed, UsageError
 from telecine.infra.faults import kill_point
-from telecine.manifests.dataset import Dataset, replace_spec
-from telecine.manifests.queries import (
+from telecine.manifests.builds import (
     State,
-    connect,
     current_build,
     find_build,
     last_plan,
     next_sequence,
     promotions,
 )
+from telecine.manifests.dataset import Dataset, replace_spec
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
 from telecine.pipeline.build.events import write_index

@@ -25,14 +25,15 @@ from rich.console import Console
 from telecine.infra.errors import CheckFailed
 from telecine.infra.faults import kill_point
 from telecine.infra.ray import Cluster, Done, Resources
-from telecine.manifests.builds import PINNED
+from telecine.manifests.buckets import Bucket
+from telecine.manifests.builds import PINNED, BuildState, next_plan, next_sequence
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import short_id
-from telecine.manifests.queries import BuildState, connect, next_plan, next_sequence
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, Sample, from_arrow
 from telecine.pipeline.build.events import Work, complete, write_index
 from telecine.pipeline.build.jobs import jobs_again
-from telecine.pipeline.build.plan import Bucket, Member, Plan, ShardPlan
+from telecine.pipeline.build.plan import Member, Plan, ShardPlan
 from telecine.pipeline.build.wanted import Planned
 from telecine.pipeline.build.worker import ShardJob
 from telecine.pipeline.drive import encoder_resources, run_jobs, write_shards

@@ -14,13 +14,15 @@ from rich.console import Console
 from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster
 from telecine.infra.text import counted, size
+from telecine.manifests.builds import BuildState, State, builds, find_build
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import BuildState, State, builds, connect, find_build
-from telecine.manifests.shards import SHARDS, is_shard, needed, stored
+from telecine.manifests.queries import connect
+from telecine.manifests.shards import build_folder, is_shard
 from telecine.pipeline.commit import COMMIT_SECONDS
 from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards, count_live
 from telecine.pipeline.lifecycle.repair import Repaired
 from telecine.pipeline.lifecycle.repair import repair as mend
+from telecine.pipeline.lifecycle.stored import needed, stored
 from telecine.pipeline.terminal.text import line, write
 
 LISTED = 50  # findings printed on a terminal; the JSON has them all
@@ -122,7 +124,7 @@ def _orphans(dataset: Dataset, build: BuildState, there: Iterable[str]) -> list[
     """
     if build.in_progress:
         return []
-    own = {p for p in there if p.startswith(f"{SHARDS}/{build.name}/") and is_shard(p)}
+    own = {p for p in there if p.startswith(build_folder(build.name)) and is_shard(p)}
     known = builds(connect(dataset.tables))
     return [
         Finding(path, Kind.ORPHANED, "no row names it; telecine gc deletes it")

@@ -20,10 +20,11 @@ import duckdb
 from telecine.encoders.load import load_captioner, load_encoder, load_scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
-from telecine.manifests.queries import BuildState, State, builds
+from telecine.manifests.buckets import Bucket, bucket_of
+from telecine.manifests.builds import BuildState, State, builds
 from telecine.manifests.schemas import Caption, Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.build.plan import Bucket, bucket_of, plan_encoding
+from telecine.pipeline.build.plan import plan_encoding
 from telecine.pipeline.catalog.captions import captions_of, create_chosen_captions, inputs
 from telecine.pipeline.catalog.scores import (
     DUPLICATES,

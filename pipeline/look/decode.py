@@ -29,8 +29,9 @@ from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra import disk
 from telecine.infra.errors import CheckFailed, MediaError, StorageError, UsageError
 from telecine.infra.storage import ObjectInfo
+from telecine.manifests.builds import BuildState, completed_build
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import BuildState, completed_build, connect
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import VaeSpec
 from telecine.pipeline.build.latents import psnr_db

@@ -22,7 +22,8 @@ import duckdb
 from rich.console import Console
 
 from telecine.infra.text import json_value, size
-from telecine.manifests.queries import BuildState, connect, find_build
+from telecine.manifests.builds import BuildState, find_build
+from telecine.manifests.queries import connect
 from telecine.manifests.tables import Tables
 from telecine.pipeline.lifecycle.changes import Change, differences, told
 from telecine.pipeline.lifecycle.channels import Channel, pooled

@@ -23,9 +23,10 @@ from rich.text import Text
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import absolute, is_s3
 from telecine.infra.text import json_value
+from telecine.manifests.builds import State as BuildIs
+from telecine.manifests.builds import builds
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import State as BuildIs
-from telecine.manifests.queries import builds, connect
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Source, from_arrow
 from telecine.manifests.tables import words
 from telecine.pipeline.catalog.conditions import judged

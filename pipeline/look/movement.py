@@ -19,16 +19,16 @@ import duckdb
 from rich.console import Console
 
 from telecine.infra.text import counted, length
-from telecine.pipeline.build.plan import Bucket
+from telecine.manifests.buckets import ENCODED_SECONDS, Bucket, by_size
 from telecine.pipeline.terminal.text import heading, line, print_table
 
 FIRST = 5  # names that stand for many
 
 # Of a row of `samples` what is compared; two of 64 bits stand for digests of many more.
-COLUMNS = """
-    clip_id, outcome, reason, {'resolution': resolution, 'aspect': aspect, 'duration': duration}
+COLUMNS = f"""
+    clip_id, outcome, reason, {{'resolution': resolution, 'aspect': aspect, 'duration': duration}}
         AS bucket,
-    if(duration <> 'image', encoded_frames * fps_den / fps_num, 0) AS seconds,
+    {ENCODED_SECONDS} AS seconds,
     hash(latent_sha256) AS latents, hash(text_digest, captions_digest) AS texts,
     hash(shard_id) AS shard
 """
@@ -97,12 +97,7 @@ def movement(con: duckdb.DuckDBPyConnection) -> Movement:
     buckets = [
         BucketPair(Bucket(**bucket), *counts) for bucket, *counts in con.sql(_BUCKETS).fetchall()
     ]
-    return Movement(moves, dropped, tuple(sorted(buckets, key=lambda pair: _size(pair.bucket))))
-
-
-def _size(bucket: Bucket) -> tuple[int, str, float]:
-    seconds = bucket.duration.removesuffix("s")
-    return bucket.resolution, bucket.aspect, 0.0 if seconds == "image" else float(seconds)
+    return Movement(moves, dropped, tuple(sorted(buckets, key=lambda pair: by_size(pair.bucket))))
 
 
 _PAIRS = """

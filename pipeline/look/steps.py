@@ -16,7 +16,7 @@ from typing import Any
 
 from telecine.encoders.caption.interface import WITH_TEXT
 from telecine.infra.text import counted
-from telecine.manifests.queries import BuildState
+from telecine.manifests.builds import BuildState
 from telecine.manifests.schemas import DroppedSpan, Source
 from telecine.pipeline.caption.step import MAX_ATTEMPTS
 from telecine.pipeline.catalog.conditions import Part

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from telecine.encoders.caption.interface import WITH_TEXT
+from telecine.manifests.buckets import ENCODED_SECONDS, by_size
 from telecine.manifests.schemas import Build, from_arrow
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.scores import (
@@ -219,12 +220,12 @@ GROUP BY captioner, captioner_fingerprint, text_key ORDER BY count(*) DESC, text
 
 
 # By shard first, as to count distinct ones takes longer than all the rest; a shard has one bucket.
-_BUCKETS = """
+_BUCKETS = f"""
 SELECT build_id, resolution, aspect, duration, sum(samples)::BIGINT, round(sum(seconds) / 3600, 6),
     sum(latent_bytes), count(*)
 FROM (
     SELECT build_id, shard_id, resolution, aspect, duration, count(*) AS samples,
-        sum(if(duration <> 'image', encoded_frames * fps_den / fps_num, 0)) AS seconds,
+        sum({ENCODED_SECONDS}) AS seconds,
         sum(latent_bytes) AS latent_bytes
     FROM live_samples WHERE outcome = 'kept' GROUP BY ALL
 ) GROUP BY ALL
@@ -338,15 +339,10 @@ def _builds(con: duckdb.DuckDBPyConnection) -> tuple[BuildReport, ...]:
             pixel_fingerprint=history[-1].pixel_fingerprint,
             vae=history[-1].vae,
             dropped=dropped[build_id],
-            buckets=tuple(sorted(buckets[build_id], key=_size)),
+            buckets=tuple(sorted(buckets[build_id], key=by_size)),
         )
         for build_id, history in events.items()
     )
-
-
-def _size(bucket: BucketCount) -> tuple[int, str, float]:
-    seconds = bucket.duration.removesuffix("s")
-    return bucket.resolution, bucket.aspect, 0.0 if seconds == "image" else float(seconds)
 
 
 def _shards_planned(history: list[Build]) -> int:

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from typing import Any
 
 import duckdb
@@ -24,12 +23,13 @@ from rich.console import Console
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import absolute
 from telecine.infra.text import json_value, length
+from telecine.manifests.buckets import Bucket, bucket_of_shape, by_size, duration_rung_sql
+from telecine.manifests.builds import current_build
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.history import HOW, Version, find_version, split
-from telecine.manifests.queries import connect, current_build
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, from_arrow
 from telecine.manifests.specs import BucketSpec
-from telecine.pipeline.build.plan import Bucket, nearest_aspect
 from telecine.pipeline.look.movement import (
     COLUMNS,
     FIRST,
@@ -165,21 +165,9 @@ def _compared(durations: tuple[float, ...]) -> dict[str, str]:
         "sources": "SELECT uri, version, status, reason, sidecar_uri, sidecar_version "
         "FROM current_sources",
         "clips": "SELECT clip_id, width, height, duration_seconds, "
-        f"{_rung(durations)} AS rung FROM current_clips",
+        f"{duration_rung_sql(durations)} AS rung FROM current_clips",
         "samples": f"SELECT {COLUMNS} FROM current_samples",
     }
-
-
-def _rung(durations: tuple[float, ...]) -> str:
-    """SQL: the largest rung of duration that is no longer than the clip, in whole numbers."""
-    rungs = ["WHEN kind = 'image' THEN 'image'"]
-    for seconds in reversed(durations):
-        exact = Fraction(seconds)
-        rungs.append(
-            f"WHEN (end_pts - start_pts)::HUGEINT * time_base_num * {exact.denominator} "
-            f">= {exact.numerator}::HUGEINT * time_base_den THEN '{seconds:g}s'"
-        )
-    return f"CASE {' '.join(rungs)} ELSE '' END"
 
 
 _FATES = f"""
@@ -230,7 +218,7 @@ def _clips(
 ) -> tuple[Some, Some, tuple[BucketPair, ...], tuple[int, int]]:
     totals: dict[Bucket | None, list[float]] = defaultdict(lambda: [0.0] * 6)
     for width, height, rung, *counts in _rows(con, _SHAPES):
-        bucket = _bucket(width, height, rung, spec)
+        bucket = bucket_of_shape(width, height, rung, spec)
         totals[bucket] = [old + new for old, new in zip(totals[bucket], counts, strict=True)]
     without = totals.pop(None, [0] * 6)
     pairs = tuple(
@@ -240,7 +228,8 @@ def _clips(
             int(came), int(went),
         )
         for bucket, (clips_a, seconds_a, clips_b, seconds_b, came, went) in sorted(
-            (bucket, total) for bucket, total in totals.items() if bucket is not None
+            ((bucket, total) for bucket, total in totals.items() if bucket is not None),
+            key=lambda pair: by_size(pair[0]),
         )
     )  # fmt: skip
     came, went = (_some(con, _ALONE.format(*names)) for names in ("ba", "ab"))
@@ -250,14 +239,6 @@ def _clips(
 def _some(con: duckdb.DuckDBPyConnection, query: str) -> Some:
     ((count, first),) = _rows(con, query)
     return Some(count, tuple(first or ()))
-
-
-def _bucket(width: int, height: int, rung: str, spec: BucketSpec) -> Bucket | None:
-    """As plan.bucket_of has it, of a duration rung that is known."""
-    resolution = max((r for r in spec.resolutions if r <= min(width, height)), default=None)
-    if resolution is None or not rung:
-        return None
-    return Bucket(resolution, nearest_aspect(width, height, spec.aspects), rung)
 
 
 def _pairs(

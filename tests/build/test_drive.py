@@ -12,9 +12,9 @@ from telecine.encoders.load import load_encoder
 from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster, Resources
 from telecine.infra.storage import Storage
+from telecine.manifests.buckets import Bucket
 from telecine.manifests.dataset import create_dataset
 from telecine.manifests.specs import DatasetSpec, VaeSpec
-from telecine.pipeline.build.plan import Bucket
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, ShardJob
 from telecine.pipeline.drive import encoder_resources, run_jobs

@@ -16,9 +16,9 @@ from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Build
+from telecine.manifests.shards import RATES_PATH
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.preview import (
-    RATES_FILE,
     Estimate,
     Preview,
     Rate,
@@ -211,7 +211,7 @@ def test_each_encoder_has_the_rate_of_its_last_run(dataset: Dataset) -> None:
 def test_a_run_that_encoded_nothing_measured_nothing(dataset: Dataset) -> None:
     for pixels, seconds, workers in ((0, 1.0, 1), (1, 0.0, 1), (1, 1.0, 0)):
         record_rate(dataset, ENCODER, pixels=pixels, seconds=seconds, workers=workers)
-    assert not Path(dataset.path(RATES_FILE)).exists()
+    assert not Path(dataset.path(RATES_PATH)).exists()
 
 
 KEY = f"dct-{ENCODER.fingerprint}"
@@ -235,7 +235,7 @@ KEY = f"dct-{ENCODER.fingerprint}"
     ],
 )
 def test_a_damaged_file_is_no_estimate_and_is_written_anew(text: bytes, dataset: Dataset) -> None:
-    Path(dataset.path(RATES_FILE)).write_bytes(text)
+    Path(dataset.path(RATES_PATH)).write_bytes(text)
     assert estimate(dataset, ENCODER, pixels=100, shards=9) is None
     record_rate(dataset, ENCODER, pixels=100, seconds=1.0, workers=1)
     found = estimate(dataset, ENCODER, pixels=100, shards=9)

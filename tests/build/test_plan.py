@@ -11,16 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telecine.manifests.buckets import Bucket, bucket_of, nearest_aspect
 from telecine.manifests.specs import BucketSpec
-from telecine.pipeline.build.plan import (
-    Bucket,
-    Candidate,
-    LiveMember,
-    Plan,
-    bucket_of,
-    nearest_aspect,
-    plan_shards,
-)
+from telecine.pipeline.build.plan import Candidate, LiveMember, Plan, plan_shards
 from tests.support.rows import make_clip
 
 BUCKETS = (Bucket(480, "16x9", "4s"), Bucket(480, "16x9", "8s"), Bucket(720, "1x1", "image"))

@@ -23,9 +23,10 @@ from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import MediaError, NotFound, Reason, UsageError
 from telecine.infra.reader import ObjectReader
 from telecine.infra.storage import ObjectInfo, Storage
+from telecine.manifests.buckets import Bucket
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.build.plan import Bucket, plan_encoding
+from telecine.pipeline.build.plan import plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, Receipt, ShardJob, ShardWorker
 from telecine.pipeline.media.decode import decode_clip

@@ -14,18 +14,13 @@ from hypothesis import strategies as st
 
 from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import UsageError
+from telecine.manifests.buckets import bucket_of
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, Sample
 from telecine.manifests.specs import DatasetSpec, SelectSpec, ShardSpec
 from telecine.manifests.tables import Tables
 from telecine.pipeline.build import wanted as wanted_module
-from telecine.pipeline.build.plan import (
-    Candidate,
-    LiveMember,
-    bucket_of,
-    plan_encoding,
-    sample_bytes,
-)
+from telecine.pipeline.build.plan import Candidate, LiveMember, plan_encoding, sample_bytes
 from telecine.pipeline.build.wanted import Target, make_plan
 from telecine.pipeline.catalog.selection import check_where
 from tests.build.test_plan import History

@@ -21,8 +21,9 @@ import yaml
 
 from telecine.infra.errors import CheckFailed, StorageError, UsageError
 from telecine.infra.storage import Storage
+from telecine.manifests.builds import find_build, shards_of
 from telecine.manifests.dataset import Dataset, open_dataset
-from telecine.manifests.queries import connect, find_build, shards_of
+from telecine.manifests.queries import connect
 from telecine.pipeline.export.energon import _split, _split_yaml, write_energon
 from telecine.pipeline.export.export import export
 from telecine.pipeline.export.formats import Content, Options

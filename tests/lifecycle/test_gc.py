@@ -17,8 +17,9 @@ from rich.console import Console
 from telecine.infra.disk import PART_PREFIX
 from telecine.infra.errors import CommitError, UsageError
 from telecine.infra.storage import Storage, join
+from telecine.manifests.builds import State, builds, find_build
 from telecine.manifests.dataset import open_dataset
-from telecine.manifests.queries import State, builds, connect, find_build
+from telecine.manifests.queries import connect
 from telecine.manifests.tables import Tables
 from telecine.pipeline.lifecycle.gc import Garbage, collect, delete, print_garbage
 from telecine.pipeline.lifecycle.promote import rollback

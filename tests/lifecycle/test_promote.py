@@ -20,6 +20,7 @@ import telecine.pipeline.recipes
 from telecine.encoders.load import load_encoder
 from telecine.infra.errors import CheckFailed, UsageError
 from telecine.infra.storage import Storage
+from telecine.manifests.builds import find_build, promotions
 from telecine.manifests.dataset import (
     Dataset,
     create_dataset,
@@ -28,7 +29,6 @@ from telecine.manifests.dataset import (
     replace_spec,
 )
 from telecine.manifests.fingerprint import canonical_json
-from telecine.manifests.queries import find_build, promotions
 from telecine.manifests.schemas import Build
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.cli.main import app

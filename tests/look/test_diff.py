@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from telecine.infra.errors import UsageError
-from telecine.manifests.queries import connect, find_build
+from telecine.manifests.builds import find_build
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample
 from telecine.manifests.tables import Tables
 from telecine.pipeline.lifecycle.changes import Change

@@ -22,13 +22,14 @@ from typer.testing import CliRunner
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
+from telecine.manifests.buckets import bucket_of
+from telecine.manifests.builds import find_build
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.history import find_version, split
-from telecine.manifests.queries import connect, find_build
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import BucketSpec, DatasetSpec
 from telecine.manifests.tables import Tables
-from telecine.pipeline.build.plan import bucket_of
 from telecine.pipeline.cli import diff as cli_clips
 from telecine.pipeline.lifecycle.gc import collect, delete
 from telecine.pipeline.look.diff import diff

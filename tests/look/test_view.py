@@ -29,8 +29,9 @@ from telecine.infra.errors import (
     UsageError,
 )
 from telecine.infra.storage import Storage
+from telecine.manifests.builds import find_build
 from telecine.manifests.dataset import Dataset, open_dataset
-from telecine.manifests.queries import connect, find_build
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import VaeSpec
 from telecine.pipeline.look.decode import Decoded, decode

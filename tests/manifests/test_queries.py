@@ -14,18 +14,16 @@ from hypothesis import strategies as st
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage, StoreOptions
-from telecine.manifests.queries import (
-    Orphans,
+from telecine.manifests.builds import (
     builds,
-    connect,
     current_build,
     find_build,
     last_plan,
     next_plan,
     next_sequence,
-    orphans,
     promotions,
 )
+from telecine.manifests.queries import Orphans, connect, orphans
 from telecine.manifests.schemas import TABLES, Build, Clip, Sample, Source
 from telecine.manifests.tables import NO_TABLE, Tables
 from tests.conftest import S3Server

@@ -18,7 +18,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from telecine.manifests.queries import BuildState, State, builds, connect, current_build
+from telecine.manifests.builds import BuildState, State, builds, current_build
+from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample, from_arrow
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
