@@ -1,148 +1,71 @@
-"""Models by name: what `[vae] encoder` and `[caption] captioner` of telecine.toml may say."""
+"""Models by name: what [vae] encoder, [caption] captioner and [score] scorer may say.
+
+ENCODERS, CAPTIONERS, SCORERS: a row for each that is built in. A plug-in's is one row more, and is
+imported when a spec names it, in each process that uses it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import TypeVar
 
+import telecine.infra.plugins as plugins
 from telecine.encoders.caption.interface import Captioner, FirstOf
 from telecine.encoders.caption.sidecar import SidecarCaptioner
 from telecine.encoders.caption.signal import SignalCaptioner
-from telecine.encoders.hub import digest_of_file
+from telecine.encoders.hub import absolute_folder, digest_of_file
+from telecine.encoders.kinds import CaptionerKind, EncoderKind, Kind, RunsOn, ScorerKind
+from telecine.encoders.plugin import PluginCaptioner, PluginEncoder, PluginScorer
 from telecine.encoders.runtime import DEFAULT_RUNTIME, ModelRuntime
 from telecine.encoders.score.heads import head_file, load_head
 from telecine.encoders.score.interface import Scorer
 from telecine.encoders.video.dct import DctEncoder
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
-from telecine.manifests.specs import CaptionSpec, ScoreSpec, VaeSpec
+from telecine.infra.plugins import Plugin
+from telecine.manifests.specs import CaptionSpec, ScoreSpec, Spec, VaeSpec
 
-_CAPTIONERS: dict[str, Callable[[], Captioner]] = {
-    "auto": lambda: FirstOf("auto", [SidecarCaptioner(), SignalCaptioner()]),
-    "sidecar": SidecarCaptioner,
-    "signal": SignalCaptioner,
-}
-LEARNED_CAPTIONERS = ("openclip", "vlm", "openai")
+K = TypeVar("K", bound=Kind)
 
-
-def load_encoder(spec: VaeSpec, device: str = "cpu") -> VideoEncoder:
-    """The encoder that `spec` names, on a torch device. Loads no weights before they are needed.
-
-    Raises UsageError where there is none of that name, or the spec asks of it what it cannot do.
-    """
-    name, _, where = spec.encoder.partition(":")
-    if name == "dct" and not where:
-        _refuse_options(spec)
-        return DctEncoder()
-    if name == "diffusers" and where:
-        from telecine.encoders.video.diffusers import DiffusersEncoder
-
-        return DiffusersEncoder(spec, device)
-    raise UsageError(
-        f"there is no video encoder {spec.encoder!r}: there is dct, embedded and without weights, "
-        "and diffusers:FOLDER or diffusers:HUB_ID[@revision] for the library's video autoencoders"
-    )
+# Keys of the specs that are a model's own; the rest are for whatever model there is.
+VAE_OPTIONS = frozenset(VaeSpec.model_fields) - {"encoder", "patch", "fps"}
+CAPTION_OPTIONS = frozenset(CaptionSpec.model_fields) - {"captioner"}
+SCORE_OPTIONS = frozenset({"dtype"})
 
 
-def _refuse_options(spec: VaeSpec) -> None:
-    """The DCT has none of the options of learned encoders."""
-    plain = VaeSpec(encoder=spec.encoder, patch=spec.patch, fps=spec.fps)
-    given = [name for name, value in plain if getattr(spec, name) != value]
-    if given:
-        raise UsageError(
-            f"[vae] {', '.join(given)}: only learned encoders have this, not {spec.encoder}"
-        )
+# ── what is built in: libraries are imported when a model is made ────────────────────────────────
 
 
-def load_captioner(spec: CaptionSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Captioner:
-    """The captioner that `spec` names. Loads no weights before they are needed.
+def _diffusers(spec: VaeSpec, device: str) -> VideoEncoder:
+    from telecine.encoders.video.diffusers import DiffusersEncoder
 
-    Raises UsageError where there is none of that name, or the spec asks of it what it cannot do.
-    """
-    name, _, which = spec.captioner.partition(":")
-    if name in _CAPTIONERS and not which:
-        _refuse_caption_options(spec)
-        return _CAPTIONERS[name]()
-    if name in LEARNED_CAPTIONERS and which:
-        return _load_model(name, which, spec, runtime)
-    raise UsageError(
-        f"there is no captioner {spec.captioner!r}; choose one of "
-        f"{', '.join(sorted(_CAPTIONERS))}, openclip:MODEL[@TAG_OR_FILE], vlm:FOLDER_OR_HUB_ID or "
-        "openai:MODEL ([caption] captioner in telecine.toml)"
-    )
+    return DiffusersEncoder(spec, device)
 
 
-def _load_model(name: str, which: str, spec: CaptionSpec, runtime: ModelRuntime) -> Captioner:
-    if name == "openclip":
-        from telecine.encoders.caption.coca import load_coca
+def _coca(spec: CaptionSpec, runtime: ModelRuntime) -> Captioner:
+    from telecine.encoders.caption.coca import load_coca
 
-        return load_coca(spec, runtime)
-    if name == "vlm":
-        from telecine.encoders.caption.vlm.vlm import load_vlm
+    return load_coca(spec, runtime)
 
-        return load_vlm(spec, runtime)
+
+def _vlm(spec: CaptionSpec, runtime: ModelRuntime) -> Captioner:
+    from telecine.encoders.caption.vlm.vlm import load_vlm
+
+    return load_vlm(spec, runtime)
+
+
+def _chat(spec: CaptionSpec, runtime: ModelRuntime) -> Captioner:
     from telecine.encoders.caption.chat.chat import load_chat
 
     return load_chat(spec, runtime)
 
 
-def _refuse_caption_options(spec: CaptionSpec) -> None:
-    """The embedded captioners have none of the options of models."""
-    plain = CaptionSpec(captioner=spec.captioner)
-    given = [key for key, value in plain if getattr(spec, key) != value]
-    if given:
-        raise UsageError(
-            f"[caption] {', '.join(given)}: only captioners that are models have this, not "
-            f"{spec.captioner}"
-        )
-
-
-def pin_captioner(spec: CaptionSpec) -> CaptionSpec:
-    """The spec with the digest of the model's files as they are now, where it has files.
-
-    Raises UsageError where they are not there.
-    """
-    name, _, _ = spec.captioner.partition(":")
-    unpinned = spec.model_copy(update={"weights": None})
-    if name == "openclip":
-        from telecine.encoders.score.files import weights_of
-
-        return unpinned.model_copy(update={"weights": weights_of(spec.captioner)})
-    if name == "vlm":
-        from telecine.encoders.caption.vlm.vlm import weights_of as vlm_weights_of
-
-        return unpinned.model_copy(update={"weights": vlm_weights_of(spec.captioner)})
-    return unpinned
-
-
-def absolute_captioner(captioner: str) -> str:
-    """`captioner` with a path in it made absolute, so that it holds in any working directory."""
-    name, _, _ = captioner.partition(":")
-    if name == "openclip":
-        from telecine.encoders.score.files import absolute
-
-        return absolute(captioner)
-    if name == "vlm":
-        from telecine.encoders.hub import absolute_folder
-
-        return absolute_folder(name, captioner)
-    return captioner
-
-
-def load_scorer(spec: ScoreSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Scorer:
-    """The scorer that `spec` names. Loads no weights before they are needed.
-
-    Raises UsageError where there is none of that name.
-    """
-    name, _, which = (spec.scorer or "").partition(":")
-    if name != "openclip" or not which:
-        raise UsageError(
-            f"there is no scorer {spec.scorer!r}: there is openclip:MODEL[@TAG_OR_FILE], "
-            "openclip:FOLDER and openclip:hf-hub:ORG/NAME ([score] scorer in telecine.toml)"
-        )
+def _openclip(spec: ScoreSpec, runtime: ModelRuntime) -> Scorer:
     from telecine.encoders.score.openclip import OpenClip
 
     return OpenClip(
-        f"{name}:{which}",
+        str(spec.scorer),
         spec.dtype,
         weights=spec.weights,
         device=runtime.device,
@@ -150,17 +73,200 @@ def load_scorer(spec: ScoreSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Sco
     )
 
 
+def _openclip_weights(named: str) -> str:
+    from telecine.encoders.score.files import weights_of
+
+    return weights_of(named)
+
+
+def _openclip_absolute(named: str) -> str:
+    from telecine.encoders.score.files import absolute
+
+    return absolute(named)
+
+
+def _vlm_weights(named: str) -> str:
+    from telecine.encoders.caption.vlm.vlm import weights_of
+
+    return weights_of(named)
+
+
+ENCODERS: Mapping[str, EncoderKind] = {
+    "dct": EncoderKind(make=lambda spec, device: DctEncoder(), runs_on=RunsOn.CPU),
+    "diffusers": EncoderKind(
+        rests=("FOLDER", "HUB_ID[@revision]"),
+        make=_diffusers,
+        options=VAE_OPTIONS,
+        absolute=partial(absolute_folder, "diffusers"),
+    ),
+}
+
+CAPTIONERS: Mapping[str, CaptionerKind] = {
+    "auto": CaptionerKind(
+        make=lambda spec, runtime: FirstOf("auto", [SidecarCaptioner(), SignalCaptioner()]),
+        runs_on=RunsOn.CPU,
+    ),
+    "sidecar": CaptionerKind(make=lambda spec, runtime: SidecarCaptioner(), runs_on=RunsOn.CPU),
+    "signal": CaptionerKind(make=lambda spec, runtime: SignalCaptioner(), runs_on=RunsOn.CPU),
+    "openclip": CaptionerKind(
+        rests=("MODEL[@TAG_OR_FILE]",),
+        make=_coca,
+        options=CAPTION_OPTIONS,
+        absolute=_openclip_absolute,
+        weights_of=_openclip_weights,
+    ),
+    "vlm": CaptionerKind(
+        rests=("FOLDER_OR_HUB_ID",),
+        make=_vlm,
+        options=CAPTION_OPTIONS,
+        absolute=partial(absolute_folder, "vlm"),
+        weights_of=_vlm_weights,
+    ),
+    "openai": CaptionerKind(
+        rests=("MODEL",), make=_chat, options=CAPTION_OPTIONS, runs_on=RunsOn.SERVER
+    ),
+}
+
+SCORERS: Mapping[str, ScorerKind] = {
+    "openclip": ScorerKind(
+        rests=("MODEL[@TAG_OR_FILE]", "FOLDER", "hf-hub:ORG/NAME"),
+        make=_openclip,
+        options=SCORE_OPTIONS,
+        absolute=_openclip_absolute,
+        weights_of=_openclip_weights,
+    ),
+}
+
+
+# ── by name ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def encoder_kind(named: str) -> EncoderKind:
+    """Raises UsageError where nothing is called so, as do the next two."""
+    return _named(plugins.ENCODERS, ENCODERS, EncoderKind, named)[0]
+
+
+def captioner_kind(named: str) -> CaptionerKind:
+    return _named(plugins.CAPTIONERS, CAPTIONERS, CaptionerKind, named)[0]
+
+
+def scorer_kind(named: str) -> ScorerKind:
+    return _named(plugins.SCORERS, SCORERS, ScorerKind, named)[0]
+
+
+_SAID = {  # what it is, and where a spec says which
+    plugins.ENCODERS: ("video encoder", "[vae] encoder"),
+    plugins.CAPTIONERS: ("captioner", "[caption] captioner"),
+    plugins.SCORERS: ("scorer", "[score] scorer"),
+}
+
+
+def _named(
+    group: str, built_in: Mapping[str, K], kind_of: type[K], named: str | None
+) -> tuple[K, Plugin | None]:
+    """What `named` stands for, and the plug-in that it is of, if any."""
+    name, _, rest = (named or "").partition(":")
+    plugin = plugins.find(group, name, built_in)
+    kind = plugin.load(kind_of) if plugin else built_in.get(name)
+    if kind is not None and bool(rest) == bool(kind.rests):
+        return kind, plugin
+    what, where = _SAID[group]
+    if plugin is not None and kind is not None:
+        forms = " or ".join(kind.forms(name))
+        raise UsageError(f"there is no {what} {named!r}: the plug-in {plugin} has {forms}")
+    own = [form for name, kind in built_in.items() for form in kind.forms(name)]
+    raise UsageError(
+        f"there is no {what} {named!r}; choose one of "
+        f"{', '.join([*own, *plugins.listed(group)])} ({where} in telecine.toml; a plug-in that "
+        "offers others has to be installed)"
+    )
+
+
+def _refuse_unheeded(spec: Spec, named: str, where: str, unheeded: Collection[str]) -> None:
+    """Raises UsageError where a key is given that would change nothing."""
+    plain = type(spec)()
+    given = [
+        key
+        for key in type(spec).model_fields
+        if key in unheeded and getattr(spec, key) != getattr(plain, key)
+    ]
+    if given:
+        raise UsageError(f"[{where}] {', '.join(given)}: {named} has no such option; leave it out")
+
+
+def load_encoder(spec: VaeSpec, device: str = "cpu") -> VideoEncoder:
+    """The encoder that `spec` names, on a torch device. Loads no weights before they are needed.
+
+    Raises UsageError where there is none of that name, or the spec asks of it what it cannot do.
+    """
+    kind, plugin = _named(plugins.ENCODERS, ENCODERS, EncoderKind, spec.encoder)
+    _refuse_unheeded(spec, spec.encoder, "vae", VAE_OPTIONS - kind.options)
+    made = kind.make(spec, device)
+    return made if plugin is None else PluginEncoder(made, plugin)
+
+
+def load_captioner(spec: CaptionSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Captioner:
+    """The captioner that `spec` names. Loads no weights before they are needed.
+
+    Raises UsageError where there is none of that name, or the spec asks of it what it cannot do.
+    """
+    kind, plugin = _named(plugins.CAPTIONERS, CAPTIONERS, CaptionerKind, spec.captioner)
+    heeded = kind.options | ({"weights"} if kind.weights_of else set())
+    _refuse_unheeded(spec, spec.captioner, "caption", CAPTION_OPTIONS - heeded)
+    made = kind.make(spec, runtime)
+    return made if plugin is None else PluginCaptioner(made, plugin)
+
+
+def load_scorer(spec: ScoreSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Scorer:
+    """The scorer that `spec` names. Loads no weights before they are needed.
+
+    Raises UsageError where there is none of that name.
+    """
+    kind, plugin = _named(plugins.SCORERS, SCORERS, ScorerKind, spec.scorer)
+    _refuse_unheeded(spec, str(spec.scorer), "score", SCORE_OPTIONS - kind.options)
+    made = kind.make(spec, runtime)
+    return made if plugin is None else PluginScorer(made, plugin)
+
+
+# ── files of models ──────────────────────────────────────────────────────────────────────────────
+
+
+def pin_captioner(spec: CaptionSpec) -> CaptionSpec:
+    """The spec with the digest of the model's files as they are now, where it has files.
+
+    Raises UsageError where they are not there.
+    """
+    weights_of = captioner_kind(spec.captioner).weights_of
+    weights = weights_of(spec.captioner) if weights_of else None
+    return spec.model_copy(update={"weights": weights})
+
+
 def pin_scorer(spec: ScoreSpec) -> ScoreSpec:
     """The spec with the digests of the model's and the head's files as they are now.
 
     Raises UsageError where they are not there, or do not go together.
     """
-    from telecine.encoders.score.openclip import weights_of
-
-    scorer = load_scorer(spec)
-    weights = weights_of(str(spec.scorer))
+    scorer, named = load_scorer(spec), str(spec.scorer)
+    weights_of = scorer_kind(named).weights_of
+    weights = weights_of(named) if weights_of else None
     head = None
     if spec.aesthetic is not None:
         load_head(spec.aesthetic, scorer.dimensions)
         head = digest_of_file(head_file(spec.aesthetic))
     return spec.model_copy(update={"weights": weights, "aesthetic_weights": head})
+
+
+def absolute_encoder(named: str) -> str:
+    """`named` with a path in it made absolute, so that it holds in any working directory.
+
+    Raises UsageError where nothing is called so, as do the next two.
+    """
+    return encoder_kind(named).absolute(named)
+
+
+def absolute_captioner(named: str) -> str:
+    return captioner_kind(named).absolute(named)
+
+
+def absolute_scorer(named: str) -> str:
+    return scorer_kind(named).absolute(named)

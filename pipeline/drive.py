@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from rich.console import Console
 
-from telecine.encoders.load import load_encoder
+from telecine.encoders.kinds import RunsOn
+from telecine.encoders.load import encoder_kind, load_encoder
 from telecine.infra.errors import ClusterError, Reason, UsageError
 from telecine.infra.ray import Cluster, Done, Lost, Resources
 from telecine.manifests.dataset import Dataset
@@ -163,7 +164,7 @@ def encoder_resources(
     cluster: Cluster, vae: VaeSpec, *, gpus: float | None = None, cpus: float | None = None
 ) -> Resources:
     """What one encoder gets. Asks the cluster, and so starts it, only for a learned one."""
-    if vae.encoder != "dct":
+    if encoder_kind(vae.encoder).runs_on != RunsOn.CPU:
         return model_resources(cluster, gpus=gpus, cpus=cpus)
     if gpus:
         raise UsageError(f"the {vae.encoder} encoder computes on the CPU: give it no GPU")

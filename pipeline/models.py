@@ -11,12 +11,19 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from telecine.encoders.load import LEARNED_CAPTIONERS, load_captioner, pin_captioner, pin_scorer
+from telecine.encoders.kinds import RunsOn
+from telecine.encoders.load import (
+    captioner_kind,
+    load_captioner,
+    pin_captioner,
+    pin_scorer,
+    scorer_kind,
+)
 from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.infra.errors import UsageError
 from telecine.infra.ray import Cluster, Resources
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.specs import CaptionSpec, DatasetSpec
+from telecine.manifests.specs import CaptionSpec, DatasetSpec, ScoreSpec
 from telecine.pipeline.drive import model_resources
 
 if TYPE_CHECKING:
@@ -62,7 +69,8 @@ def check_models(spec: DatasetSpec, url: str) -> None:
 
 def check_captioner(caption: CaptionSpec, url: str) -> None:
     """Raises UsageError where it is out of reach, or not the one that captions were made with."""
-    if caption.captioner.startswith("openai:") and not server_url(url):
+    server = captioner_kind(caption.captioner).runs_on == RunsOn.SERVER
+    if server and not server_url(url):
         raise UsageError(
             f"{caption.captioner} is a model on a server: give its URL as --caption-url, "
             "or in OPENAI_BASE_URL"
@@ -86,10 +94,10 @@ def captioner_needs(
     Raises UsageError, as `check_captioner`, before the cluster is started.
     """
     check_captioner(spec, options.caption_url)
-    name = spec.captioner.partition(":")[0]
-    if name not in LEARNED_CAPTIONERS:
+    runs_on = captioner_kind(spec.captioner).runs_on
+    if runs_on == RunsOn.CPU:
         return Resources(), ModelRuntime()
-    if name == "openai":
+    if runs_on == RunsOn.SERVER:
         workers = min(SERVER_WORKERS, options.concurrency, options.workers or SERVER_WORKERS)
         runtime = ModelRuntime(
             url=server_url(options.caption_url),
@@ -100,8 +108,12 @@ def captioner_needs(
     return _model_needs(cluster, options)
 
 
-def scorer_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, ModelRuntime]:
+def scorer_needs(
+    spec: ScoreSpec, cluster: Cluster, options: RunOptions
+) -> tuple[Resources, ModelRuntime]:
     """What a worker with the scorer gets, and how it runs there."""
+    if scorer_kind(str(spec.scorer)).runs_on == RunsOn.CPU:
+        return Resources(), ModelRuntime(batch=options.batch)
     return _model_needs(cluster, options)
 
 

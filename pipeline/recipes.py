@@ -218,7 +218,7 @@ def score(
         cluster,
         options.commit_seconds,
         console,
-        needs=partial(scorer_needs, cluster, options),
+        needs=partial(scorer_needs, dataset.spec.score, cluster, options),
         only=only,
         retry_failed=options.retry_rejected,
     )

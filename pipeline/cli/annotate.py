@@ -39,8 +39,9 @@ def caption(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="auto, sidecar, signal, openclip:MODEL[@TAG_OR_FILE], vlm:FOLDER_OR_HUB_ID or "
-            "openai:MODEL; from then on the one in force (default: that one).",
+            help="auto, sidecar, signal, openclip:MODEL[@TAG_OR_FILE], vlm:FOLDER_OR_HUB_ID, "
+            "openai:MODEL or a plug-in's NAME[:REST]; from then on the one in force (default: "
+            "that one).",
         ),
     ] = None,
     config: Annotated[
@@ -95,7 +96,8 @@ def score(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="openclip:MODEL[@TAG_OR_FILE]; from then on the one in force (default: that one).",
+            help="openclip:MODEL[@TAG_OR_FILE] or a plug-in's NAME[:REST]; from then on the one in "
+            "force (default: that one).",
         ),
     ] = None,
     prompt: Annotated[

@@ -39,9 +39,11 @@ from telecine.pipeline.cli.options import (
     progress,
     storage,
 )
+from telecine.pipeline.cli.plugins import Commands
 
 app = typer.Typer(
     name="telecine",
+    cls=Commands,
     help="Raw footage in, bucketed latent shards out, kept true when footage, captions or the VAE "
     "change.",
     no_args_is_help=True,

@@ -62,7 +62,8 @@ Vae = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="Video encoder: dct, diffusers:FOLDER or diffusers:HUB_ID[@revision].",
+        help="Video encoder: dct, diffusers:FOLDER, diffusers:HUB_ID[@revision] or a plug-in's "
+        "NAME[:REST].",
     ),
 ]
 
@@ -75,9 +76,7 @@ def given_spec(
     where: str | None = None,
 ) -> DatasetSpec | None:
     """What a file and the line say of the spec; folders of weights are made absolute."""
-    from telecine.encoders.hub import absolute_folder
-    from telecine.encoders.load import absolute_captioner
-    from telecine.encoders.score.files import absolute as absolute_model
+    from telecine.encoders.load import absolute_captioner, absolute_encoder, absolute_scorer
     from telecine.manifests.dataset import parse_spec
     from telecine.manifests.specs import DatasetSpec
 
@@ -93,13 +92,13 @@ def given_spec(
         if value is not None:
             given.setdefault(table, {})[key] = value
     if "encoder" in given.get("vae", {}):
-        given["vae"]["encoder"] = absolute_folder("diffusers", given["vae"]["encoder"])
+        given["vae"]["encoder"] = absolute_encoder(given["vae"]["encoder"])
     for named in (given.get("caption", {}), given.get("caption_mix", {}).get("second") or {}):
         if "captioner" in named:
             named["captioner"] = absolute_captioner(named["captioner"])
     score = given.get("score", {})
     if score.get("scorer"):
-        score["scorer"] = absolute_model(score["scorer"])
+        score["scorer"] = absolute_scorer(score["scorer"])
     if score.get("aesthetic"):
         score["aesthetic"] = str(Path(score["aesthetic"]).expanduser().resolve())
     return DatasetSpec.model_validate(given) if given else None
@@ -135,14 +134,15 @@ def given_score(
     """
     from pydantic import ValidationError
 
-    from telecine.encoders.score.files import absolute
+    from telecine.encoders.load import absolute_scorer
     from telecine.manifests.specs import ScoreSpec
 
     known = spec.score.model_dump()
     if scorer is not None:
-        if absolute(scorer) != spec.score.scorer:  # a head is for one model's embeddings
+        named = absolute_scorer(scorer)
+        if named != spec.score.scorer:  # a head is for one model's embeddings
             known |= {"aesthetic": None, "aesthetic_weights": None}
-        known |= {"scorer": absolute(scorer), "weights": None}
+        known |= {"scorer": named, "weights": None}
     if known["scorer"] is None:
         raise UsageError("no scorer is in force yet: name one, --scorer openclip:MODEL@TAG_OR_FILE")
     known["prompts"] = {**known["prompts"], **_prompts(prompts)}

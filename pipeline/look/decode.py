@@ -24,7 +24,8 @@ import numpy as np
 from rich.console import Console
 
 from telecine.encoders.frames import Latents, Pixels
-from telecine.encoders.load import load_encoder
+from telecine.encoders.kinds import RunsOn
+from telecine.encoders.load import encoder_kind, load_encoder
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra import disk
 from telecine.infra.errors import CheckFailed, MediaError, StorageError, UsageError
@@ -218,7 +219,7 @@ def _encoder(build: BuildState, vae: str | None) -> VideoEncoder:
 
 def _device(spec: VaeSpec) -> str:
     """A GPU where there is one: a learned decoder takes longer than the encoder."""
-    if spec.encoder == "dct":
+    if encoder_kind(spec.encoder).runs_on == RunsOn.CPU:
         return "cpu"
     import torch
 

@@ -44,6 +44,7 @@ MAY_IMPORT = {
         "telecine.manifests.fingerprint",
         "telecine.manifests.specs",
         "telecine.infra.errors",
+        "telecine.infra.plugins",
     ),
     "pipeline": ("telecine.infra", "telecine.manifests", "telecine.encoders"),
 }
