@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from telecine.infra.errors import CommitError, NoBucket, NotFound, UsageError
 from telecine.infra.storage import Storage, is_s3, join
+from telecine.manifests.evolve import stamp, version, without_stamp
 from telecine.manifests.fingerprint import flat
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
@@ -99,7 +100,7 @@ def replace_spec(dataset: Dataset, spec: DatasetSpec) -> Dataset:
 
 
 def _write(dataset: Dataset, spec: DatasetSpec) -> None:
-    text = tomli_w.dumps(_without_none(spec.model_dump(mode="json")))
+    text = tomli_w.dumps(stamp() | _without_none(spec.model_dump(mode="json")))
     dataset.storage.write_bytes(dataset.path(SPEC_FILE), text.encode())
 
 
@@ -113,7 +114,7 @@ def create_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Dat
 def parse_spec(text: str, where: str) -> DatasetSpec:
     """A `telecine.toml`. Raises UsageError that names the key and what was expected."""
     try:
-        return DatasetSpec.model_validate(tomllib.loads(text))
+        return DatasetSpec.model_validate(without_stamp(tomllib.loads(text), where))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not TOML: {error}") from error
     except ValidationError as error:
@@ -154,7 +155,10 @@ def asked_spec(
 def _explain(error: Any) -> str:
     key = ".".join(map(str, error["loc"])) or "(file)"
     if error["type"] == "extra_forbidden":
-        return f"  {key}: unknown key; see the keys there are in docs/specs.md"
+        return (
+            f"  {key}: unknown key to this Telecine ({version()}); see the keys there are in "
+            "docs/specs.md"
+        )
     return f"  {key} = {error['input']!r}: {error['msg']}"
 
 

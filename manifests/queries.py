@@ -19,7 +19,8 @@ from pathlib import Path
 import duckdb
 
 from telecine.infra.errors import StorageError
-from telecine.manifests.schemas import TABLES
+from telecine.manifests.evolve import quoted, select_of
+from telecine.manifests.schemas import TABLES, arrow_schema
 from telecine.manifests.tables import Tables, one_line
 
 # Joins are written as SEMI JOIN and ANTI JOIN, the few rows on the right: measured on ten million
@@ -92,14 +93,14 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
     """
     con = duckdb.connect(":memory:")
     con.execute("SET memory_limit = '2GB'")  # larger joins spill
-    con.execute(f"SET temp_directory = {_quoted(_spill_folder())}")
+    con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
     con.execute("SET enable_progress_bar = false")  # it would go to standard output
     con.execute("SET python_enable_replacements = false")
     con.execute("SET parquet_metadata_cache = true")  # a table's files never change
     if not tables.on_disk:
         con.register_filesystem(tables.store_files)
         con.execute(f"SET external_file_cache_remote_max_block_size = {READ_BYTES}")
-    con.execute(f"SET allowed_directories = [{_quoted(f'{tables.uri}/tables/')}]")
+    con.execute(f"SET allowed_directories = [{quoted(f'{tables.uri}/tables/')}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
     for name in TABLES:
@@ -124,18 +125,23 @@ def _add(con: duckdb.DuckDBPyConnection, tables: Tables, name: str, version: int
         con.execute(f"CREATE TABLE {name} AS FROM stored")
         con.unregister("stored")
         return
-    kind = "TABLE" if name == "builds" else "VIEW"
-    paths = ", ".join(map(_quoted, files))
-    con.execute(f"CREATE {kind} {name} AS SELECT * FROM read_parquet([{paths}])")
+    kind, columns = "TABLE" if name == "builds" else "VIEW", tables.columns(name, version)
+    types = {} if columns.same else _types(con, name)
+    con.execute(f"CREATE {kind} {name} AS {select_of(columns, types, files)}")
+
+
+def _types(con: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
+    """DuckDB's words for the types of a table's columns as they are declared."""
+    con.register("declared", arrow_schema(TABLES[name]).empty_table())
+    described = con.sql("FROM declared")
+    found = dict(zip(described.columns, map(str, described.types), strict=True))
+    con.unregister("declared")
+    return found
 
 
 def _spill_folder() -> str:
     """Made by DuckDB when it needs it, and removed when the connection ends."""
     return str(Path(tempfile.gettempdir()) / f"telecine-{uuid.uuid4().hex}")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 # ── a scan that was killed ───────────────────────────────────────────────────────────────────────

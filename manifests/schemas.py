@@ -2,22 +2,27 @@
 
 Rows hold no wall-clock time and nothing that depends on which worker made them, so that two runs
 over the same footage leave equal rows.
+
+A column that comes later has a default, which is what older rows say, and the version that began
+it: `since`. That of a measurement is None: what was not measured is unknown, not 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 
-def column(text: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field with its line of documentation."""
-    return field(default=default, metadata={"text": text})
+def column(text: str, default: Any = dataclasses.MISSING, *, since: str = "") -> Any:
+    """A field with its line of documentation, and the Telecine that began it (empty: the first)."""
+    return field(default=default, metadata={"text": text, "since": since})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +320,7 @@ _SCALARS: dict[Any, pa.DataType] = {
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
+    hint = _told(hint)
     if hint in _SCALARS:
         return _SCALARS[hint]
     if typing.get_origin(hint) is tuple:
@@ -324,17 +330,47 @@ def _arrow_type(hint: Any) -> pa.DataType:
     raise TypeError(f"no Arrow type for {hint!r}")
 
 
-def _hints(row: Any) -> dict[str, Any]:
+def _hints(row: Any) -> Mapping[str, Any]:
     return typing.get_type_hints(row)
 
 
+def _told(hint: Any) -> Any:
+    """The type of a value that is there: of `float | None` float."""
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    return parts[0] if isinstance(hint, types.UnionType) and len(parts) == 1 else hint
+
+
 def arrow_schema(row: Any) -> pa.Schema:
-    """The Arrow schema of a row type; each field's metadata holds its line of text."""
-    text = {f.name: f.metadata["text"] for f in dataclasses.fields(row)}
+    """The Arrow schema of a row type; each field's metadata holds its line of text.
+
+    NULL may stand in a column that came later: a Telecine that does not know it appends rows too.
+    """
+    return _schema(row)
+
+
+@functools.cache
+def _schema(row: Any) -> pa.Schema:
+    hints = _hints(row)
     return pa.schema(
-        pa.field(name, _arrow_type(hint), nullable=False, metadata={"text": text[name]})
-        for name, hint in _hints(row).items()
+        pa.field(
+            f.name,
+            _arrow_type(hints[f.name]),
+            nullable=bool(f.metadata.get("since")) or _told(hints[f.name]) is not hints[f.name],
+            metadata={"text": f.metadata["text"]},
+        )
+        for f in dataclasses.fields(row)
     )
+
+
+def defaults_of(row: Any) -> Mapping[str, Any]:
+    """What a row without the column says, by column; a column without a default is left out."""
+    return _defaults(row)
+
+
+@functools.cache
+def _defaults(row: Any) -> Mapping[str, Any]:
+    fields = dataclasses.fields(row)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
 
 RowType = typing.TypeVar("RowType", bound=Row)
@@ -358,18 +394,26 @@ def _encodable(value: Any) -> Any:
 
 
 def from_arrow(table: pa.Table, row: type[RowType]) -> list[RowType]:
-    """Rows of a table that has all of the type's columns (others are left aside)."""
-    hints = _hints(row)
-    columns = {name: _decoder(hint) for name, hint in hints.items()}
-    picked = table.select(list(hints)).to_pylist()
+    """Rows of a table; other columns than the type's are left aside.
+
+    A default stands in for NULL, and for a column that the table has not got.
+    """
+    defaults = defaults_of(row)
+    columns = {
+        name: _decoder(hint, defaults.get(name))
+        for name, hint in _hints(row).items()
+        if name in table.column_names or name not in defaults
+    }
+    picked = table.select(list(columns)).to_pylist()
     return [row(**{name: read(r[name]) for name, read in columns.items()}) for r in picked]
 
 
-def _decoder(hint: Any) -> Any:
+def _decoder(hint: Any, default: Any) -> Any:
+    hint = _told(hint)
     if typing.get_origin(hint) is not tuple:
-        return lambda value: value
+        return lambda value: default if value is None else value
     item = typing.get_args(hint)[0]
-    if dataclasses.is_dataclass(item):
-        make: Any = item
-        return lambda values: tuple(make(**value) for value in values)
-    return tuple
+    make: Any = item if dataclasses.is_dataclass(item) else None
+    return lambda values: (
+        default if values is None else tuple(make(**v) if make else v for v in values)
+    )

@@ -33,6 +33,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow import fs
 
 from telecine.infra.errors import CommitError, StorageError, UsageError
+from telecine.manifests import evolve
+from telecine.manifests.evolve import Columns
 from telecine.manifests.schemas import TABLES, Row, arrow_schema, from_arrow, to_arrow
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ RETENTION_HOURS = 7 * 24  # of files that the version in view no longer names
 _STILLS_TOGETHER = 256
 
 _MARK = "telecine"  # the log's name for the random number by which a writer knows its commit
+_WRITER = "telecineVersion"  # the log's name for the version that made a commit
 
 _CONFIGURATION: Mapping[str, str | None] = {
     "delta.appendOnly": "true",
@@ -107,25 +110,29 @@ class Tables:
         self._ask_options = options if callable(options) else lambda: options
         self._options = dict(self._ask_options())
         self._opened: dict[str, DeltaTable | None] = {}
+        self._pinned: dict[tuple[str, int], DeltaTable | None] = {}  # of past versions
         self._s3: tuple[Mapping[str, str], fs.FileSystem] | None = None  # of which options
         self._store_files: StoreFiles | None = None
 
     def append(self, name: str, rows: Sequence[Row]) -> int:
         """Commit the rows in one step and return the table's version; no rows, no commit.
 
-        Raises CommitError if nothing was committed and UsageError if the table's columns are not
-        those of this version of Telecine.
+        A column that the table lacks is added in the same step. Raises CommitError if nothing was
+        committed and UsageError where the table's columns are not to be reconciled with the rows'.
         """
         if not rows:
             return self.version(name)
-        # The table keeps the texts it was made with: a reworded one must not bar appending.
-        added = _without_texts(to_arrow(rows, TABLES[name]))
+        declared = to_arrow(rows, TABLES[name])
+        if (table := self._table(name)) and (why := self._columns(name, table).unwritable()):
+            raise UsageError(self._of_another_version(name, table, why))
 
         def write(table: DeltaTable, once: CommitProperties) -> None:
+            columns = self._columns(name, table)
             write_deltalake(
                 table,
-                added,
+                columns.to_append(declared),
                 mode="append",
+                schema_mode="merge" if columns.missing or columns.unknown else None,
                 writer_properties=_writer(name),
                 commit_properties=once,
             )
@@ -140,11 +147,26 @@ class Tables:
         return NO_TABLE if table is None else table.version()
 
     def dataset(self, name: str, version: int | None = None) -> ds.Dataset:
-        """The rows, not yet read; an empty dataset with the schema where there is no table."""
+        """The rows, not yet read; an empty dataset with the schema where there is no table.
+
+        Of a table of another version NULL may stand for a default.
+        """
         table = self._table(name, version)
         if table is None:
             return ds.dataset(arrow_schema(TABLES[name]).empty_table())
-        return table.to_pyarrow_dataset(filesystem=self._filesystem(name))
+        found = table.to_pyarrow_dataset(filesystem=self._filesystem(name))
+        declared = arrow_schema(TABLES[name])
+        if found.schema.names == declared.names:
+            return found
+        nullable = [field.with_nullable(True) for field in declared]
+        return found.replace_schema(pa.schema(nullable))
+
+    def columns(self, name: str, version: int | None = None) -> Columns:
+        """What the table has, beside what is declared; the same where there is no table."""
+        table = self._table(name, version)
+        if table is None:
+            return Columns(TABLES[name], arrow_schema(TABLES[name]))
+        return self._columns(name, table)
 
     def files(self, name: str, version: int | None = None) -> list[str]:
         """Paths or URIs of the Parquet files that hold the rows; the latter by `store_files`."""
@@ -210,25 +232,18 @@ class Tables:
         self,
         name: str,
         columns: Sequence[str] | None = None,
-        filter: ds.Expression | None = None,
         version: int | None = None,
     ) -> pa.Table:
         """Rows as Arrow, in no particular order; only the columns named are read."""
-        schema = arrow_schema(TABLES[name])
-        names = list(columns) if columns is not None else schema.names
+        names = list(columns) if columns is not None else arrow_schema(TABLES[name]).names
         with self.reading(name):
-            table = self.dataset(name, version).to_table(columns=names, filter=filter)
-        return table.cast(pa.schema([schema.field(n) for n in names]))
+            table = self.dataset(name, version).to_table(columns=names)
+        return self.columns(name, version).filled(table)
 
-    def rows(
-        self,
-        row: type[RowType],
-        filter: ds.Expression | None = None,
-        version: int | None = None,
-    ) -> list[RowType]:
+    def rows(self, row: type[RowType], version: int | None = None) -> list[RowType]:
         """Rows as values, in no particular order."""
         name = next(n for n, r in TABLES.items() if r is row)
-        return from_arrow(self.arrow(name, filter=filter, version=version), row)
+        return from_arrow(self.arrow(name, version=version), row)
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[None]:
@@ -255,7 +270,9 @@ class Tables:
                 f"table {name} of {self.uri} has no version {version}: its last is "
                 f"{table.version()}"
             )
-        return self._open(name, version)
+        if (name, version) not in self._pinned:
+            self._pinned[name, version] = self._open(name, version)
+        return self._pinned[name, version]
 
     def _open(self, name: str, version: int | None = None) -> DeltaTable | None:
         try:
@@ -266,7 +283,8 @@ class Tables:
             raise StorageError(
                 f"cannot open table {name} of {self.uri}: {one_line(error)}"
             ) from error
-        self._check_columns(name, table)
+        if why := self._columns(name, table).problems():
+            raise UsageError(self._of_another_version(name, table, why))
         return table
 
     def _location(self, name: str) -> str:
@@ -300,17 +318,18 @@ class Tables:
             self._s3 = options, store
         return self._s3[1]
 
-    def _check_columns(self, name: str, table: DeltaTable) -> None:
-        found = {f.name: f.type for f in pa.schema(table.schema().to_arrow())}
-        expected = {f.name: f.type for f in arrow_schema(TABLES[name])}
-        missing = [n for n in expected if n not in found]
-        other = [n for n in expected if n in found and not _same(found[n], expected[n])]
-        if missing or other:
-            raise UsageError(
-                f"table {name} of {self.uri} was written by another version of Telecine: "
-                f"it lacks {missing or 'nothing'} and has another type for {other or 'nothing'}; "
-                f"it has {list(found)}. Use that version, or ingest into a new dataset"
-            )
+    def _columns(self, name: str, table: DeltaTable) -> Columns:
+        return Columns(TABLES[name], pa.schema(table.schema().to_arrow()))
+
+    def _of_another_version(self, name: str, table: DeltaTable, why: Sequence[str]) -> str:
+        """What stands in the way, and which Telecine wrote it, as its commits say."""
+        wrote = next((c[_WRITER] for c in table.history() if _WRITER in c), None)
+        by = f"Telecine {wrote}" if wrote else "a Telecine that did not note its version"
+        return (
+            f"table {name} of {self.uri} is not one that this Telecine ({evolve.version()}, format "
+            f"{evolve.FORMAT}) can work with: {'; '.join(why)}. It was last written by {by}. Use "
+            "that version, or ingest into a new dataset"
+        )
 
     # ── committing ───────────────────────────────────────────────────────────────────────────────
 
@@ -318,7 +337,11 @@ class Tables:
         self._renew_options()
         table = self._table(name) or self._create(name)
         seen, mark = table.version(), secrets.randbits(62)
-        once = CommitProperties(app_transactions=[Transaction(_MARK, mark)], max_commit_retries=0)
+        once = CommitProperties(
+            custom_metadata={_WRITER: evolve.version()},
+            app_transactions=[Transaction(_MARK, mark)],
+            max_commit_retries=0,
+        )
         try:
             write(table, once)
         except (DeltaError, OSError) as error:
@@ -399,10 +422,6 @@ class Tables:
         )
 
 
-def _without_texts(table: pa.Table) -> pa.Table:
-    return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
-
-
 def words(error: Exception) -> str:
     """What DuckDB says; of a file in a store that cannot be read, without Python's stack."""
     return _STACK.sub("IO Error: ", str(error))
@@ -417,12 +436,3 @@ def one_line(error: Exception) -> str:
     """
     message, *_ = re.split(r"\n\s+0: |\n\s*LINE \d+: ", words(error), maxsplit=1)
     return " ".join(re.sub(r"\x1b\[\d*m", "", message).split()) or type(error).__name__
-
-
-def _same(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Equal but for names and nullability of list elements, which formats choose as they like."""
-    if pa.types.is_list(expected) and pa.types.is_list(found):
-        return _same(found.value_type, expected.value_type)
-    if pa.types.is_struct(expected) and pa.types.is_struct(found):
-        return {f.name: f.type for f in found} == {f.name: f.type for f in expected}
-    return bool(found == expected)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from telecine.infra.errors import StorageError
 from telecine.infra.storage import Storage
+from telecine.manifests.evolve import select_filled
 from telecine.manifests.schemas import Source, from_arrow
 from telecine.pipeline.scan.discover import (
     BATCH_ROWS,
@@ -92,7 +93,8 @@ def compare(
     """Sort a listing by what a dataset knows. `sources`: all rows, an Arrow table or dataset."""
     spec = {"spec": scan_fingerprint}
     flags = spec | {"retry": retry_rejected, "twice": allow_duplicates}
-    with duckdb_over(found=listing.objects, sources=sources) as con:
+    with duckdb_over(found=listing.objects, stored=sources) as con:
+        con.execute(f"CREATE VIEW sources AS {select_filled(Source, 'stored')}")
         con.execute(_KNOWN)
         con.execute(_RESTORED, spec | {"twice": allow_duplicates})
         con.execute(_STATES, flags)

@@ -19,7 +19,6 @@ import deltalake
 import duckdb
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,10 +143,10 @@ def test_any_past_version_can_be_read(tables: Tables) -> None:
         tables.rows(Source, version=4)
 
 
-def test_columns_and_rows_can_be_chosen(tables: Tables) -> None:
+def test_columns_can_be_chosen(tables: Tables) -> None:
     tables.append("clips", [make_clip(clip_id="a", shot=1), make_clip(clip_id="b", shot=2)])
-    found = tables.arrow("clips", columns=["clip_id"], filter=pc.field("shot") > 1)
-    assert found.to_pydict() == {"clip_id": ["b"]}
+    found = tables.arrow("clips", columns=["clip_id"])
+    assert sorted(found.to_pylist(), key=repr) == [{"clip_id": "a"}, {"clip_id": "b"}]
 
 
 def test_a_reader_keeps_the_state_it_first_saw(tables: Tables) -> None:
@@ -365,14 +364,6 @@ def test_a_damaged_log_is_told_in_one_line(tables: Tables) -> None:
 def test_names_the_format_cannot_take_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot hold a dataset"):
         Tables(str(tmp_path / name))
-
-
-def test_a_table_of_another_version_is_refused(tables: Tables) -> None:
-    old = arrow_schema(Clip).empty_table().drop(["motion"])
-    old = old.set_column(0, "clip_id", pa.array([], pa.int64()))
-    deltalake.write_deltalake(f"{tables.uri}/tables/clips", old)
-    with pytest.raises(UsageError, match=r"lacks \['motion'\].*another type for \['clip_id'\]"):
-        tables.rows(Clip)
 
 
 def test_many_commits_leave_a_short_log_and_few_files(tables: Tables) -> None:
