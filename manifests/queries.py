@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from telecine.infra.errors import StorageError
+from telecine.infra.errors import StorageError, UsageError
 from telecine.manifests.evolve import quoted, select_of
 from telecine.manifests.schemas import TABLES, arrow_schema
 from telecine.manifests.tables import Tables, one_line
@@ -142,6 +142,55 @@ def _types(con: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
 def _spill_folder() -> str:
     """Made by DuckDB when it needs it, and removed when the connection ends."""
     return str(Path(tempfile.gettempdir()) / f"telecine-{uuid.uuid4().hex}")
+
+
+# ── which clip is meant ──────────────────────────────────────────────────────────────────────────
+
+NAMED = 6  # ids to name where none or several are meant
+
+
+def find_clip(
+    con: duckdb.DuckDBPyConnection, text: str, among: str = "clips", holder: str = "this dataset"
+) -> str:
+    """The one clip_id, of those that a relation of SQL has, that begins so.
+
+    Raises UsageError, with the ids near it, where none or several do. `holder` is what the message
+    calls the relation.
+    """
+    found = clips_that_begin(con, text, among) if text else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        more = ", …" if len(found) == NAMED else ""
+        raise UsageError(
+            f"several clips begin with {text!r} ({', '.join(found)}{more}): give more of the id"
+        )
+    near = _clips_near(con, text, among)
+    raise UsageError(
+        f"{holder} has no clip whose id begins with {text!r}; "
+        + (f"near it are {', '.join(near)}" if near else "it has no clip yet")
+    )
+
+
+def clips_that_begin(con: duckdb.DuckDBPyConnection, text: str, among: str = "clips") -> list[str]:
+    """The first few of them."""
+    rows = con.sql(
+        f"SELECT DISTINCT clip_id FROM {among} WHERE starts_with(clip_id, ?) "
+        f"ORDER BY clip_id LIMIT {NAMED}",
+        params=[text],
+    )
+    return [clip_id for (clip_id,) in rows.fetchall()]
+
+
+def _clips_near(con: duckdb.DuckDBPyConnection, text: str, among: str) -> list[str]:
+    """Its neighbours in the order of ids: those that begin most like it are among them."""
+    each = NAMED // 2
+    rows = con.sql(
+        f"(SELECT clip_id FROM {among} WHERE clip_id < $1 ORDER BY clip_id DESC LIMIT {each}) "
+        f"UNION (SELECT clip_id FROM {among} WHERE clip_id > $1 ORDER BY clip_id LIMIT {each})",
+        params=[text],
+    )
+    return sorted(clip_id for (clip_id,) in rows.fetchall())
 
 
 # ── a scan that was killed ───────────────────────────────────────────────────────────────────────

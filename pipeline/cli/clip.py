@@ -17,7 +17,7 @@ from rich.table import Table
 
 from telecine.infra.text import cell, counted, json_value, size
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import connect
+from telecine.manifests.queries import connect, find_clip
 from telecine.manifests.schemas import Clip
 from telecine.pipeline.catalog.narrow import focus, uris_of
 from telecine.pipeline.look.clip import (
@@ -26,7 +26,6 @@ from telecine.pipeline.look.clip import (
     Placed,
     Said,
     StillFacts,
-    find_clip,
     group_of,
     known_clips,
     stills_of,

@@ -33,8 +33,6 @@ from telecine.pipeline.catalog.scores import (
     score_columns,
 )
 
-CANDIDATES = 6  # ids to name where none or several are meant
-
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -101,49 +99,6 @@ class KnownClip:
     def now(self) -> Placed | None:
         """In the current build."""
         return next((placed for placed in self.placed if placed.current), None)
-
-
-# ── which clip ───────────────────────────────────────────────────────────────────────────────────
-
-
-def find_clip(con: duckdb.DuckDBPyConnection, text: str) -> str:
-    """The one clip, current or not, whose id begins so.
-
-    Raises UsageError, with the ids near it, where none or several do.
-    """
-    found = clips_that_begin(con, text) if text else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        more = ", …" if len(found) == CANDIDATES else ""
-        raise UsageError(
-            f"several clips begin with {text!r} ({', '.join(found)}{more}): give more of the id"
-        )
-    near = _neighbours(con, text)
-    raise UsageError(
-        f"there is no clip whose id begins with {text!r}; "
-        + (f"near it are {', '.join(near)}" if near else "this dataset has no clip yet")
-    )
-
-
-def clips_that_begin(con: duckdb.DuckDBPyConnection, text: str) -> list[str]:
-    """The first few of them."""
-    rows = con.sql(
-        "SELECT DISTINCT clip_id FROM clips WHERE starts_with(clip_id, ?) "
-        f"ORDER BY clip_id LIMIT {CANDIDATES}",
-        params=[text],
-    )
-    return [clip_id for (clip_id,) in rows.fetchall()]
-
-
-def _neighbours(con: duckdb.DuckDBPyConnection, text: str) -> list[str]:
-    each = CANDIDATES // 2
-    rows = con.sql(
-        f"(SELECT clip_id FROM clips WHERE clip_id < $1 ORDER BY clip_id DESC LIMIT {each}) "
-        f"UNION (SELECT clip_id FROM clips WHERE clip_id > $1 ORDER BY clip_id LIMIT {each})",
-        params=[text],
-    )
-    return sorted(clip_id for (clip_id,) in rows.fetchall())
 
 
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────

@@ -32,7 +32,7 @@ from telecine.infra.errors import CheckFailed, MediaError, StorageError, UsageEr
 from telecine.infra.storage import ObjectInfo
 from telecine.manifests.builds import BuildState, completed_build
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import connect
+from telecine.manifests.queries import connect, find_clip
 from telecine.manifests.schemas import Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import VaeSpec
 from telecine.pipeline.build.latents import psnr_db
@@ -41,7 +41,6 @@ from telecine.pipeline.media.film import write_mp4, write_png
 from telecine.pipeline.media.geometry import Crop
 from telecine.pipeline.terminal.progress import Step
 
-NEAR = 3  # clip_ids to name on either side, where none or several are meant
 _ALONE = "Without --side-by-side the decoded frames are written alone"
 
 
@@ -163,39 +162,16 @@ def _check_frames(out: Path, frame: int, sample: Sample) -> None:
 
 
 def _sample(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> Sample:
-    rows = con.sql(
-        "SELECT * FROM live_samples WHERE build_id = ? AND starts_with(clip_id, ?) "
-        f"ORDER BY clip_id LIMIT {2 * NEAR}",
-        params=[build.build_id, clip_id],
-    )
-    found = from_arrow(rows.to_arrow_table(), Sample)
-    if not found:
-        near = ", ".join(_near(con, build, clip_id))
-        raise UsageError(
-            f"build {build.name} has no clip whose id begins with {clip_id!r}; "
-            + (f"near it are {near}" if near else "it has none at all")
-        )
-    if len(found) > 1:
-        names = ", ".join(sample.clip_id for sample in found)
-        raise UsageError(f"several clips begin with {clip_id!r} ({names}): give more of the id")
-    (sample,) = found
+    rows = f"(FROM live_samples WHERE build_id = '{build.build_id}')"
+    whole = find_clip(con, clip_id, rows, f"build {build.name}")
+    query = f"FROM {rows} WHERE clip_id = ?"
+    (sample,) = from_arrow(con.sql(query, params=[whole]).to_arrow_table(), Sample)
     if sample.outcome != "kept":
         raise UsageError(
             f"clip {sample.clip_id} was left out of build {build.name}: "
             f"{sample.reason}: {sample.detail}"
         )
     return sample
-
-
-def _near(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> list[str]:
-    """Its neighbours in the order of ids: those that begin most like it are among them."""
-    kept = "SELECT clip_id FROM live_samples WHERE build_id = $1 AND outcome = 'kept' AND clip_id"
-    rows = con.sql(
-        f"(FROM ({kept} < $2) ORDER BY clip_id DESC LIMIT {NEAR}) UNION ALL "
-        f"(FROM ({kept} > $2) ORDER BY clip_id LIMIT {NEAR})",
-        params=[build.build_id, clip_id],
-    )
-    return sorted(row[0] for row in rows.fetchall())
 
 
 def _encoder(build: BuildState, vae: str | None) -> VideoEncoder:

@@ -26,19 +26,13 @@ from telecine.infra.text import json_value
 from telecine.manifests.builds import State as BuildIs
 from telecine.manifests.builds import builds
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.queries import connect
+from telecine.manifests.queries import NAMED, clips_that_begin, connect, find_clip
 from telecine.manifests.schemas import Source, from_arrow
 from telecine.manifests.tables import words
 from telecine.pipeline.catalog.conditions import judged
 from telecine.pipeline.catalog.narrow import focus, uris_of
 from telecine.pipeline.catalog.scores import create_scored_clips
-from telecine.pipeline.look.clip import (
-    CANDIDATES,
-    KnownClip,
-    clips_that_begin,
-    find_clip,
-    known_clips,
-)
+from telecine.pipeline.look.clip import KnownClip, known_clips
 from telecine.pipeline.look.steps import (
     Ground,
     Selection,
@@ -131,14 +125,14 @@ def _find(con: duckdb.DuckDBPyConnection, name: str, dataset: str) -> tuple[str 
 
 def _uris(con: duckdb.DuckDBPyConnection, condition: str, value: str) -> list[str]:
     rows = con.sql(
-        f"SELECT DISTINCT uri FROM sources WHERE {condition} ORDER BY uri LIMIT {CANDIDATES}",
+        f"SELECT DISTINCT uri FROM sources WHERE {condition} ORDER BY uri LIMIT {NAMED}",
         params=[value],
     )
     return [uri for (uri,) in rows.fetchall()]
 
 
 def _listed(uris: list[str]) -> str:
-    return "".join(f"\n  {uri}" for uri in uris) + ("\n  …" if len(uris) == CANDIDATES else "")
+    return "".join(f"\n  {uri}" for uri in uris) + ("\n  …" if len(uris) == NAMED else "")
 
 
 def _unknown(con: duckdb.DuckDBPyConnection, name: str, uri: str, dataset: str) -> UsageError:

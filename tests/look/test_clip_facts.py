@@ -20,7 +20,7 @@ from telecine.encoders.load import load_captioner, load_scorer
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, open_dataset
-from telecine.manifests.queries import connect
+from telecine.manifests.queries import connect, find_clip
 from telecine.manifests.schemas import Caption, CaptionWindow, Clip, Duplicate, Embedding, Score
 from telecine.manifests.specs import CaptionMixSpec, CaptionSpec, DatasetSpec, ScoreSpec
 from telecine.manifests.tables import Tables
@@ -33,7 +33,6 @@ from telecine.pipeline.cli.clip import (
     inspect_clip,
     print_clip,
 )
-from telecine.pipeline.look.clip import find_clip
 from tests.caption.test_captions_run import picture
 from tests.support import inline
 from tests.support.lab import Lab
