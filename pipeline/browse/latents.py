@@ -21,13 +21,13 @@ import numpy.typing as npt
 from PIL import Image
 from rich.console import Console
 
-from telecine.infra.errors import NotFound, StorageError
+from telecine.infra.errors import NotFound
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.schemas import Sample, from_arrow
+from telecine.manifests.tar import DTYPE, NPY_HEADER, values_offset
 from telecine.pipeline.browse.snapshot import Snapshot
 
 FOLDER_BYTES = 512 * 2**20
-HEADER_BYTES = 256  # of a .npy; longer than any of ours
 TILE, GAP = 160, 4  # px: the longer side of a channel at least, and between two
 ACROSS = 8  # channels in a row, at most
 WIDEST = 0.01  # of the values on either side are black and white
@@ -113,26 +113,15 @@ def middle_frame(dataset: Dataset, sample: Sample) -> npt.NDArray[np.float32]:
     """float32 [C, H, W]: of a clip's latents one frame; no other byte of it is read."""
     shard = dataset.path(sample.shard_path)
     channels, frames, height, width = sample.latent_shape
-    head = min(HEADER_BYTES, sample.latent_bytes)
-    data = io.BytesIO(dataset.storage.read_range(shard, sample.latent_offset, head))
-    try:
-        np.lib.format.read_magic(data)
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(data)
-        found = f"{dtype} {shape}"
-    except ValueError as error:
-        shape, fortran_order, dtype, found = (), False, np.dtype(np.void), f"no array: {error}"
-    if (shape, fortran_order) != (sample.latent_shape, False) or dtype != np.float16:
-        raise StorageError(
-            f"{shard!r} does not hold what the tables say: expected float16 "
-            f"{sample.latent_shape} at byte {sample.latent_offset}, found {found}. "
-            "Check the build with telecine verify"
-        )
-    start, size = sample.latent_offset + data.tell(), height * width
+    head = min(NPY_HEADER, sample.latent_bytes)
+    data = dataset.storage.read_range(shard, sample.latent_offset, head)
+    start = sample.latent_offset + values_offset(data, sample, shard, sample.latent_bytes)
+    size = height * width
     pictures = [
         dataset.storage.read_range(shard, start + 2 * (c * frames + frames // 2) * size, 2 * size)
         for c in range(channels)
     ]
-    values = np.frombuffer(b"".join(pictures), np.float16).astype(np.float32)
+    values = np.frombuffer(b"".join(pictures), DTYPE).astype(np.float32)
     return values.reshape(channels, height, width)
 
 

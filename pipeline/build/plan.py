@@ -30,11 +30,10 @@ from telecine.encoders.video.interface import VideoEncoder
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import fingerprint, short_id
 from telecine.manifests.specs import VaeSpec
+from telecine.manifests.tar import BLOCK, NPY_HEADER
 from telecine.pipeline.media.geometry import Crop, crop_to_grid
 from telecine.pipeline.media.timing import Timed, encoded_frames, encoded_rate
 
-TAR_BLOCK = 512
-NPY_HEADER = 128
 TEXT_RESERVE = 8192  # a sample's JSON and text members with their headers, without captions
 
 
@@ -135,8 +134,8 @@ def sample_bytes(encoding: Encoding, text_bytes: int) -> int:
     """Tar bytes of a sample, known before a frame is decoded; `text_bytes` are those of its .txt
     and of what its JSON says of captions.
     """
-    blocks = math.ceil(encoding.latent_bytes / TAR_BLOCK) + 1
-    return blocks * TAR_BLOCK + TEXT_RESERVE + text_bytes
+    blocks = math.ceil(encoding.latent_bytes / BLOCK) + 1
+    return blocks * BLOCK + TEXT_RESERVE + text_bytes
 
 
 def plan_shards(

@@ -40,7 +40,7 @@ from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Clip, Sample, Source
 from telecine.manifests.shards import shard_path
 from telecine.manifests.specs import DatasetSpec
-from telecine.manifests.tar import Extent, Sealed, TarWriter, npy_parts
+from telecine.manifests.tar import FACTS, LATENT, TEXT, Extent, Sealed, TarWriter, npy_parts
 from telecine.pipeline.build.encode import ClipFrames, Encoded, encode_clip
 from telecine.pipeline.build.latents import latent_statistics
 from telecine.pipeline.build.plan import Encoding, plan_encoding
@@ -278,7 +278,7 @@ class ShardWorker:
         except MediaError as error:
             return job.drop(one.member, error.reason, error.detail)
         key = one.member.clip.clip_id
-        extent = tar.add(f"{key}.latent.npy", *parts)
+        extent = tar.add(f"{key}.{LATENT}", *parts)
         row = job.row(one.member, outcome="kept", **facts, **_placed(one.encoding, extent))
         metadata = sample_json(
             one.member.clip,
@@ -288,8 +288,8 @@ class ShardWorker:
             encoder=self._encoder,
             pixels=self._spec.pixels,
         )
-        tar.add(f"{key}.json", canonical_json(metadata).encode())
-        tar.add(f"{key}.txt", one.member.caption.text.encode())
+        tar.add(f"{key}.{FACTS}", canonical_json(metadata).encode())
+        tar.add(f"{key}.{TEXT}", one.member.caption.text.encode())
         return row
 
 

@@ -9,21 +9,16 @@ by no row, is an orphan: garbage for `gc`, no fault of the build.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tarfile
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import groupby, zip_longest
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
@@ -33,18 +28,13 @@ from telecine.infra.ray import Cluster, Lost, Resources
 from telecine.infra.storage import ObjectInfo, Storage, join
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
-from telecine.pipeline.build.plan import NPY_HEADER
+from telecine.manifests.tar import DTYPE, LATENT, SUFFIXES, TEXT, Found, described, read_members
 from telecine.pipeline.terminal.progress import Step
-
-if TYPE_CHECKING:
-    from _hashlib import HASH
 
 CHUNK_BYTES = 8 * 2**20
 ROWS_AT_ONCE = 10_000
 # A worker that needs longer than this for its bytes makes no progress and is ended.
 VERIFY_SECONDS, VERIFY_SECONDS_PER_BYTE = 300.0, 2e-6
-SUFFIXES = ("latent.npy", "json", "txt")  # of a sample's members, in their order
-DTYPE = np.dtype("<f2")
 
 
 class Kind(StrEnum):
@@ -137,87 +127,6 @@ def _chunks(storage: Storage, info: ObjectInfo) -> Generator[bytes, None, None]:
         yield storage.read_range(info.uri, start, length)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A member as it stands in the tar."""
-
-    name: str
-    offset: int  # of its data
-    size: int
-    sha256: str
-    array: str  # type and shape of an .npy, else empty
-
-
-class _Bytes:
-    """A tar's bytes in turn, each hashed as it goes by."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._left = memoryview(b"")
-        self.sha256 = hashlib.sha256()
-        self.offset = 0
-
-    def parts(self, length: int) -> Iterator[memoryview]:
-        """The next `length` bytes in pieces, fewer at the end."""
-        while length and (self._left or self._next()):
-            part, self._left = self._left[:length], self._left[length:]
-            length -= len(part)
-            self.offset += len(part)
-            yield part
-
-    def take(self, length: int) -> bytes:
-        return b"".join(self.parts(length))
-
-    def skip(self, length: int, digest: HASH | None = None) -> None:
-        for part in self.parts(length):
-            if digest is not None:
-                digest.update(part)
-
-    def _next(self) -> bool:
-        chunk = next(self._chunks, b"")
-        self.sha256.update(chunk)
-        self._left = memoryview(chunk)
-        return bool(chunk)
-
-
-def read_members(chunks: Iterable[bytes]) -> tuple[str, list[Found]]:
-    """SHA-256 of all bytes, and the members as far as they can be read as a tar."""
-    data, members = _Bytes(chunks), []
-    with suppress(tarfile.HeaderError):
-        while any(header := data.take(tarfile.BLOCKSIZE)):
-            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-            members.append(_member(info, data))
-    while data.take(CHUNK_BYTES):
-        pass
-    return data.sha256.hexdigest(), members
-
-
-def _member(info: tarfile.TarInfo, data: _Bytes) -> Found:
-    offset, digest, array = data.offset, hashlib.sha256(), ""
-    if info.name.endswith(".npy"):
-        array = _array(data.take(min(NPY_HEADER, info.size)))
-    elif info.name.endswith(".txt"):
-        data.skip(info.size, digest)
-    data.skip(offset + info.size + -info.size % tarfile.BLOCKSIZE - data.offset)
-    return Found(info.name, offset, info.size, digest.hexdigest(), array)
-
-
-def _array(header: bytes) -> str:
-    """As _described has it; what else it is, where it is none of ours."""
-    file = io.BytesIO(header)
-    try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            return "an .npy of another version"
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError:
-        return "no .npy header"
-    return "an array in Fortran order" if fortran else _described(shape, dtype)
-
-
-def _described(shape: Iterable[int], dtype: np.dtype[np.generic]) -> str:
-    return f"{dtype} {'×'.join(map(str, shape))}"
-
-
 def compare(check: ShardCheck, members: list[Found]) -> Iterator[Finding]:
     """Where a tar whose bytes are the manifest's is not what the rows say of it."""
     path, rows = check.path, check.samples
@@ -234,10 +143,10 @@ def compare(check: ShardCheck, members: list[Found]) -> Iterator[Finding]:
             break
     by_name = {member.name: member for member in members}
     for row in rows:
-        latent, text = by_name.get(f"{row.clip_id}.latent.npy"), by_name.get(f"{row.clip_id}.txt")
+        latent, text = by_name.get(f"{row.clip_id}.{LATENT}"), by_name.get(f"{row.clip_id}.{TEXT}")
         if latent is not None:
             found = f"{latent.array} in {latent.size} bytes from {latent.offset}"
-            wanted = f"{_described(row.latent_shape, DTYPE)} in {row.latent_bytes} bytes from "
+            wanted = f"{described(row.latent_shape, DTYPE)} in {row.latent_bytes} bytes from "
             wanted += str(row.latent_offset)
             if found != wanted:
                 yield Finding(path, Kind.SHAPE, f"{found} instead of {wanted}", row.clip_id)

@@ -8,7 +8,6 @@ Frames go into the file as they come, so that no clip is ever held.
 
 from __future__ import annotations
 
-import io
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect, find_clip
 from telecine.manifests.schemas import Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import VaeSpec
+from telecine.manifests.tar import DTYPE, values_offset
 from telecine.pipeline.build.latents import psnr_db
 from telecine.pipeline.media.decode import decode_clip
 from telecine.pipeline.media.film import write_mp4, write_png
@@ -206,22 +206,8 @@ def _latents(dataset: Dataset, sample: Sample) -> Latents:
     """float16, of the shape that the table says; no other byte of the shard is read."""
     shard = dataset.path(sample.shard_path)
     data = dataset.storage.read_range(shard, sample.latent_offset, sample.latent_bytes)
-    file = io.BytesIO(data)
-    try:
-        np.lib.format.read_magic(file)
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        found = f"{dtype} {shape}"
-        right = (shape, fortran_order) == (sample.latent_shape, False) and dtype == np.float16
-        right = right and len(data) - file.tell() == 2 * np.prod(shape)
-    except ValueError as error:
-        found, right = f"no array: {error}", False
-    if not right:
-        raise StorageError(
-            f"{shard!r} does not hold what the tables say: expected float16 "
-            f"{sample.latent_shape} at byte {sample.latent_offset}, found {found}. "
-            "Check the build with telecine verify"
-        )
-    values = np.frombuffer(data, np.float16, offset=file.tell())
+    start = values_offset(data, sample, shard, len(data))
+    values = np.frombuffer(data, DTYPE, offset=start)
     return values.reshape(sample.latent_shape).copy()  # of its own memory, that may be written to
 
 

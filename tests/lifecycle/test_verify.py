@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telecine.infra.storage import Storage
-from telecine.manifests.tar import TarWriter, npy_parts
+from telecine.manifests.tar import TarWriter, npy_parts, read_members
 from telecine.pipeline.lifecycle.check import (
     Expected,
     Finding,
@@ -21,7 +21,6 @@ from telecine.pipeline.lifecycle.check import (
     ShardCheck,
     VerifyWorker,
     compare,
-    read_members,
 )
 
 KEYS = ["a" * 32, "b" * 32, "c" * 32]

@@ -6,8 +6,10 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import webdataset
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from telecine.infra.errors import StorageError
-from telecine.manifests.tar import TarWriter, npy_parts
+from telecine.manifests.tar import (
+    NPY_HEADER,
+    TarWriter,
+    npy_parts,
+    read_npy_header,
+    values_offset,
+)
+from tests.support.rows import make_sample
 
 arrays = hnp.arrays(np.float16, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5))
 USUAL = list(HealthCheck)  # of float16 values many are filtered out
@@ -76,3 +85,41 @@ def test_a_full_disk_is_no_fault_of_the_member(size: int) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="TMPDIR"):
         TarWriter(tmp_path / "gone" / "shard.tar")
+
+
+@given(shape=st.tuples(*[st.integers(1, 40)] * 4))
+def test_the_header_that_is_read_is_the_one_that_was_written(
+    shape: tuple[int, int, int, int],
+) -> None:
+    header, values = npy_parts(np.zeros(shape, np.float16))
+    assert len(header) == NPY_HEADER
+    read = read_npy_header(header + bytes(values))
+    assert (read.shape, read.dtype, read.size_bytes) == (shape, np.dtype("<f2"), NPY_HEADER)
+    sample = make_sample(latent_shape=shape, latent_bytes=len(header) + len(values))
+    assert values_offset(header, sample, "a.tar", sample.latent_bytes) == NPY_HEADER
+    with pytest.raises(StorageError, match="what the tables say"):
+        values_offset(header, sample, "a.tar", sample.latent_bytes - 2)
+
+
+def saved(array: npt.NDArray[Any], version: tuple[int, int] = (1, 0)) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version=version)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "no .npy header"),
+        (b"plain text", "no .npy header"),
+        (saved(np.zeros(3, np.float16))[:40], "no .npy header"),
+        (saved(np.zeros(3, np.float16), (2, 0)), "another version"),
+        (saved(np.zeros((3, 2), np.float16, order="F")), "Fortran order"),
+        (saved(np.zeros((1, 2, 2, 2), np.float32)), "float32 1×2×2×2"),
+        (saved(np.zeros((1, 2, 2, 3), np.float16)), "float16 1×2×2×3"),
+    ],
+)
+def test_what_is_no_latent_is_told(data: bytes, what: str) -> None:
+    sample = make_sample(latent_shape=(1, 2, 2, 2), latent_bytes=144)
+    with pytest.raises(StorageError, match=what):
+        values_offset(data, sample, "a.tar", 144)
