@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import subprocess
-import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from telecine.infra.storage import Storage
 from telecine.pipeline.demo.footage import render
-from tests.support.waiting import until
+from tests.support.s3 import S3Server, moto_server
 
 # A busy machine is no failure: no example of a property has a time.
 settings.register_profile("telecine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,50 +33,11 @@ def footage() -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class S3Server:
-    """A real S3 server process on loopback, and an empty bucket of this test's own."""
-
-    endpoint_url: str
-    bucket: str
-
-    def uri(self, *parts: str) -> str:
-        return "/".join([f"s3://{self.bucket}", *parts])
-
-
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Starts `moto_server` on a free port; its end is certain even if a test hangs."""
     with moto_server() as endpoint_url:
         yield endpoint_url
-
-
-@contextlib.contextmanager
-def moto_server(**environment: str) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(
-        command,
-        env=os.environ | {"MOTO_S3_CUSTOM_ENDPOINTS": url} | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: _answers(port), process)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture

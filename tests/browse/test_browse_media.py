@@ -18,9 +18,9 @@ from telecine.infra.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.schemas import Sample, Source
 from telecine.pipeline.browse.ranges import Unsatisfiable, parse_range
-from tests.conftest import S3Server
 from tests.support.browsing import Served, dataset, made, one, plain_tables, served
 from tests.support.inline import ingest
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,6 @@ from telecine.pipeline.browse.snapshot import Once, Snapshot, Watch
 from telecine.pipeline.browse.still_files import StillFiles
 from telecine.pipeline.browse.stills import Stills, read_stills
 from telecine.pipeline.catalog.captions import inputs
-from tests.conftest import S3Server
 from tests.support.rows import (
     make_build,
     make_caption,
@@ -38,6 +37,7 @@ from tests.support.rows import (
     make_source,
     make_still,
 )
+from tests.support.s3 import S3Server
 
 MOTION = [0.0, 0.0, 0.1, 0.1, 0.1, 0.25, 0.5, 1.0, 7.0]
 SELECTED = "motion < 5"

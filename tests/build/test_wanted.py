@@ -23,7 +23,7 @@ from telecine.pipeline.build import wanted as wanted_module
 from telecine.pipeline.build.plan import Candidate, LiveMember, plan_encoding, sample_bytes
 from telecine.pipeline.build.wanted import Target, make_plan
 from telecine.pipeline.catalog.selection import check_where
-from tests.build.test_plan import History
+from tests.support.planning import History
 from tests.support.rows import make_build, make_clip, make_sample, make_source
 
 TARGET = 1_000_000

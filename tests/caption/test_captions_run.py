@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -30,12 +29,12 @@ from telecine.pipeline.cli.inspect import inspect_summary
 from telecine.pipeline.cli.options import given_caption
 from telecine.pipeline.recipes import RunOptions
 from telecine.pipeline.recipes import recaption as run_recaption
-from tests.catalog.test_chosen import turn
-from tests.lifecycle.test_repair import verify
 from tests.support import inline
 from tests.support.chat_server import Answer, ChatServer, Received, completion
+from tests.support.damage import verify
 from tests.support.lab import Lab
-from tests.support.movies import write_movie
+from tests.support.movies import picture, write_movie
+from tests.support.rows import turn
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -50,13 +49,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         yield server
-
-
-def picture(moved: int) -> tuple[np.ndarray, ...]:
-    """Of a camera that pans."""
-    shade = np.random.default_rng(1).integers(40, 200, (12, 16), np.uint8)
-    luma = np.roll(np.kron(shade, np.ones((15, 15), np.uint8)), moved, axis=1)
-    return luma, np.full((90, 120), 120, np.uint8), np.full((90, 120), 130, np.uint8)
 
 
 @pytest.fixture(scope="module")

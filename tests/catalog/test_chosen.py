@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from telecine.pipeline.caption.step import pending
 from telecine.pipeline.caption.worker import CaptionWorker, accept
 from telecine.pipeline.catalog.captions import create_chosen_captions
 from tests.support.asking import write_sidecar
-from tests.support.rows import make_caption, make_clip, make_source
+from tests.support.rows import make_caption, make_clip, make_source, turn
 
 CLIPS = [f"{n:032x}" for n in range(64)]
 SIGNAL, SIDECAR = (CaptionSpec(captioner=name) for name in ("signal", "sidecar"))
@@ -54,10 +53,6 @@ def chosen(tables: Tables, spec: DatasetSpec) -> dict[str, dict[str, Any]]:
     rows = con.sql("FROM chosen_captions").to_arrow_table().to_pylist()
     assert len({row["clip_id"] for row in rows}) == len(rows)
     return {row["clip_id"]: row for row in rows}
-
-
-def turn(clip_id: str) -> float:
-    return int(hashlib.sha256(f"caption_mix {clip_id}".encode()).hexdigest()[:13], 16) / 2**52
 
 
 @pytest.mark.parametrize(("second", "none"), [(0.0, 0.3), (0.5, 0.0), (0.4, 0.3), (0.2, 0.8)])

@@ -16,7 +16,8 @@ import pytest
 import typer.main
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.documents import README, ROOT, blocks, commands_in
+
 PACKAGES = ("infra", "manifests", "encoders", "pipeline")
 MODULES = {
     ".".join(("telecine", *path.relative_to(ROOT).with_suffix("").parts)): path
@@ -111,6 +112,12 @@ def test_no_file_is_longer_than_500_lines() -> None:
     assert not {str(p.relative_to(ROOT)): n for p, n in lengths.items() if n > 500}
 
 
+def test_what_tests_share_is_in_support() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        tests = (name for name in imports(path) if within(name, "tests"))
+        assert not [name for name in tests if re.search(r"\.(test_\w+|conftest)\b", name)], path
+
+
 # The command line
 
 
@@ -145,18 +152,6 @@ def test_a_wrong_command_is_refused_in_a_few_words(words: list[str]) -> None:
 
 
 # The README
-
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-def commands_in(*texts: str) -> list[list[str]]:
-    """Every command line in their blocks of shell, continued lines joined."""
-    joined = "\n".join(b for text in texts for b in blocks("sh", text)).replace("\\\n", " ")
-    return [shlex.split(line, comments=True) for line in joined.splitlines() if line.strip()]
 
 
 def shown_commands() -> list[list[str]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.test_house import README, blocks, commands_in
 from tests.support import vlm_models
+from tests.support.documents import README, blocks, commands_in
 from tests.support.openclip_models import CLIP, save_folder, tiny
 from tests.support.vaes import save
 

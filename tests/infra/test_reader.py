@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import random
 from pathlib import Path
@@ -14,13 +13,8 @@ from hypothesis import strategies as st
 
 from telecine.infra.reader import BLOCK_BYTES, BlockDigest
 from telecine.infra.storage import Storage, join
-from tests.conftest import S3Server
-
-
-def reference_digest(data: bytes) -> str:
-    blocks = (data[i : i + BLOCK_BYTES] for i in range(0, len(data), BLOCK_BYTES))
-    return hashlib.sha256(b"".join(hashlib.sha256(b).digest() for b in blocks)).hexdigest()
-
+from tests.support.digests import reference_digest
+from tests.support.s3 import S3Server
 
 STEP = st.tuples(st.integers(0, 40_000_000), st.integers(0, 3_000_000))
 SIZES = (0, 1, 300_000, BLOCK_BYTES, 2 * BLOCK_BYTES + 12_345)

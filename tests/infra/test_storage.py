@@ -27,8 +27,8 @@ from telecine.infra.storage import ObjectInfo, Storage, StoreOptions, absolute, 
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.scan.discover import Found, ScanTask
 from telecine.pipeline.scan.worker import Scanned, scan_source
-from tests.conftest import S3Server, moto_server
-from tests.infra.test_reader import reference_digest
+from tests.support.digests import reference_digest
+from tests.support.s3 import S3Server, moto_server
 
 STRANGE = [
     "a b+c&d=(1)#%.mp4",

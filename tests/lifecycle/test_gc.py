@@ -23,8 +23,8 @@ from telecine.manifests.queries import connect
 from telecine.manifests.tables import Tables
 from telecine.pipeline.lifecycle.gc import Garbage, collect, delete, print_garbage
 from telecine.pipeline.lifecycle.promote import rollback
-from tests.lifecycle.test_repair import draw, verify
 from tests.support import inline
+from tests.support.damage import draw, verify
 from tests.support.lab import Lab
 from tests.support.snapshot import assert_same, shards_of
 

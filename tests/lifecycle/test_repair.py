@@ -17,15 +17,14 @@ from rich.console import Console
 
 from telecine.infra.errors import CheckFailed, UsageError
 from telecine.infra.storage import Storage, join
-from telecine.manifests.dataset import open_dataset
 from telecine.manifests.schemas import Build
 from telecine.manifests.tables import Tables
 from telecine.pipeline.lifecycle.check import Kind
 from telecine.pipeline.lifecycle.verify import Verified, print_verified
-from telecine.pipeline.lifecycle.verify import verify as run_verify
 from telecine.pipeline.outcome import BuildOutcome
 from tests.support import inline
 from tests.support.commands import telecine
+from tests.support.damage import draw, verify
 from tests.support.lab import Lab
 from tests.support.snapshot import assert_same, shards_of, tables_of
 
@@ -33,24 +32,10 @@ from tests.support.snapshot import assert_same, shards_of, tables_of
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 OTHER_TEXTS = {"caption": {"captioner": "signal"}}  # equal latents
-SIZES = {"a": (160, 160), "b": (160, 160), "c": (320, 160)}
-
-
-def verify(dataset: Path | str, build: str | None = None, *, repair: bool = False) -> Verified:
-    opened = open_dataset(str(dataset), Storage())
-    with inline.Inline() as cluster:
-        return run_verify(opened, build, cluster, inline.CONSOLE, repair=repair, commit_seconds=0)
 
 
 def found(verified: Verified) -> list[tuple[str, Kind]]:
     return [(finding.shard_path, finding.kind) for finding in verified.findings]
-
-
-def draw(folder: Path) -> Lab:
-    lab = Lab(folder)
-    for seed, (name, size) in enumerate(SIZES.items()):
-        lab.image(name, seed, size)
-    return lab
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +241,7 @@ def test_rows_that_disagree_are_replaced(lab: Lab) -> None:
 
 _CHILD = """
 import sys
-from tests.lifecycle.test_repair import verify
+from tests.support.damage import verify
 verify(sys.argv[1], repair=True)
 """
 

@@ -33,10 +33,9 @@ from telecine.pipeline.cli.clip import (
     inspect_clip,
     print_clip,
 )
-from tests.caption.test_captions_run import picture
 from tests.support import inline
 from tests.support.lab import Lab
-from tests.support.movies import write_movie
+from tests.support.movies import picture, write_movie
 from tests.support.rows import make_clip
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

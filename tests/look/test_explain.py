@@ -28,7 +28,6 @@ from telecine.pipeline.catalog.scores import score_inputs
 from telecine.pipeline.cli import diff as cli_clips
 from telecine.pipeline.look.explain import explain
 from telecine.pipeline.look.verdict import Why
-from tests.caption.test_captions_run import picture
 from tests.support import inline
 from tests.support.explaining import (
     NO,
@@ -43,7 +42,7 @@ from tests.support.explaining import (
     told,
 )
 from tests.support.lab import Lab
-from tests.support.movies import write_movie
+from tests.support.movies import picture, write_movie
 from tests.support.rows import make_source
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -29,10 +29,9 @@ from telecine.pipeline.catalog.statement import parsed, takes_whole_rows
 from telecine.pipeline.cli import query as cli_query
 from telecine.pipeline.look.query import NAMES, SHOWN, Wanted, ask, query
 from telecine.pipeline.look.summary import summary
-from tests.caption.test_captions_run import picture
 from tests.support.commands import COMMAND
 from tests.support.lab import Lab
-from tests.support.movies import write_movie
+from tests.support.movies import picture, write_movie
 from tests.support.rows import make_caption, make_clip, make_source, make_still
 
 

@@ -26,8 +26,8 @@ from telecine.manifests.builds import (
 from telecine.manifests.queries import Orphans, connect, orphans
 from telecine.manifests.schemas import TABLES, Build, Clip, Sample, Source
 from telecine.manifests.tables import NO_TABLE, Tables
-from tests.conftest import S3Server
 from tests.support.rows import make_build, make_clip, make_sample, make_source, make_still
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from telecine.infra.storage import Storage, StoreOptions
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES, Caption, Clip, Row, Source, Still, arrow_schema
 from telecine.manifests.tables import COMPACT_EVERY, NO_TABLE, Tables
-from tests.conftest import S3Server
 from tests.support.forward import forwarding
 from tests.support.rows import make_caption, make_clip, make_source, make_still
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from PIL import Image
 
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import create_dataset
-from tests.conftest import S3Server
 from tests.support.commands import inspect, telecine
 from tests.support.rows import make_clip, make_source, make_still
+from tests.support.s3 import S3Server
 
 KEYS = (
     "a b+c&d=(1)#%.mp4", "日本/été.mov", "no extension", "films/.hidden name.mkv", "x//double.mp4",

@@ -10,7 +10,7 @@ import pytest
 from telecine.infra.errors import NotFound
 from telecine.infra.storage import Storage, join
 from telecine.pipeline.scan.discover import Found, Listing, discover
-from tests.conftest import S3Server
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture

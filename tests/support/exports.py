@@ -9,10 +9,9 @@ from pathlib import Path
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.pipeline.look.summary import BuildReport, Summary, summary
-from tests.caption.test_captions_run import picture
 from tests.support import inline
 from tests.support.lab import Lab
-from tests.support.movies import write_movie
+from tests.support.movies import picture, write_movie
 
 
 @functools.cache

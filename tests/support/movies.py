@@ -178,3 +178,10 @@ def random_planes(
         random.integers(low, high, shape, dtype=np.uint8)
         for shape in ((height, width), small, small)
     )
+
+
+def picture(moved: int) -> tuple[np.ndarray, ...]:
+    """Of a camera that pans."""
+    shade = np.random.default_rng(1).integers(40, 200, (12, 16), np.uint8)
+    luma = np.roll(np.kron(shade, np.ones((15, 15), np.uint8)), moved, axis=1)
+    return luma, np.full((90, 120), 120, np.uint8), np.full((90, 120), 130, np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from telecine.manifests.schemas import Build, Caption, Clip, Sample, Source, Still
@@ -76,3 +77,8 @@ def make_build(**changes: Any) -> Build:
         "latents_fingerprint": "l", "follows": "", "spec": "{}",
     }  # fmt: skip
     return Build(**{**facts, **changes})
+
+
+def turn(clip_id: str) -> float:
+    """The clip's place in a mix of captions, from 0 to 1."""
+    return int(hashlib.sha256(f"caption_mix {clip_id}".encode()).hexdigest()[:13], 16) / 2**52

@@ -19,8 +19,8 @@ from telecine.encoders.video.diffusers import DiffusersEncoder
 from telecine.encoders.video.model import _check_equal
 from telecine.infra.errors import OutOfDeviceMemory, UsageError
 from telecine.manifests.specs import VaeSpec
-from tests.encoders.video.test_streams import LiveBytes
 from tests.support.blocks import cut, noise, smooth
+from tests.support.live_bytes import LiveBytes
 from tests.support.vaes import TINY, save
 
 Encoder = Callable[..., DiffusersEncoder]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -12,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from telecine.encoders.video.families.base import Stream, Streaming
 from telecine.encoders.video.families.registry import streaming_for
@@ -21,6 +18,7 @@ from telecine.encoders.video.families.windows import WindowStreaming
 from telecine.encoders.video.tiles import tiled, weights
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import VaeSpec
+from tests.support.live_bytes import LiveBytes
 from tests.support.vaes import TINY
 
 TOLERANCE = dict.fromkeys(TINY, 0.0) | dict.fromkeys(("ltx090", "ltx095", "ltx2"), 1e-5)
@@ -239,36 +237,6 @@ def test_a_push_that_fails_leaves_the_next_clip_right(name: str) -> None:
     hook.remove()
     assert torch.equal(streamed(name, how, pixels), before)
     assert torch.equal(whole(name, pixels[:, :, :1]), image)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that were made within it and are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._seen:
-            self._seen.add(key)
-            weakref.finalize(storage, self._free, key, size)
-            self.live += size
-            self.peak = max(self.peak, self.live)
-
-    def _free(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.live -= size
 
 
 def peak(name: str, how: Streaming, frames: int) -> int:

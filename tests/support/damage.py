@@ -1,0 +1,27 @@
+"""A small dataset to be damaged, and how its damage is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from telecine.infra.storage import Storage
+from telecine.manifests.dataset import open_dataset
+from telecine.pipeline.lifecycle.verify import Verified
+from telecine.pipeline.lifecycle.verify import verify as run_verify
+from tests.support import inline
+from tests.support.lab import Lab
+
+SIZES = {"a": (160, 160), "b": (160, 160), "c": (320, 160)}
+
+
+def verify(dataset: Path | str, build: str | None = None, *, repair: bool = False) -> Verified:
+    opened = open_dataset(str(dataset), Storage())
+    with inline.Inline() as cluster:
+        return run_verify(opened, build, cluster, inline.CONSOLE, repair=repair, commit_seconds=0)
+
+
+def draw(folder: Path) -> Lab:
+    lab = Lab(folder)
+    for seed, (name, size) in enumerate(SIZES.items()):
+        lab.image(name, seed, size)
+    return lab
