@@ -34,10 +34,10 @@ from telecine.manifests.schemas import (
 )
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
-from tests.conftest import S3Server
-from tests.manifests.test_tables import rows_of
+from tests.support.any_rows import rows_of
 from tests.support.older import write_table
 from tests.support.rows import make_caption, make_clip, make_source
+from tests.support.s3 import S3Server
 
 Place = tuple[str, dict[str, str]]
 

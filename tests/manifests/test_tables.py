@@ -8,12 +8,10 @@ import re
 import subprocess
 import sys
 import threading
-import typing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import randbytes
-from typing import Any
 
 import deltalake
 import duckdb
@@ -29,6 +27,7 @@ from telecine.infra.storage import Storage, StoreOptions
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES, Caption, Clip, Row, Source, Still, arrow_schema
 from telecine.manifests.tables import COMPACT_EVERY, NO_TABLE, Tables
+from tests.support.any_rows import rows_of
 from tests.support.forward import forwarding
 from tests.support.rows import make_caption, make_clip, make_source, make_still
 from tests.support.s3 import S3Server
@@ -51,27 +50,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
 
 
 # ── there and back ───────────────────────────────────────────────────────────────────────────────
-
-_VALUES: dict[Any, st.SearchStrategy[Any]] = {
-    str: st.text(max_size=20),
-    int: st.integers(-(2**63), 2**63 - 1),
-    float: st.floats(allow_nan=False),
-    bool: st.booleans(),
-    bytes: st.binary(max_size=20),
-}
-
-
-def values_of(hint: Any) -> st.SearchStrategy[Any]:
-    if hint in _VALUES:
-        return _VALUES[hint]
-    if typing.get_origin(hint) is tuple:
-        return st.lists(values_of(typing.get_args(hint)[0]), max_size=3).map(tuple)
-    return rows_of(hint)
-
-
-def rows_of(row: type[Any]) -> st.SearchStrategy[Any]:
-    hints = typing.get_type_hints(row)
-    return st.builds(row, **{name: values_of(hint) for name, hint in hints.items()})
 
 
 @pytest.mark.parametrize("name", TABLES)
