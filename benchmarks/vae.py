@@ -65,8 +65,8 @@ from telecine.manifests.specs import DatasetSpec, VaeSpec
 from telecine.pipeline.build.encode import ClipFrames
 from telecine.pipeline.build.plan import Encoding, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption
+from telecine.pipeline.build.step import BLOCKS_AHEAD
 from telecine.pipeline.build.worker import MemberJob, ShardJob, ShardWorker
-from telecine.pipeline.drive import BLOCKS_AHEAD
 from telecine.pipeline.scan.discover import Found, ScanTask
 from telecine.pipeline.scan.worker import scan_source
 

@@ -1,7 +1,4 @@
-"""Ray: a pool of worker processes that each take one item at a time, and may die.
-
-    items ──▶ worker ──▶ Done(item, result)
-                  ╳ ───▶ one retry on a fresh worker ──▶ Lost(item, reason, detail)
+"""Ray: a cluster whose workers are processes, on this machine or on many (infra/cluster.py).
 
 One item in flight per worker means that the driver knows when each item began, so a decode that
 makes no progress can be ended, and that a dying worker costs one item (docs/decisions/0002).
@@ -10,33 +7,32 @@ makes no progress can be ended, and that a dying worker costs one item (docs/dec
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
-
-from telecine.infra.errors import ClusterError, Reason, TelecineError
-
-# Read by Ray as it is imported: nothing here asks for a network, and a GPU stays visible to the
-# workers that ask for none of it.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+from typing import Any, Generic
 
 import ray
 import ray.exceptions
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-MakeWorker: TypeAlias = Callable[[], Callable[[Item], Result]]
+from telecine.infra.cluster import (
+    ONE_CORE,
+    Cluster,
+    Done,
+    Item,
+    Lost,
+    MakeWorker,
+    Resources,
+    Result,
+)
+from telecine.infra.errors import ClusterError, Reason, TelecineError
 
 OBJECT_STORE_BYTES = 256 * 2**20  # rows, stills and receipts; pixels never travel
 READY_SECONDS = 600  # with no worker at work; clusters may have to add a machine
@@ -46,36 +42,11 @@ ALIVE_SECONDS = 5.0  # between two looks at whether the cluster is still there
 POLL_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[Item, Result]):
-    item: Item
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
-class Lost(Generic[Item]):
-    """The item's worker died, or ran out of time, and so did the one that tried again."""
-
-    item: Item
-    reason: Reason
-    detail: str
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one worker needs, and how many there are at most (None: as many as fit)."""
-
-    cpus: float = 1
-    gpus: float = 0
-    workers: int | None = None
-
-
-class Cluster:
+class RayCluster(Cluster):
     """Ray on this machine, or the cluster at `address` (or RAY_ADDRESS): reached on first use.
 
-    Use as a context manager; a run that turns out to have nothing to do never starts Ray. From
-    its first use to its end whatever is written to standard output goes to standard error: Ray
-    reports deaths there, amid what other programs are to read.
+    Use as a context manager; a run that turns out to have nothing to do never starts Ray. A Ray
+    that this process has joined already is used as it is, and goes on running afterwards.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
@@ -84,7 +55,7 @@ class Cluster:
         self._running = False
         self._undo = contextlib.ExitStack()
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> RayCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,23 +66,16 @@ class Cluster:
         items: Iterable[Item],
         make_worker: MakeWorker[Item, Result],
         *,
-        resources: Resources = Resources(),
+        resources: Resources = ONE_CORE,
         limit_seconds: Callable[[Item], float] | None = None,
         attempts: int = 2,
         ready_seconds: float = READY_SECONDS,
     ) -> Iterator[Done[Item, Result] | Lost[Item]]:
-        """Each item through one worker of a pool; outcomes in the order in which they end.
-
-        `make_worker` is called once in each worker process (it loads the model). A TelecineError
-        in a worker ends the run; any other exception, or the worker's death, costs the item an
-        attempt. `limit_seconds` bounds the wall-clock time of an item; it is not tried again.
-        `ready_seconds` bounds the wait for a worker while none is at work.
-        """
+        """As `Cluster.run`; `ready_seconds` bounds the wait for a worker while none is at work."""
         rest = iter(items)
         for first in rest:
             self._start()
-            workers = resources.workers or self._workers
-            sized = replace(resources, workers=workers)
+            sized = self._sized(resources)
             pool = _Pool(
                 chain([first], rest), make_worker, sized, limit_seconds, attempts, ready_seconds
             )
@@ -123,43 +87,21 @@ class Cluster:
             except (ray.exceptions.RayError, ConnectionError) as error:
                 raise ClusterError(f"the Ray cluster failed: {_first_line(error)}") from error
 
-    def run_batches(
-        self,
-        batches: Iterable[list[Item]],
-        make_worker: MakeWorker[list[Item], Result],
-        *,
-        resources: Resources = Resources(),
-        limit_seconds: Callable[[list[Item]], float] | None = None,
-    ) -> Iterator[Done[list[Item], Result] | Lost[list[Item]]]:
-        """`run` over batches, where one that is lost is tried again item by item: only the item
-        that kills its worker is lost.
-        """
-        suspects: list[Item] = []
-
-        def run(
-            todo: Iterable[list[Item]],
-        ) -> Iterator[Done[list[Item], Result] | Lost[list[Item]]]:
-            return self.run(todo, make_worker, resources=resources, limit_seconds=limit_seconds)
-
-        for end in run(batches):
-            if isinstance(end, Lost) and len(end.item) > 1:  # which of them was it?
-                suspects.extend(end.item)
-            else:
-                yield end
-        yield from run([item] for item in suspects)
-
     def gpus(self) -> float:
         """GPUs that the cluster has now; asks it, and so starts it."""
         self._start()
         return float(ray.cluster_resources().get("GPU", 0.0))
 
     def size(self, resources: Resources) -> int:
-        """How many workers that need so much run beside each other."""
         self._start()
-        return pool_size(replace(resources, workers=resources.workers or self._workers))
+        return pool_size(self._sized(resources))
+
+    def _sized(self, resources: Resources) -> Resources:
+        bounds = [n for n in (resources.workers, self._workers) if n]
+        return replace(resources, workers=min(bounds, default=None))
 
     def _start(self) -> None:
-        if self._running:
+        if self._running or ray.is_initialized():
             return
         options: dict[str, Any] = {"address": self._address}
         if self._address is not None:
@@ -172,10 +114,9 @@ class Cluster:
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
             }
-        logging.getLogger("ray").setLevel(logging.ERROR)  # it greets and advises
-        self._undo.enter_context(_stdout_to_stderr())
         try:
-            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **options)
+            with _no_usage_reports():
+                ray.init(log_to_driver=False, configure_logging=False, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = (
                 f"join the Ray cluster at {self._address}"
@@ -192,26 +133,17 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Of the descriptor, so that it holds for libraries in C++ and for child processes too."""
-    try:
-        saved = os.dup(1)
-    except OSError:  # the process was started without one: nobody reads it
+def _no_usage_reports() -> Iterator[None]:
+    """Nothing here asks for a network. Ray's own processes inherit what is set as they start."""
+    name = "RAY_USAGE_STATS_ENABLED"
+    if name in os.environ:
         yield
         return
-    _flush_stdout()
-    os.dup2(2, 1)
+    os.environ[name] = "0"
     try:
         yield
     finally:
-        _flush_stdout()
-        os.dup2(saved, 1)
-        os.close(saved)
-
-
-def _flush_stdout() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
+        del os.environ[name]
 
 
 def _check_answers(address: str) -> None:

@@ -1,43 +1,38 @@
-"""The models that a run uses beside the VAE: which they are, if they are here, what they get.
+"""The models that a run uses: which they are, if they are here, what they get of the cluster.
 
 spec ─▶ with_models: digests of their files ─▶ check_models: here, and still the same
-                                          └─▶ captioner_needs, scorer_needs: CPUs, GPUs, device
+                                          └─▶ ..._needs, of a worker: CPUs, GPUs, device
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from telecine.encoders.kinds import RunsOn
 from telecine.encoders.load import (
     captioner_kind,
+    encoder_kind,
     load_captioner,
     pin_captioner,
     pin_scorer,
     scorer_kind,
 )
 from telecine.encoders.runtime import ModelRuntime, Secret
+from telecine.infra.cluster import Cluster, Resources
 from telecine.infra.errors import UsageError
-from telecine.infra.ray import Cluster, Resources
-from telecine.manifests.dataset import Dataset
-from telecine.manifests.specs import CaptionSpec, DatasetSpec, ScoreSpec
-from telecine.pipeline.drive import model_resources
+from telecine.manifests.specs import CaptionSpec, DatasetSpec
+from telecine.pipeline.run import Run
 
-if TYPE_CHECKING:
-    from telecine.pipeline.recipes import RunOptions
-
-# Asked what a worker gets, where there is one to start.
-Needs: TypeAlias = Callable[[], tuple[Resources, ModelRuntime]]
+# Asked what a worker gets and how its model runs there, where there is one to start.
+Needs: TypeAlias = Callable[[Run], tuple[Resources, ModelRuntime]]
 
 SERVER_WORKERS = 4  # the last requests of one batch run beside those of others
 
 
-def with_models(dataset: Dataset) -> Dataset:
-    """The dataset with its models named by what is in their files, where its spec does not yet."""
-    spec = dataset.spec
+def with_models(spec: DatasetSpec) -> DatasetSpec:
+    """The spec with its models named by what is in their files, where it does not say so yet."""
     second = spec.caption_mix.second
     mix = spec.caption_mix.model_copy(update={"second": second and _pinned(second)})
     score = spec.score
@@ -45,7 +40,7 @@ def with_models(dataset: Dataset) -> Dataset:
     if score.scorer is not None and unnamed:
         score = pin_scorer(score)
     pinned = {"caption": _pinned(spec.caption), "caption_mix": mix, "score": score}
-    return dataclasses.replace(dataset, spec=spec.model_copy(update=pinned))
+    return spec.model_copy(update=pinned)
 
 
 def _pinned(caption: CaptionSpec) -> CaptionSpec:
@@ -86,38 +81,58 @@ def server_url(given: str) -> str:
     return given or os.environ.get("OPENAI_BASE_URL", "")
 
 
-def captioner_needs(
-    spec: CaptionSpec, cluster: Cluster, options: RunOptions
-) -> tuple[Resources, ModelRuntime]:
-    """What a worker with the captioner gets, and how it runs there.
+def captioner_needs(run: Run) -> tuple[Resources, ModelRuntime]:
+    """What a worker with the spec's captioner gets, and how it runs there.
 
     Raises UsageError, as `check_captioner`, before the cluster is started.
     """
+    spec, options = run.dataset.spec.caption, run.options
     check_captioner(spec, options.caption_url)
     runs_on = captioner_kind(spec.captioner).runs_on
     if runs_on == RunsOn.CPU:
         return Resources(), ModelRuntime()
     if runs_on == RunsOn.SERVER:
-        workers = min(SERVER_WORKERS, options.concurrency, options.workers or SERVER_WORKERS)
+        resources = Resources(cpus=0.25, workers=min(SERVER_WORKERS, options.concurrency))
         runtime = ModelRuntime(
             url=server_url(options.caption_url),
             key=Secret(os.environ.get("OPENAI_API_KEY", "")),
-            concurrency=options.concurrency // workers,
+            concurrency=options.concurrency // run.cluster.size(resources),
         )
-        return Resources(cpus=0.25, workers=workers), runtime
-    return _model_needs(cluster, options)
+        return resources, runtime
+    return _model_needs(run)
 
 
-def scorer_needs(
-    spec: ScoreSpec, cluster: Cluster, options: RunOptions
-) -> tuple[Resources, ModelRuntime]:
-    """What a worker with the scorer gets, and how it runs there."""
-    if scorer_kind(str(spec.scorer)).runs_on == RunsOn.CPU:
-        return Resources(), ModelRuntime(batch=options.batch)
-    return _model_needs(cluster, options)
+def scorer_needs(run: Run) -> tuple[Resources, ModelRuntime]:
+    """What a worker with the spec's scorer gets, and how it runs there."""
+    if scorer_kind(str(run.dataset.spec.score.scorer)).runs_on == RunsOn.CPU:
+        return Resources(), ModelRuntime(batch=run.options.batch)
+    return _model_needs(run)
 
 
-def _model_needs(cluster: Cluster, options: RunOptions) -> tuple[Resources, ModelRuntime]:
-    resources = model_resources(cluster, gpus=options.gpus_per_encoder)
+def _model_needs(run: Run) -> tuple[Resources, ModelRuntime]:
+    resources = _model_resources(run.cluster, run.options.gpus_per_encoder)
     device = "cuda" if resources.gpus else "cpu"
-    return resources, ModelRuntime(device=device, batch=options.batch)
+    return resources, ModelRuntime(device=device, batch=run.options.batch)
+
+
+def encoder_needs(run: Run) -> Resources:
+    """What a worker with the VAE gets. Asks the cluster, and so starts it, only for a learned one.
+
+    Raises UsageError where an encoder that computes on the CPU is given a GPU.
+    """
+    vae, gpus = run.dataset.spec.vae, run.options.gpus_per_encoder
+    if encoder_kind(vae.encoder).runs_on != RunsOn.CPU:
+        return _model_resources(run.cluster, gpus)
+    if gpus:
+        raise UsageError(f"the {vae.encoder} encoder computes on the CPU: give it no GPU")
+    return Resources(cpus=1)
+
+
+def _model_resources(cluster: Cluster, gpus: float | None) -> Resources:
+    """What one learned model gets: where not told, a GPU if the cluster has any.
+
+    Two CPUs beside a GPU: one thread decodes a clip, another begins the next one.
+    """
+    if gpus is None:
+        gpus = 1.0 if cluster.gpus() else 0.0
+    return Resources(cpus=2 if gpus else 1, gpus=gpus)

@@ -9,128 +9,164 @@
     verify  =  check → repair                         tars against samples
 
 Work left is what the tables say is left: running a recipe twice does nothing the second time, and
-one that was killed goes on where it was. Each step is in the file of its name.
+one that was killed goes on where it was. Each step is in the folder of its name. A recipe is given
+a run, with a cluster that its caller opened; it prints nothing and returns what came of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-
-import pyarrow as pa
-from rich.console import Console
+from dataclasses import dataclass, field
 
 from telecine.encoders.load import load_captioner, load_encoder, load_scorer
-from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.cluster import Resources
 from telecine.infra.errors import UsageError
-from telecine.infra.ray import Cluster, Resources
 from telecine.manifests.builds import current_build
 from telecine.manifests.dataset import Dataset, replace_spec, write_spec
 from telecine.manifests.queries import connect
-from telecine.pipeline.build.events import complete, plan_build
+from telecine.manifests.schemas import Build
 from telecine.pipeline.build.identity import Generation
-from telecine.pipeline.build.preview import estimate, preview_build, record_rate
+from telecine.pipeline.build.preview import Estimate, Preview, estimate, preview_build
+from telecine.pipeline.build.step import BuildOutcome, build_samples
 from telecine.pipeline.caption.step import CaptionOutcome, caption_clips
 from telecine.pipeline.catalog.selection import check_where, selected_or_none
-from telecine.pipeline.cli.rebuild import print_rebuild_preview
-from telecine.pipeline.commit import COMMIT_SECONDS
-from telecine.pipeline.drive import encoder_resources, scan_sources, write_shards
-from telecine.pipeline.lifecycle.changes import changes
-from telecine.pipeline.lifecycle.promote import foreseen, settle
+from telecine.pipeline.lifecycle.changes import Change, changes
+from telecine.pipeline.lifecycle.promote import Promotion, Settled, foreseen, settle
 from telecine.pipeline.lifecycle.verify import Verified
 from telecine.pipeline.lifecycle.verify import verify as check_build
-from telecine.pipeline.models import captioner_needs, check_models, scorer_needs, with_models
-from telecine.pipeline.outcome import BuildOutcome, Outcome, ScanOutcome, print_left_out
+from telecine.pipeline.models import (
+    captioner_needs,
+    check_models,
+    encoder_needs,
+    scorer_needs,
+    with_models,
+)
+from telecine.pipeline.run import Run, RunOptions
 from telecine.pipeline.scan.compare import Discovery, compare
-from telecine.pipeline.scan.discover import discover, refuse_within
+from telecine.pipeline.scan.discover import LeftOut, discover, refuse_within
+from telecine.pipeline.scan.step import ScanOutcome, scan_sources
 from telecine.pipeline.score.step import ScoreOutcome, score_clips
 
 
+@dataclass
+class Built(BuildOutcome):
+    """What a run did for a build, and whether that is current when the run ends."""
+
+    settled: Settled = field(default=Settled(current=False), compare=False)
+
+
 @dataclass(frozen=True)
-class RunOptions:
-    """How a run goes about it: changes speed, and what is tried again, but no byte of a result."""
+class Ingested:
+    """What came of each step."""
 
-    workers: int | None = None  # processes; None: as many as the cluster has cores for
-    ray_address: str | None = None
-    retry_rejected: bool = False
-    allow_duplicates: bool = False
-    commit_seconds: float = COMMIT_SECONDS
-    gpus_per_encoder: float | None = None  # None: 1 for a learned encoder where there is any
-    promote: bool = True
-    force: bool = False  # promote although a gate says no
-    caption_url: str = ""  # of an OpenAI-compatible server
-    concurrency: int = 32  # requests to it at once
-    batch: int | None = None  # of a captioner or scorer on a device; None: its own default
+    scan: ScanOutcome
+    build: Built
+    captions: dict[str, int]  # made by this run under the captioner in force, by outcome
+    scores: ScoreOutcome
+    left_out: LeftOut  # under the roots
 
 
-def find(
-    roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
-) -> Discovery:
-    """What is under the roots, and what of it is news to the dataset. Reads no footage."""
-    refuse_within(roots, dataset.uri)
-    listing = discover(dataset.storage, roots, exclude=[dataset.uri])
-    print_left_out(listing, console)
-    if not len(listing):
-        raise UsageError(f"nothing found under {', '.join(roots)}: check the names")
-    return compare(
-        listing,
-        dataset.tables.dataset("sources"),
-        scan_fingerprint=dataset.spec.scan_fingerprint,
-        retry_rejected=options.retry_rejected,
-        allow_duplicates=options.allow_duplicates,
-    )
+@dataclass(frozen=True)
+class Foreseen:
+    """What `rebuild` would do."""
+
+    plan: Preview
+    current: Build | None  # the build that is so now, which changes are counted from
+    changes: tuple[Change, ...]
+    estimate: Estimate | None  # None: no run under this encoder was measured
+    promotion: Promotion | None
 
 
-def ingest(
-    roots: Sequence[str], dataset: Dataset, options: RunOptions, console: Console
-) -> Outcome:
+# ── the jobs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def ingest(run: Run, roots: Sequence[str]) -> Ingested:
     """The main job: what is new under the roots becomes samples of the build in force."""
-    dataset = with_models(dataset)
-    check_models(dataset.spec, options.caption_url)  # said before hours of scanning
-    encoder = load_encoder(dataset.spec.vae)
-    check_where(connect(dataset.tables), dataset.spec, dataset.spec.select.where)
-    found = find(roots, dataset, options, console)
+    run = run.under(with_models(run.dataset.spec))
+    dataset, spec = run.dataset, run.dataset.spec
+    check_models(spec, run.options.caption_url)  # said before hours of scanning
+    encoder = load_encoder(spec.vae)
+    check_where(connect(dataset.tables), spec, spec.select.where)
+    found = find(dataset, roots, run.options)
     write_spec(dataset)
-    with Cluster(options.ray_address, options.workers) as cluster:
-        scanned = scan(found, dataset, cluster, options, console)
-        captioned = [caption(one, cluster, options, console) for one in captioners(dataset)]
-        score(dataset, cluster, options, console)
-        built = build(dataset, encoder, cluster, options, console)
-    return Outcome(scanned, built, captioned[-1].outcomes)
+    scanned = scan_sources(run, found, Resources(cpus=1))  # one decode pass per source
+    captioned = [caption_clips(one, captioner_needs) for one in captioners(run)]
+    scored = score_clips(run, scorer_needs)
+    built = build(run, Generation.of(dataset, encoder))
+    return Ingested(scanned, built, captioned[-1].outcomes, scored, found.left_out)
 
 
-def rebuild(
-    dataset: Dataset, options: RunOptions, console: Console, name: str | None = None
-) -> BuildOutcome:
+def rebuild(run: Run, name: str | None = None) -> Built:
     """The second job: the build that the dataset's spec asks for now, beside what there is."""
-    dataset = with_models(dataset)
-    encoder = load_encoder(dataset.spec.vae)
-    refuse_empty(dataset)
-    with Cluster(options.ray_address, options.workers) as cluster:
-        return build(dataset, encoder, cluster, options, console, name)
+    run = run.under(with_models(run.dataset.spec))
+    encoder = load_encoder(run.dataset.spec.vae)
+    refuse_empty(run.dataset)
+    return build(run, Generation.of(run.dataset, encoder, name))
 
 
-def preview(
-    dataset: Dataset, options: RunOptions, name: str | None, as_json: bool, console: Console
-) -> None:
-    """What `rebuild` would do, and why. Writes nothing, opens no footage."""
-    dataset = with_models(dataset)
-    encoder = load_encoder(dataset.spec.vae)
-    refuse_empty(dataset)
-    generation = Generation.of(dataset, encoder, name)
-    found = preview_build(dataset, generation, retry=options.retry_rejected)
-    current = current_build(connect(dataset.tables))
-    pixels = found.pixels_to_encode
-    time_needed = estimate(
-        dataset, encoder, pixels=pixels, shards=found.shards, workers=options.workers
+def caption(run: Run, *, where: str | None = None, choose: bool = True) -> CaptionOutcome:
+    """Captions under the captioner that the dataset's spec asks for.
+
+    It is the one in force from then on, unless some of the clips were left out (`where`) and the
+    build would wait for them, or nobody got a text.
+    """
+    run = run.under(with_models(run.dataset.spec))
+    dataset, asked = run.dataset, run.dataset.spec
+    stored = dataset.stored or asked
+    load_captioner(asked.caption)  # a wrong name is said before all else
+    # What `--where` says of scores is meant of those in force, not of this captioner's to come.
+    only = selected_or_none(connect(dataset.tables), stored, where)
+    captioned = caption_clips(run, captioner_needs, only)
+    whole = (only is None and not captioned.useless) or not captioned.waiting
+    captioned.in_force = stored.caption == asked.caption or (choose and whole)
+    if captioned.in_force:
+        captioned.chosen = replace_spec(dataset, asked).spec != dataset.stored
+    return captioned
+
+
+def score(run: Run, *, where: str | None = None) -> ScoreOutcome:
+    """The scores that the dataset's spec asks for, which are those in force from then on.
+
+    Not so where another scorer is in force and some clips were left out (`where`): by this one's
+    scores the build would have lost them.
+    """
+    run = run.under(with_models(run.dataset.spec))
+    dataset, asked = run.dataset, run.dataset.spec
+    stored = dataset.stored or asked
+    only = selected_or_none(connect(dataset.tables), stored, where)
+    scored = score_clips(run, scorer_needs, only)
+    another = stored.score.scorer is not None and (
+        load_scorer(stored.score).fingerprint != load_scorer(asked.score).fingerprint
     )
-    promotion = foreseen(
-        dataset, generation, builds=not found.idle, wanted=options.promote, force=options.force
-    )
-    why = changes(current, generation)
-    print_rebuild_preview(found, current, why, time_needed, promotion, as_json, console)
+    scored.in_force = only is None or not another or not scored.waiting
+    if scored.in_force:
+        replace_spec(dataset, asked)
+    return scored
+
+
+def verify(run: Run, build: str | None = None, *, repair: bool = False) -> Verified:
+    """The tars of a build against its rows; what is bad is made again if asked."""
+    return check_build(run, build, repair=repair)
+
+
+# ── what they share ──────────────────────────────────────────────────────────────────────────────
+
+
+def build(run: Run, generation: Generation) -> Built:
+    """Clips × captions × encoder → shards, samples; then the gates say if they become current."""
+    outcome = build_samples(run, generation, encoder_needs)
+    wanted, force = run.options.promote, run.options.force
+    settled = settle(run.dataset, generation, wanted=wanted, force=force)
+    return Built(**vars(outcome), settled=settled)
+
+
+def captioners(run: Run) -> list[Run]:
+    """The run under each captioner of the spec's mix: the second first, the one in force last."""
+    spec = run.dataset.spec
+    second = spec.caption_mix.second
+    others = [spec.model_copy(update={"caption": second})] if second else []
+    return [run.under(one) for one in (*others, spec)]
 
 
 def refuse_empty(dataset: Dataset) -> None:
@@ -144,141 +180,38 @@ def refuse_empty(dataset: Dataset) -> None:
         )
 
 
-def scan(
-    found: Discovery, dataset: Dataset, cluster: Cluster, options: RunOptions, console: Console
-) -> ScanOutcome:
-    """Objects → sources, clips, stills. One worker per core; one decode pass per source."""
-    return scan_sources(found, dataset, cluster, Resources(cpus=1), options.commit_seconds, console)
+# ── dry runs: no cluster, no footage opened, nothing written ─────────────────────────────────────
 
 
-def caption(
-    dataset: Dataset,
-    cluster: Cluster,
-    options: RunOptions,
-    console: Console,
-    only: pa.Table | None = None,
-) -> CaptionOutcome:
-    """Stills and measurements → captions. The embedded captioners need a core, models a GPU."""
-    return caption_clips(
-        dataset,
-        cluster,
-        options.commit_seconds,
-        console,
-        needs=partial(captioner_needs, dataset.spec.caption, cluster, options),
-        only=only,
-        retry_failed=options.retry_rejected,
+def find(dataset: Dataset, roots: Sequence[str], options: RunOptions) -> Discovery:
+    """What is under the roots, and what of it is news to the dataset."""
+    refuse_within(roots, dataset.uri)
+    listing = discover(dataset.storage, roots, exclude=[dataset.uri])
+    if not len(listing):
+        nothing = f"nothing found under {', '.join(roots)}: check the names"
+        raise UsageError("\n".join([nothing, *listing.left_out.lines()]))
+    return compare(
+        listing,
+        dataset.tables.dataset("sources"),
+        scan_fingerprint=dataset.spec.scan_fingerprint,
+        retry_rejected=options.retry_rejected,
+        allow_duplicates=options.allow_duplicates,
     )
 
 
-def captioners(dataset: Dataset) -> list[Dataset]:
-    """The dataset under each captioner of its mix: the second one first, the one in force last."""
-    spec = dataset.spec
-    second = spec.caption_mix.second
-    others = [spec.model_copy(update={"caption": second})] if second else []
-    return [dataclasses.replace(dataset, spec=one) for one in (*others, spec)]
-
-
-def recaption(
-    dataset: Dataset,
-    options: RunOptions,
-    console: Console,
-    *,
-    where: str | None = None,
-    choose: bool = True,
-) -> CaptionOutcome:
-    """Captions under the captioner that the dataset's spec asks for.
-
-    It is the one in force from then on, unless some of the clips were left out (`where`) and the
-    build would wait for them, or nobody got a text.
-    """
-    dataset = with_models(dataset)
-    stored = dataset.stored or dataset.spec
-    load_captioner(dataset.spec.caption)  # a wrong name is said before all else
-    # What `--where` says of scores is meant of those in force, not of this captioner's to come.
-    only = selected_or_none(connect(dataset.tables), stored, where)
-    with Cluster(options.ray_address, options.workers) as cluster:
-        captioned = caption(dataset, cluster, options, console, only)
-    whole = (only is None and not captioned.useless) or not captioned.waiting
-    captioned.in_force = stored.caption == dataset.spec.caption or (choose and whole)
-    if captioned.in_force:
-        captioned.chosen = replace_spec(dataset, dataset.spec).spec != dataset.stored
-    return captioned
-
-
-def score(
-    dataset: Dataset,
-    cluster: Cluster,
-    options: RunOptions,
-    console: Console,
-    only: pa.Table | None = None,
-) -> ScoreOutcome:
-    """Stills and texts → embeddings, scores, groups of duplicates. Without a scorer: nothing."""
-    return score_clips(
-        dataset,
-        cluster,
-        options.commit_seconds,
-        console,
-        needs=partial(scorer_needs, dataset.spec.score, cluster, options),
-        only=only,
-        retry_failed=options.retry_rejected,
-    )
-
-
-def rescore(
-    dataset: Dataset, options: RunOptions, console: Console, *, where: str | None = None
-) -> ScoreOutcome:
-    """The scores that the dataset's spec asks for, which are those in force from then on.
-
-    Not so where another scorer is in force and some clips were left out (`where`): by this one's
-    scores the build would have lost them.
-    """
-    dataset = with_models(dataset)
-    stored = dataset.stored or dataset.spec
-    only = selected_or_none(connect(dataset.tables), stored, where)
-    with Cluster(options.ray_address, options.workers) as cluster:
-        scored = score(dataset, cluster, options, console, only)
-    another = stored.score.scorer is not None and (
-        load_scorer(stored.score).fingerprint != load_scorer(dataset.spec.score).fingerprint
-    )
-    scored.in_force = only is None or not another or not scored.waiting
-    if scored.in_force:
-        replace_spec(dataset, dataset.spec)
-    return scored
-
-
-def build(
-    dataset: Dataset,
-    encoder: VideoEncoder,
-    cluster: Cluster,
-    options: RunOptions,
-    console: Console,
-    name: str | None = None,
-) -> BuildOutcome:
-    """Clips × captions × encoder → shards, samples. One worker owns one shard."""
+def preview(
+    dataset: Dataset, options: RunOptions, name: str | None = None, workers: int | None = None
+) -> Foreseen:
+    """What `rebuild` would do with so many workers (None: as many as last time), and why."""
+    dataset = dataclasses.replace(dataset, spec=with_models(dataset.spec))
+    encoder = load_encoder(dataset.spec.vae)
+    refuse_empty(dataset)
     generation = Generation.of(dataset, encoder, name)
-    built = BuildOutcome()
-    work = plan_build(dataset, generation, retry=options.retry_rejected)
-    while work is not None:
-        needs = encoder_resources(cluster, dataset.spec.vae, gpus=options.gpus_per_encoder)
-        written = write_shards(work, dataset, cluster, needs, options.commit_seconds, console)
-        complete(dataset, work)
-        built += written
-        if pixels := written.pixels_encoded:
-            workers = cluster.size(needs)
-            seconds = written.encode_seconds / workers
-            record_rate(dataset, encoder, pixels=pixels, seconds=seconds, workers=workers)
-        # What an earlier run began is finished first; what came since is a plan of its own.
-        again = work.resumed
-        work = plan_build(dataset, generation, retry=options.retry_rejected) if again else None
-    settled = settle(dataset, generation, wanted=options.promote, force=options.force)
-    built.build, built.settled = generation.name, settled
-    return built
-
-
-def verify(
-    dataset: Dataset, name: str | None, options: RunOptions, console: Console, *, repair: bool
-) -> Verified:
-    """The tars of a build against its rows; what is bad is made again if asked."""
-    with Cluster(options.ray_address, options.workers) as cluster:
-        gpus = options.gpus_per_encoder
-        return check_build(dataset, name, cluster, console, repair=repair, gpus=gpus)
+    found = preview_build(dataset, generation, retry=options.retry_rejected)
+    current = current_build(connect(dataset.tables))
+    pixels, shards = found.pixels_to_encode, found.shards
+    seconds = estimate(dataset, encoder, pixels=pixels, shards=shards, workers=workers)
+    promotion = foreseen(
+        dataset, generation, builds=not found.idle, wanted=options.promote, force=options.force
+    )
+    return Foreseen(found, current, tuple(changes(current, generation)), seconds, promotion)

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from rich.console import Console
 
 from telecine.infra.errors import NotFound
 from telecine.manifests.dataset import Dataset
@@ -82,8 +81,7 @@ class Films:
 
         suffix = ".png" if sample.encoded_frames == 1 else ".mp4"
         path = Path(self._folder.name) / f"{next(self._numbers)}{suffix}"
-        quiet = Console(quiet=True)
-        decode(dataset, sample.clip_id, path, build=sample.build_id, overwrite=True, console=quiet)
+        decode(dataset, sample.clip_id, path, build=sample.build_id, overwrite=True)
         return path
 
     def _make_room(self) -> None:

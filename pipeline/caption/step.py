@@ -18,26 +18,32 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from rich.console import Console
 
 from telecine.encoders.caption.interface import Captioner, CaptionRequest, ClipFacts, Input
 from telecine.encoders.load import load_captioner
 from telecine.encoders.runtime import ModelRuntime
-from telecine.infra.ray import Cluster, Lost, Resources
+from telecine.infra.cluster import Lost, Resources, run_batches
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Caption
 from telecine.manifests.tables import Tables
 from telecine.pipeline.caption.worker import CaptionTask, Partial, accept, make_caption_worker
-from telecine.pipeline.catalog.captions import FACTS, by_speakers, captions_of, inputs, usable
+from telecine.pipeline.catalog.captions import (
+    FACTS,
+    MAX_ATTEMPTS,
+    by_speakers,
+    captions_of,
+    inputs,
+    usable,
+)
 from telecine.pipeline.catalog.scores import TEXT_SIMILARITY
 from telecine.pipeline.catalog.selection import create_selected_clips
 from telecine.pipeline.catalog.stills import Stills, with_stills
 from telecine.pipeline.commit import Commits
 from telecine.pipeline.models import Needs
+from telecine.pipeline.run import Run
 from telecine.pipeline.terminal.progress import Step
 
-MAX_ATTEMPTS = 3  # failed rows for one input, after which only `retry_failed` asks again
 BATCH_CLIPS = 512
 BATCH_CLIPS_WITH_STILLS = 32  # of at most 64 stills of some 15 kB; what a kill may cost
 BATCH_STILL_BYTES = 16 * 2**20
@@ -66,36 +72,28 @@ class CaptionOutcome:
             self.outcomes[caption.outcome] = self.outcomes.get(caption.outcome, 0) + 1
 
 
-def caption_clips(
-    dataset: Dataset,
-    cluster: Cluster,
-    commit_seconds: float,
-    console: Console,
-    *,
-    needs: Needs = lambda: (Resources(), ModelRuntime()),
-    only: pa.Table | None = None,
-    retry_failed: bool = False,
-) -> CaptionOutcome:
+def caption_clips(run: Run, needs: Needs, only: pa.Table | None = None) -> CaptionOutcome:
     """Ask once about every pending clip and commit what comes back, as it comes.
 
     `only` names the clips that are asked about, in a column `clip_id`; None: all. `needs` is asked
     what a worker gets, where there is one to start.
     """
-    outcome = CaptionOutcome(dataset.spec.caption.captioner)
-    captioner = load_captioner(dataset.spec.caption)
-    total = count_pending(dataset.tables, captioner, retry_failed=retry_failed, only=only)
-    resources, runtime = needs() if total else (Resources(), ModelRuntime())
+    dataset, spec, retry = run.dataset, run.dataset.spec.caption, run.options.retry_rejected
+    outcome = CaptionOutcome(spec.captioner)
+    captioner = load_captioner(spec)
+    total = count_pending(dataset.tables, captioner, retry_failed=retry, only=only)
+    resources, runtime = needs(run) if total else (Resources(), ModelRuntime())
     batches: Iterable[list[CaptionTask]] = ()
     if total:
         # Of a server's answers a batch waits for the last: small ones, and several beside it.
         most = min(2 * runtime.concurrency, BATCH_CLIPS_WITH_STILLS) if runtime.url else None
         batches = pending(
-            dataset.tables, captioner, batch_clips=most, retry_failed=retry_failed, only=only
+            dataset.tables, captioner, batch_clips=most, retry_failed=retry, only=only
         )
-    make_worker = make_caption_worker(dataset.spec.caption, dataset.storage, runtime)
-    commits = Commits(dataset.tables, ["captions"], commit_seconds)
-    with commits, Step(console, "caption", "clips", total, total) as step:
-        for end in cluster.run_batches(batches, make_worker, resources=resources):
+    make_worker = make_caption_worker(spec, dataset.storage, runtime)
+    commits = Commits(dataset.tables, ["captions"], run.options.commit_seconds)
+    with commits, Step(run.progress, "caption", "clips", total, total) as step:
+        for end in run_batches(run.cluster, batches, make_worker, resources=resources):
             if isinstance(end, Lost):
                 rows = accept(captioner, end.item, [], missing=end.detail)
             elif isinstance(end.result, Partial):

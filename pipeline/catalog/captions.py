@@ -21,6 +21,7 @@ from telecine.manifests.specs import CaptionMixSpec, CaptionSpec, DatasetSpec
 
 FACTS = tuple(field.name for field in dataclasses.fields(ClipFacts))
 SPAN = ("start_pts", "end_pts", "time_base_num", "time_base_den")
+MAX_ATTEMPTS = 3  # failed rows for one input, after which only `retry_failed` asks again
 
 
 def inputs(uses: frozenset[Input]) -> str:

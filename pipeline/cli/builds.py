@@ -12,11 +12,10 @@ from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
     EndpointUrl,
-    Gpus,
+    Machines,
     Profile,
-    RayAddress,
+    Store,
     Vae,
-    Workers,
     dataset_at,
     out,
     progress,
@@ -65,21 +64,21 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make missing and damaged shards again.")
     ] = False,
-    workers: Workers = None,
-    gpus: Gpus = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
-    ray_address: RayAddress = None,
+    *,
+    machines: Machines,
+    store: Store,
     as_json: AsJson = False,
 ) -> None:
     """Read every shard of a build again and check it against the tables."""
+    from telecine.pipeline import recipes
     from telecine.pipeline.lifecycle.verify import print_verified
-    from telecine.pipeline.recipes import RunOptions
-    from telecine.pipeline.recipes import verify as run_verify
+    from telecine.pipeline.run import Run, RunOptions
 
-    opened = dataset_at(dataset, endpoint_url, profile)
-    options = RunOptions(workers=workers, ray_address=ray_address, gpus_per_encoder=gpus)
-    verified = run_verify(opened, build, options, progress(), repair=repair)
+    opened = store.open(dataset)
+    options = RunOptions(gpus_per_encoder=machines.gpus)
+    with machines.open_cluster() as cluster:
+        run = Run(opened, cluster, options, progress())
+        verified = recipes.verify(run, build, repair=repair)
     print_verified(verified, opened.uri, as_json, out())
     if not verified.sound:
         raise CheckFailed(verified.verdict)
@@ -123,7 +122,7 @@ def decode(
         frame=frame,
         vae=vae,
         overwrite=overwrite,
-        console=progress(),
+        progress=progress(),
     )
     out().print(str(decoded), markup=False, highlight=False, soft_wrap=True)
 

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
+import logging
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
 from telecine.infra.errors import StorageError, TelecineError
-from telecine.infra.storage import Storage, absolute
-from telecine.pipeline.cli import annotate as cli_captions
-from telecine.pipeline.cli import browse as cli_browse
-from telecine.pipeline.cli import builds as cli_builds
-from telecine.pipeline.cli import diff as cli_clips
-from telecine.pipeline.cli import export as cli_export
-from telecine.pipeline.cli import query as cli_query
-from telecine.pipeline.cli.inspect import inspect, inspect_summary
-from telecine.pipeline.cli.options import (
-    AsJson,
-    Batch,
-    CaptionUrl,
-    Concurrency,
-    DatasetArgument,
-    EndpointUrl,
-    Gpus,
-    Profile,
-    RayAddress,
-    Vae,
-    Workers,
-    dataset_at,
-    given_spec,
-    out,
-    progress,
-    storage,
-)
+from telecine.pipeline.cli.annotate import caption, score
+from telecine.pipeline.cli.browse import browse, report
+from telecine.pipeline.cli.builds import decode, gc, promote, rollback, verify
+from telecine.pipeline.cli.diff import diff, explain
+from telecine.pipeline.cli.export import WithPlugins, export
+from telecine.pipeline.cli.ingest import demo, ingest
+from telecine.pipeline.cli.inspect import inspect
+from telecine.pipeline.cli.options import with_groups
 from telecine.pipeline.cli.plugins import Commands
+from telecine.pipeline.cli.query import query
+from telecine.pipeline.cli.rebuild import rebuild
 
 app = typer.Typer(
     name="telecine",
@@ -71,184 +54,19 @@ def telecine(
     pass
 
 
-@app.command()
-def ingest(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE", help="Footage: files, folders or s3://bucket/prefix."),
-    ],
-    dataset: Annotated[
-        str, typer.Option(help="The dataset to add to or to make: a folder or s3://bucket/prefix.")
-    ],
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Specs for a new dataset, as a telecine.toml (see docs/specs.md)."),
-    ] = None,
-    vae: Vae = None,
-    captioner: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="Captioner of a new dataset, as in telecine caption."),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help="Selection of a new dataset: clips that this SQL condition is true of."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what there is to do, and do none of it.")
-    ] = False,
-    retry_rejected: Annotated[
-        bool,
-        typer.Option(
-            "--retry-rejected", help="Try again what was rejected, or dropped from the build."
-        ),
-    ] = False,
-    allow_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--allow-duplicates", help="Ingest an object although another has the same bytes."
-        ),
-    ] = False,
-    caption_url: CaptionUrl = "",
-    concurrency: Concurrency = 32,
-    batch: Batch = None,
-    workers: Workers = None,
-    gpus: Gpus = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
-    ray_address: RayAddress = None,
-    as_json: AsJson = False,
-) -> None:
-    """Turn what is new among the footage into samples of the dataset."""
-    from telecine.manifests.dataset import resolve_dataset
-    from telecine.pipeline.outcome import print_outcome, print_preview, refuse_failed
-    from telecine.pipeline.recipes import RunOptions
-    from telecine.pipeline.recipes import find as find_news
-    from telecine.pipeline.recipes import ingest as run_ingest
-
-    roots = [absolute(source) for source in sources]
-    opened = resolve_dataset(
-        absolute(dataset),
-        storage(endpoint_url, profile),
-        given_spec(config, vae, captioner=captioner, where=where),
-    )
-    options = RunOptions(
-        workers=workers,
-        ray_address=ray_address,
-        retry_rejected=retry_rejected,
-        allow_duplicates=allow_duplicates,
-        gpus_per_encoder=gpus,
-        caption_url=caption_url,
-        concurrency=concurrency,
-        batch=batch,
-    )
-    if dry_run:
-        print_preview(find_news(roots, opened, options, progress()), as_json, out())
-        return
-    ingested = run_ingest(roots, opened, options, progress())
-    print_outcome(ingested, opened.uri, as_json, out())
-    refuse_failed(ingested.build, opened.uri)
+COMMANDS = (
+    ingest, rebuild, inspect, demo, caption, score, query, diff, explain, browse, report, export,
+    promote, rollback, verify, decode, gc,
+)  # fmt: skip
+for command in COMMANDS:
+    app.command(cls=WithPlugins if command is export else None)(with_groups(command))
 
 
-@app.command()
-def rebuild(
-    dataset: DatasetArgument,
-    vae: Vae = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help="Take the clips that this SQL condition is true of; '' takes all."),
-    ] = None,
-    shard_bytes: Annotated[
-        int | None, typer.Option(min=1_000_000, help="Fill each shard up to this many bytes.")
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="More keys of the spec, as a telecine.toml with only those to change."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Folder of the build under shards/ (default: by its spec).")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what there is to do and why, and do none of it.")
-    ] = False,
-    no_promote: Annotated[
-        bool, typer.Option("--no-promote", help="Leave the present build current.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make it current although a gate says no.")
-    ] = False,
-    retry_dropped: Annotated[
-        bool, typer.Option("--retry-dropped", help="Try clips again that the build left out.")
-    ] = False,
-    workers: Workers = None,
-    gpus: Gpus = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
-    ray_address: RayAddress = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make the shards again under another VAE, selection or texts, beside those there are."""
-    from telecine.manifests.dataset import asked_spec
-    from telecine.pipeline.outcome import print_built, refuse_failed
-    from telecine.pipeline.recipes import RunOptions
-    from telecine.pipeline.recipes import preview as preview_rebuild
-    from telecine.pipeline.recipes import rebuild as run_rebuild
+class _ToStderr(logging.Handler):
+    """To whatever is standard error when it is said: a bar of progress may stand there."""
 
-    opened = dataset_at(dataset, endpoint_url, profile)
-    asked = asked_spec(opened.spec, given_spec(config, vae), where=where, target_bytes=shard_bytes)
-    opened = dataclasses.replace(opened, spec=asked)
-    options = RunOptions(
-        workers=workers,
-        ray_address=ray_address,
-        retry_rejected=retry_dropped,
-        gpus_per_encoder=gpus,
-        promote=not no_promote,
-        force=force,
-    )
-    if dry_run:
-        preview_rebuild(opened, options, name, as_json, out())
-        return
-    built = run_rebuild(opened, options, progress(), name)
-    print_built(built, opened.uri, as_json, out())
-    refuse_failed(built, opened.uri)
-
-
-@app.command()
-def demo(
-    folder: Annotated[Path, typer.Argument(help="Folder to put footage and dataset into.")] = Path(
-        "demo"
-    ),
-    workers: Workers = None,
-) -> None:
-    """Render a small footage set, ingest it, and show what was made and where."""
-    from telecine.manifests.dataset import create_dataset
-    from telecine.pipeline.demo.footage import render
-    from telecine.pipeline.outcome import print_outcome
-    from telecine.pipeline.recipes import RunOptions
-    from telecine.pipeline.recipes import ingest as run_ingest
-
-    screen = out()
-    footage = folder.resolve() / "footage"
-    files = render(footage)
-    screen.print(f"rendered {len(files)} files into {footage}", markup=False, highlight=False)
-    opened = create_dataset(str(folder.resolve() / "dataset"), Storage(), None)
-    options = RunOptions(workers=workers)
-    ingested = run_ingest([str(footage)], opened, options, progress())
-    print_outcome(ingested, opened.uri, False, screen)
-    inspect_summary(opened, False, screen)
-
-
-app.command()(inspect)
-app.command()(cli_captions.caption)
-app.command()(cli_captions.score)
-app.command()(cli_query.query)
-app.command()(cli_clips.diff)
-app.command()(cli_clips.explain)
-app.command()(cli_browse.browse)
-app.command()(cli_browse.report)
-app.command(cls=cli_export.WithPlugins)(cli_export.export)
-for command in (cli_builds.promote, cli_builds.rollback, cli_builds.verify, cli_builds.decode):
-    app.command()(command)
-app.command()(cli_builds.gc)
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def main() -> None:
@@ -260,6 +78,7 @@ def main() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    logging.getLogger("telecine").addHandler(_ToStderr(logging.WARNING))
     try:
         app()
     except BaseException as error:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +18,13 @@ from rich.console import Console
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage, StoreOptions, absolute
+from telecine.pipeline.cli.cluster import open_cluster
 
 if TYPE_CHECKING:
+    from telecine.infra.cluster import Cluster
     from telecine.manifests.dataset import Dataset
     from telecine.manifests.specs import DatasetSpec
+    from telecine.pipeline.terminal.progress import Progress
 
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")
@@ -35,7 +43,11 @@ RayAddress = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Worker processes at most (default: one per core)."),
+    typer.Option(
+        min=0,
+        help="Worker processes at most (default: one per core). 0: none, everything in the "
+        "command's own, without Ray, for tests and debugging.",
+    ),
 ]
 Gpus = Annotated[
     float | None,
@@ -66,6 +78,74 @@ Vae = Annotated[
         "NAME[:REST].",
     ),
 ]
+
+
+# ── options that go together ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Store:
+    """How the objects of a dataset are reached."""
+
+    endpoint_url: EndpointUrl = None
+    profile: Profile = None
+
+    def open(self, dataset: str) -> Dataset:
+        """The dataset that is there. Raises UsageError where there is none."""
+        return dataset_at(dataset, self.endpoint_url, self.profile)
+
+    def storage(self) -> Storage:
+        return storage(self.endpoint_url, self.profile)
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What the workers run on."""
+
+    workers: Workers = None
+    gpus: Gpus = None
+    ray_address: RayAddress = None
+
+    def open_cluster(self) -> AbstractContextManager[Cluster]:
+        return open_cluster(self.workers, self.ray_address)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a captioner is asked."""
+
+    caption_url: CaptionUrl = ""
+    concurrency: Concurrency = 32
+    batch: Batch = None
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """The command for Typer, which knows of single options alone: in place of each parameter that
+    is one of the groups above there are the options that it holds.
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        group = parameter.annotation
+        if not (isinstance(group, type) and dataclasses.is_dataclass(group)):
+            parameters.append(parameter)
+            continue
+        groups[name] = group
+        parameters += inspect.signature(group, eval_str=True).parameters.values()
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{f.name: given.pop(f.name) for f in dataclasses.fields(group)})
+        command(**given)
+
+    options = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+# ── what is asked of the spec ────────────────────────────────────────────────────────────────────
 
 
 def given_spec(
@@ -186,6 +266,9 @@ def _read(path: Path) -> str:
         raise UsageError(f"--config {path}: cannot be read as text: {error}") from error
 
 
+# ── what a command opens and writes to ───────────────────────────────────────────────────────────
+
+
 def dataset_at(uri: str, endpoint_url: str | None, profile: str | None) -> Dataset:
     """The dataset that is there. Raises UsageError where there is none."""
     from telecine.manifests.dataset import open_dataset
@@ -202,9 +285,11 @@ def out() -> Console:
     return Console()
 
 
-def progress() -> Console:
+def progress() -> Progress:
     """How it goes; apart from the above, so that other programs can read that."""
-    return Console(stderr=True)
+    from telecine.pipeline.terminal.progress import ConsoleProgress
+
+    return ConsoleProgress(Console(stderr=True))
 
 
 def say_read(dataset: Dataset) -> None:

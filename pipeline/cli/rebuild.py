@@ -1,4 +1,4 @@
-"""What `rebuild --dry-run` prints: the plan, why it is not empty, and what it would cost.
+"""rebuild: the shards again under another spec, and what came of it; and what it would do.
 
 from     dct-e20ab277
 to       dct-9939e0a4, laid out in the same shards and order
@@ -14,37 +14,160 @@ current  dct-e20ab277 → dct-9939e0a4, if the gates allow
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 
-from telecine.infra.text import counted, json_value, length, size
-from telecine.manifests.schemas import Build
-from telecine.pipeline.build.preview import Estimate, Preview
-from telecine.pipeline.lifecycle.changes import Change, told
-from telecine.pipeline.lifecycle.promote import Promotion
-from telecine.pipeline.terminal.text import line, write
+from telecine.infra.errors import CheckFailed
+from telecine.infra.text import counted, length, size
+from telecine.pipeline.cli.options import (
+    AsJson,
+    DatasetArgument,
+    Machines,
+    Store,
+    Vae,
+    given_spec,
+    out,
+    progress,
+)
+from telecine.pipeline.terminal.text import line, print_json
+
+if TYPE_CHECKING:
+    from telecine.manifests.schemas import Build
+    from telecine.pipeline.build.preview import Estimate, Preview
+    from telecine.pipeline.lifecycle.promote import Promotion
+    from telecine.pipeline.recipes import Built, Foreseen
 
 
-def print_rebuild_preview(
-    preview: Preview,
-    old: Build | None,
-    changes: Sequence[Change],
-    estimate: Estimate | None,
-    promotion: Promotion | None,
-    as_json: bool,
-    console: Console,
+def rebuild(
+    dataset: DatasetArgument,
+    vae: Vae = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Take the clips that this SQL condition is true of; '' takes all."),
+    ] = None,
+    shard_bytes: Annotated[
+        int | None, typer.Option(min=1_000_000, help="Fill each shard up to this many bytes.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="More keys of the spec, as a telecine.toml with only those to change."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder of the build under shards/ (default: by its spec).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to do and why, and do none of it.")
+    ] = False,
+    no_promote: Annotated[
+        bool, typer.Option("--no-promote", help="Leave the present build current.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it current although a gate says no.")
+    ] = False,
+    retry_dropped: Annotated[
+        bool, typer.Option("--retry-dropped", help="Try clips again that the build left out.")
+    ] = False,
+    *,
+    machines: Machines,
+    store: Store,
+    as_json: AsJson = False,
 ) -> None:
-    """`old`: the build that is current, which `changes` are counted from."""
-    if as_json:
-        found = _as_json(preview, old, changes, estimate, promotion)
-        write(console, json.dumps(json_value(found), indent=2))
+    """Make the shards again under another VAE, selection or texts, beside those there are."""
+    from telecine.manifests.dataset import asked_spec
+    from telecine.pipeline import recipes
+    from telecine.pipeline.run import Run, RunOptions
+
+    opened = store.open(dataset)
+    asked = asked_spec(opened.spec, given_spec(config, vae), where=where, target_bytes=shard_bytes)
+    opened = dataclasses.replace(opened, spec=asked)
+    options = RunOptions(
+        retry_rejected=retry_dropped,
+        gpus_per_encoder=machines.gpus,
+        promote=not no_promote,
+        force=force,
+    )
+    if dry_run:
+        print_foreseen(recipes.preview(opened, options, name, machines.workers), as_json, out())
         return
-    for text in _lines(preview, old, changes, estimate):
+    with machines.open_cluster() as cluster:
+        built = recipes.rebuild(Run(opened, cluster, options, progress()), name)
+    print_built(built, opened.uri, as_json, out())
+    refuse_failed(built, opened.uri)
+
+
+# ── what came of it ──────────────────────────────────────────────────────────────────────────────
+
+
+def print_built(built: Built, dataset: str, as_json: bool, console: Console) -> None:
+    if as_json:
+        print_json(built, console)
+        return
+    for text in built_lines(built, dataset):
         line(console, text)
-    if promotion is not None:
+
+
+def built_lines(build: Built, dataset: str) -> list[str]:
+    lines = [
+        f"built    {build.build}: {counted(build.samples, 'sample')} in "
+        f"{counted(build.shards, 'shard')} ({build.frames_encoded} frames encoded, "
+        f"{counted(build.samples_copied, 'sample')} copied), {build.dropped} dropped"
+        + ratio(build.bytes_read, build.bytes_of_footage)
+    ]
+    if build.uncaptioned:
+        again = f"telecine caption {shlex.quote(dataset)} --retry-failed"
+        lines.append(
+            f"         {counted(build.uncaptioned, 'clip')} without a caption left out: {again}"
+        )
+    if build.dropped:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in build.dropped_by_reason.items())
+        inspect = f"telecine inspect {shlex.quote(dataset)}"
+        lines.append(f"dropped  {reasons}: {inspect} samples --where \"outcome = 'dropped'\"")
+    settled = build.settled
+    lines += [f"gate     {failure}" for failure in settled.failures]
+    if settled.current and settled.before:
+        lines.append(f"current  {build.build} (before: {settled.before})")
+    elif not settled.current and build.samples and not settled.failures:
+        promote = f"telecine promote {shlex.quote(dataset)} {build.build}"
+        lines.append(f"current  not {build.build}; make it so with: {promote}")
+    return lines
+
+
+def ratio(bytes_read: int, bytes_of_footage: int) -> str:
+    if not bytes_of_footage:
+        return ""
+    return f"; read {bytes_read / bytes_of_footage:.2f} bytes per byte of footage"
+
+
+def refuse_failed(build: Built, dataset: str) -> None:
+    """Raises CheckFailed, with what to do, where a gate said no to a build: it is not current."""
+    settled = build.settled
+    if settled.current or not settled.failures:
+        return
+    promote = f"telecine promote {shlex.quote(dataset)}"
+    advice = f"make it current all the same with {promote} {build.build} --force"
+    if settled.before:
+        advice = (
+            f"{settled.before} stays current. Have telecine.toml ask for that again, if it does "
+            f"not, with {promote} {settled.before}, or {advice}"
+        )
+    raise CheckFailed(f"a gate says no to {build.build}: {advice}")
+
+
+# ── what it would do ─────────────────────────────────────────────────────────────────────────────
+
+
+def print_foreseen(found: Foreseen, as_json: bool, console: Console) -> None:
+    if as_json:
+        print_json(_as_json(found), console)
+        return
+    for text in _lines(found):
+        line(console, text)
+    if (promotion := found.promotion) is not None:
         gates = ", if the gates allow" if promotion.if_gates_allow else ""
         line(console, f"current  {promotion.before or 'none'} → {promotion.to}{gates}")
 
@@ -55,12 +178,13 @@ def _stale(preview: Preview, old: Build | None) -> int:
     return preview.replaced if same else preview.shards
 
 
-def _lines(
-    preview: Preview, old: Build | None, changes: Sequence[Change], estimate: Estimate | None
-) -> Iterator[str]:
+def _lines(found: Foreseen) -> Iterator[str]:
+    from telecine.pipeline.lifecycle.changes import told
+
+    preview, old = found.plan, found.current
     yield f"from     {old.name if old else 'nothing: no build is current'}"
     yield f"to       {preview.name}{_notes(preview, old)}"
-    for number, text in enumerate(told(changes)):
+    for number, text in enumerate(told(found.changes)):
         yield f"{'' if number else 'changed':<8} {text}"
     yield (
         f"shards   {preview.fresh:,} fresh, {_stale(preview, old):,} stale, "
@@ -82,7 +206,7 @@ def _lines(
         f"bytes    {size(preview.bytes_of_footage)} of footage and {size(preview.bytes_to_copy)} "
         f"of latents to read, {size(preview.bytes_to_write)} to write"
     )
-    yield f"time     {_time(preview, estimate)}"
+    yield f"time     {_time(preview, found.estimate)}"
 
 
 def _notes(preview: Preview, old: Build | None) -> str:
@@ -108,19 +232,14 @@ def _time(preview: Preview, estimate: Estimate | None) -> str:
     )
 
 
-def _as_json(
-    preview: Preview,
-    old: Build | None,
-    changes: Sequence[Change],
-    estimate: Estimate | None,
-    promotion: Promotion | None,
-) -> dict[str, Any]:
+def _as_json(found: Foreseen) -> dict[str, Any]:
+    preview, old = found.plan, found.current
     return {
         "from": {"build_id": old.build_id, "name": old.name} if old else None,
         "to": {"build_id": preview.build_id, "name": preview.name},
         "follows": preview.follows,
         "resumed": preview.resumed,
-        "changed": [dataclasses.asdict(change) for change in changes],
+        "changed": [dataclasses.asdict(change) for change in found.changes],
         "shards": {
             "fresh": preview.fresh,
             "stale": _stale(preview, old),
@@ -142,8 +261,8 @@ def _as_json(
             "latents_to_read": preview.bytes_to_copy,
             "to_write": preview.bytes_to_write,
         },
-        "estimate": dataclasses.asdict(estimate) if estimate else None,
-        "current": _promotion(promotion) if promotion else None,
+        "estimate": dataclasses.asdict(found.estimate) if found.estimate else None,
+        "current": _promotion(found.promotion) if found.promotion else None,
     }
 
 

@@ -20,15 +20,14 @@ from operator import attrgetter
 
 import duckdb
 import pyarrow as pa
-from rich.console import Console
 
+from telecine.infra.cluster import Lost, Resources
 from telecine.infra.errors import ClusterError, NoBucket, NotFound, Unreadable
 from telecine.infra.prefetch import run_ahead
-from telecine.infra.ray import Cluster, Lost, Resources
 from telecine.infra.storage import ObjectInfo, Storage, join
-from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.tar import DTYPE, LATENT, SUFFIXES, TEXT, Found, described, read_members
+from telecine.pipeline.run import Run
 from telecine.pipeline.terminal.progress import Step
 
 CHUNK_BYTES = 8 * 2**20
@@ -184,19 +183,16 @@ AND ($all OR shard_path IN (SELECT unnest($paths::VARCHAR[])))
 
 
 def check_shards(
-    dataset: Dataset,
-    build_id: str,
-    cluster: Cluster,
-    console: Console,
-    paths: Iterable[str] | None = None,
+    run: Run, build_id: str, paths: Iterable[str] | None = None
 ) -> tuple[Counter[str], list[Finding]]:
     """Every live shard of the build, or those of these paths: counts, and findings in order."""
+    dataset = run.dataset
     con = connect(dataset.tables)
     asked = _asked(build_id, paths)
     counts = count_live(con, build_id, paths)
     findings: list[Finding] = []
-    with Step(console, "verify", "shards", counts["shards"], counts["bytes"]) as step:
-        for end in cluster.run(
+    with Step(run.progress, "verify", "shards", counts["shards"], counts["bytes"]) as step:
+        for end in run.cluster.run(
             _checks(con, asked),
             partial(VerifyWorker, dataset.uri, dataset.storage),
             resources=Resources(cpus=1),

@@ -35,7 +35,7 @@ from telecine.manifests.shards import INDEX, SHARDS, build_folder, index_path, i
 from telecine.manifests.tables import RETENTION_HOURS, Tables
 from telecine.pipeline.build.events import write_index
 from telecine.pipeline.lifecycle.stored import needed, stored
-from telecine.pipeline.terminal.progress import Step
+from telecine.pipeline.terminal.progress import SILENT, Progress, Step
 from telecine.pipeline.terminal.text import line, write
 
 UPLOAD_SECONDS = 24 * 3600.0  # after which an upload that was begun is taken for dead
@@ -162,7 +162,7 @@ def _table_files(dataset: Dataset, remaining: list[BuildState], hours: int) -> I
 # ── deleting ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def delete(dataset: Dataset, garbage: Garbage, console: Console) -> None:
+def delete(dataset: Dataset, garbage: Garbage, progress: Progress = SILENT) -> None:
     """Delete what was collected from this dataset. Killed in between, the next gc does the rest.
 
     Raises CommitError where another run has written events since, and deletes no more.
@@ -174,7 +174,7 @@ def delete(dataset: Dataset, garbage: Garbage, console: Console) -> None:
             write_index(dataset, build.last)
     groups = garbage.groups()
     total = sum(len(files) for _, _, files in groups)
-    with Step(console, "gc", "files", total, total) as step:
+    with Step(progress, "gc", "files", total, total) as step:
         for what, _, files in groups:
             for part in _parts(files):
                 _refuse_news(dataset)

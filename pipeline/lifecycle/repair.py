@@ -20,11 +20,10 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 
+from telecine.infra.cluster import Done, Resources
 from telecine.infra.errors import CheckFailed
 from telecine.infra.faults import kill_point
-from telecine.infra.ray import Cluster, Done, Resources
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.builds import PINNED, BuildState, next_plan, next_sequence
 from telecine.manifests.dataset import Dataset
@@ -34,11 +33,13 @@ from telecine.manifests.schemas import Build, Sample, from_arrow
 from telecine.pipeline.build.events import Work, complete, write_index
 from telecine.pipeline.build.jobs import jobs_again
 from telecine.pipeline.build.plan import Member, Plan, ShardPlan
+from telecine.pipeline.build.step import run_jobs, write_shards
 from telecine.pipeline.build.wanted import Planned
 from telecine.pipeline.build.worker import ShardJob
-from telecine.pipeline.drive import encoder_resources, run_jobs, write_shards
 from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards
 from telecine.pipeline.lifecycle.promote import spec_of
+from telecine.pipeline.models import encoder_needs
+from telecine.pipeline.run import Run
 from telecine.pipeline.terminal.progress import Step
 
 IN_PLACE = {Kind.MISSING, Kind.DAMAGED}
@@ -62,15 +63,7 @@ class Repaired:
         )
 
 
-def repair(
-    dataset: Dataset,
-    build: BuildState,
-    findings: Iterable[Finding],
-    cluster: Cluster,
-    gpus: float | None,
-    commit_seconds: float,
-    console: Console,
-) -> Repaired:
+def repair(run: Run, build: BuildState, findings: Iterable[Finding]) -> Repaired:
     """Make whole what the findings are of. Killed in between, the next repair goes on.
 
     Raises CheckFailed where a shard must be replaced while another plan of the build is in
@@ -79,13 +72,13 @@ def repair(
     kinds: dict[str, set[Kind]] = defaultdict(set)
     for finding in findings:
         kinds[finding.shard_path].add(finding.kind)
-    dataset = dataclasses.replace(dataset, spec=spec_of(dataset, build.last))
+    run = run.under(spec_of(run.dataset, build.last))
+    dataset = run.dataset
     begun = _resumed(dataset, build.in_progress)
     done = Repaired()
     if kinds or begun:
-        sound = _donors(dataset, build.last, kinds, cluster, console)
-        encoders = encoder_resources(cluster, dataset.spec.vae, gpus=gpus)
-        mender = _Mender(dataset, build.last, cluster, encoders, commit_seconds, console, sound)
+        sound = _donors(run, build.last, kinds)
+        mender = _Mender(run, build.last, encoder_needs(run), sound)
         if begun:
             done += mender.replace(begun)
         shard_ids = _shard_ids(dataset, build.build_id, kinds)
@@ -108,21 +101,18 @@ def repair(
 class _Mender:
     """How one build is mended. `sound`: paths of shards whose latents may be copied."""
 
-    dataset: Dataset  # under the build's own spec
+    run: Run  # under the build's own spec
     build: Build  # an event of it
-    cluster: Cluster
     encoders: Resources
-    commit_seconds: float
-    console: Console
     sound: frozenset[str]
 
     def put_back(self, shard_ids: Collection[str]) -> Repaired:
         """Those that get the bytes again that the rows say; the others are not touched."""
         if not shard_ids:
             return Repaired()
-        jobs, found = jobs_again(self.dataset, self.build, shard_ids, self.sound), []
-        ends = run_jobs(jobs, dataset=self.dataset, cluster=self.cluster, resources=self.encoders)
-        with Step(self.console, "repair", "shards", len(shard_ids), len(shard_ids)) as step:
+        jobs, found = jobs_again(self.run.dataset, self.build, shard_ids, self.sound), []
+        ends = run_jobs(self.run, jobs, resources=self.encoders)
+        with Step(self.run.progress, "repair", "shards", len(shard_ids), len(shard_ids)) as step:
             for end in ends:
                 if isinstance(end, Done) and end.result.matches:
                     found.append(end.item.path)
@@ -132,20 +122,13 @@ class _Mender:
 
     def replace(self, work: Work) -> Repaired:
         """Carry out a plan that replaces shards."""
-        write_shards(
-            work,
-            self.dataset,
-            self.cluster,
-            self.encoders,
-            self.commit_seconds,
-            self.console,
-            partial(_jobs_anew, sound=self.sound),
-        )
-        live = _live_shards(self.dataset, work.event.build_id)
+        dataset = self.run.dataset
+        write_shards(self.run, work, self.encoders, partial(_jobs_anew, sound=self.sound))
+        live = _live_shards(dataset, work.event.build_id)
         replaced = set(work.event.replaces)
         old = [path for path, shard_id in live if shard_id in replaced]
-        complete(self.dataset, work)
-        made = _made(self.dataset, work.event)
+        complete(dataset, work)
+        made = _made(dataset, work.event)
         return Repaired(
             replaced=tuple(old),
             added=tuple(sorted({row.shard_path for row in made if row.outcome == "kept"})),
@@ -176,11 +159,9 @@ def _live_shards(dataset: Dataset, build_id: str) -> list[tuple[str, str]]:
     return found
 
 
-def _donors(
-    dataset: Dataset, event: Build, paths: Iterable[str], cluster: Cluster, console: Console
-) -> frozenset[str]:
+def _donors(run: Run, event: Build, paths: Iterable[str]) -> frozenset[str]:
     """Paths of the shards of other builds that hold equal latents of the samples, and are whole."""
-    con = connect(dataset.tables)
+    con = connect(run.dataset.tables)
     con.register("asked", pa.table({"shard_path": pa.array(sorted(paths), pa.string())}))
     found = con.sql(
         """
@@ -197,7 +178,7 @@ def _donors(
         by_build[build_id].add(path)
     whole = set[str]()
     for build_id, theirs in sorted(by_build.items()):
-        _, wrong = check_shards(dataset, build_id, cluster, console, theirs)
+        _, wrong = check_shards(run, build_id, theirs)
         whole |= theirs - {finding.shard_path for finding in wrong}
     return frozenset(whole)
 

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from telecine.infra.errors import UsageError
-from telecine.infra.ray import Cluster
 from telecine.infra.text import counted, size
 from telecine.manifests.builds import BuildState, State, builds, find_build
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.shards import build_folder, is_shard
-from telecine.pipeline.commit import COMMIT_SECONDS
 from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards, count_live
 from telecine.pipeline.lifecycle.repair import Repaired
 from telecine.pipeline.lifecycle.repair import repair as mend
 from telecine.pipeline.lifecycle.stored import needed, stored
+from telecine.pipeline.run import Run
 from telecine.pipeline.terminal.text import line, write
 
 LISTED = 50  # findings printed on a terminal; the JSON has them all
@@ -65,29 +64,21 @@ class Verified:
         return f"{wrong:,} of {self.shards:,} shards of {self.name} are wrong ({kinds}); {advice}"
 
 
-def verify(
-    dataset: Dataset,
-    build: str | None,
-    cluster: Cluster,
-    console: Console,
-    *,
-    repair: bool = False,
-    gpus: float | None = None,
-    commit_seconds: float = COMMIT_SECONDS,
-) -> Verified:
+def verify(run: Run, build: str | None, *, repair: bool = False) -> Verified:
     """Read every live shard of a build (None: the current one) and compare it with the tables.
 
     Raises UsageError where there is no such build; what is wrong with its shards is told, not
-    raised. `gpus`: of each worker that makes shards again, as in `drive.encoder_resources`.
+    raised.
     """
+    dataset = run.dataset
     there = stored(dataset)  # before the tables are read
     chosen = _chosen(dataset, build)
-    counts, findings = check_shards(dataset, chosen.build_id, cluster, console)
+    counts, findings = check_shards(run, chosen.build_id)
     repaired = None
     if repair:
-        repaired = mend(dataset, chosen, findings, cluster, gpus, commit_seconds, console)
+        repaired = mend(run, chosen, findings)
         made = {*repaired.put_back, *repaired.added}
-        _, findings = check_shards(dataset, chosen.build_id, cluster, console, made)
+        _, findings = check_shards(run, chosen.build_id, made)
         there = stored(dataset)
         counts = count_live(connect(dataset.tables), chosen.build_id)
     now = find_build(connect(dataset.tables), chosen.build_id)

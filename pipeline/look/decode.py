@@ -20,7 +20,6 @@ from typing import BinaryIO, cast
 
 import duckdb
 import numpy as np
-from rich.console import Console
 
 from telecine.encoders.frames import Latents, Pixels
 from telecine.encoders.kinds import RunsOn
@@ -39,7 +38,7 @@ from telecine.pipeline.build.latents import psnr_db
 from telecine.pipeline.media.decode import decode_clip
 from telecine.pipeline.media.film import write_mp4, write_png
 from telecine.pipeline.media.geometry import Crop
-from telecine.pipeline.terminal.progress import Step
+from telecine.pipeline.terminal.progress import SILENT, Progress, Step
 
 _ALONE = "Without --side-by-side the decoded frames are written alone"
 
@@ -82,7 +81,7 @@ def decode(
     frame: int = 0,
     vae: str | None = None,
     overwrite: bool = False,
-    console: Console,
+    progress: Progress = SILENT,
 ) -> Decoded:
     """Write the sample of the clip whose id begins so, in the build (None: the current one).
 
@@ -110,7 +109,7 @@ def decode(
         with (
             disk.explained(str(out)),
             disk.replacing(out) as file,
-            Step(console, "decode", "frames", count, count) as step,
+            Step(progress, "decode", "frames", count, count) as step,
         ):
             if film:
                 write_mp4(file, _counted(shown, step), rate)

@@ -18,7 +18,7 @@ from telecine.encoders.caption.interface import WITH_TEXT
 from telecine.infra.text import counted
 from telecine.manifests.builds import BuildState
 from telecine.manifests.schemas import DroppedSpan, Source
-from telecine.pipeline.caption.step import MAX_ATTEMPTS
+from telecine.pipeline.catalog.captions import MAX_ATTEMPTS
 from telecine.pipeline.catalog.conditions import Part
 from telecine.pipeline.look.clip import KnownClip
 

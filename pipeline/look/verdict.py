@@ -15,7 +15,7 @@ from typing import Any
 from telecine.infra.errors import Reason
 from telecine.infra.text import counted
 from telecine.manifests.schemas import Source
-from telecine.pipeline.caption.step import MAX_ATTEMPTS
+from telecine.pipeline.catalog.captions import MAX_ATTEMPTS
 from telecine.pipeline.catalog.conditions import Part
 from telecine.pipeline.look.clip import KnownClip
 from telecine.pipeline.look.steps import Ground, Selection, lost, retold, times

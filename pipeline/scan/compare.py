@@ -25,6 +25,7 @@ from telecine.manifests.schemas import Source, from_arrow
 from telecine.pipeline.scan.discover import (
     BATCH_ROWS,
     Found,
+    LeftOut,
     Listing,
     ScanTask,
     duckdb_over,
@@ -68,6 +69,7 @@ class Discovery:
     repeated: pa.Table  # Source's columns
     originals: pa.Table  # uri, source_id, size_bytes, content_digest: what tasks may duplicate
     allow_duplicates: bool
+    left_out: LeftOut
 
     @property
     def bytes_to_read(self) -> int:
@@ -106,6 +108,7 @@ def compare(
             repeated=con.sql(_REPEATED).to_arrow_table(),
             originals=con.sql("FROM originals ORDER BY uri").to_arrow_table(),
             allow_duplicates=allow_duplicates,
+            left_out=listing.left_out,
         )
 
 

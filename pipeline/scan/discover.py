@@ -63,12 +63,26 @@ class ScanTask:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What lies under the roots and is not taken for footage, where a user might wonder."""
+
+    datasets: tuple[str, ...] = ()  # folders: they hold what Telecine made
+    unnamable: tuple[str, ...] = ()  # names that are not UTF-8, which no table can hold
+
+    def lines(self) -> Iterator[str]:
+        """Each with its reason, in words."""
+        for folder in self.datasets:
+            yield f"left out {folder!r}: a dataset"
+        for uri in self.unnamable:
+            yield f"left out {uri!r}: the name is not UTF-8; rename it to ingest it"
+
+
+@dataclass(frozen=True)
 class Listing:
     """Every object under the roots once, in URI order, as the columns of Found."""
 
     objects: pa.Table
-    datasets: tuple[str, ...]  # folders left out: they hold what Telecine made
-    unnamable: tuple[str, ...]  # left out: names that are not UTF-8, which no table can hold
+    left_out: LeftOut = LeftOut()
 
     def __len__(self) -> int:
         return int(self.objects.num_rows)
@@ -96,7 +110,7 @@ def discover(storage: Storage, roots: Sequence[str], exclude: Sequence[str] = ()
         left_out = [join(absolute(folder), "") for folder in exclude] + list(datasets)
         con.execute("CREATE TABLE left_out AS SELECT unnest(?::VARCHAR[]) AS folder", [left_out])
         objects = con.sql(_WITH_SIDECARS, params={"order": list(SIDECARS)}).to_arrow_table()
-    return Listing(objects, datasets, tuple(unnamable))
+    return Listing(objects, LeftOut(datasets, tuple(unnamable)))
 
 
 def refuse_within(roots: Sequence[str], dataset: str) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 
 from telecine.encoders.load import load_scorer
 from telecine.infra.faults import kill_point
@@ -26,7 +25,7 @@ from telecine.manifests.schemas import Duplicate
 from telecine.manifests.specs import ScoreSpec
 from telecine.pipeline.catalog.scores import grouping
 from telecine.pipeline.score.duplicates import Vectors, group_duplicates
-from telecine.pipeline.terminal.progress import Step
+from telecine.pipeline.terminal.progress import Progress, Step
 
 ROWS_AT_ONCE = 8192
 COMMIT_ROWS = 500_000
@@ -48,7 +47,7 @@ class Grouping:
     changed: int  # rows written by this run
 
 
-def group_clips(dataset: Dataset, console: Console) -> Grouping | None:
+def group_clips(dataset: Dataset, progress: Progress) -> Grouping | None:
     """Group the clips as the spec asks, where it does and the tables have not got it already."""
     spec = dataset.spec.score
     if spec.scorer is None or spec.duplicate_threshold is None:
@@ -57,7 +56,7 @@ def group_clips(dataset: Dataset, console: Console) -> Grouping | None:
     _create_tables(con, spec)
     changed = 0
     if _is_stale(con, grouping(spec)) and not _is_empty(con):
-        _regroup(con, spec, console)
+        _regroup(con, spec, progress)
         changed = _append(dataset, con, grouping(spec))
         _create_tables(con := connect(dataset.tables), spec)
     ((clips, groups, duplicates),) = con.sql(
@@ -118,13 +117,13 @@ def _is_stale(con: duckdb.DuckDBPyConnection, name: str) -> bool:
     return [_clips(con)] != [grouped for (grouped,) in con.sql(last).fetchall()]
 
 
-def _regroup(con: duckdb.DuckDBPyConnection, spec: ScoreSpec, console: Console) -> None:
+def _regroup(con: duckdb.DuckDBPyConnection, spec: ScoreSpec, progress: Progress) -> None:
     """Make the table `regrouped`: clip_id, duplicate_group, duplicate_rank."""
     assert spec.duplicate_threshold is not None
     ((count,),) = con.sql("SELECT count(*) FROM embedded").fetchall()
     with (
         tempfile.TemporaryDirectory(prefix="telecine-") as folder,
-        Step(console, "group", "clips", count, count) as step,
+        Step(progress, "group", "clips", count, count) as step,
     ):
         ids: list[pa.Array] = []
         preference: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []

@@ -16,13 +16,11 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 
 from telecine.encoders.load import load_scorer
 from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.interface import Scorer
-from telecine.infra.ray import Cluster, Done, Resources
-from telecine.manifests.dataset import Dataset
+from telecine.infra.cluster import Cluster, Done, Resources, run_batches
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Embedding, Score
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
@@ -35,6 +33,7 @@ from telecine.pipeline.catalog.scores import (
 from telecine.pipeline.catalog.stills import Stills, with_stills
 from telecine.pipeline.commit import Commits
 from telecine.pipeline.models import Needs
+from telecine.pipeline.run import Run
 from telecine.pipeline.score.grouping import Grouping, group_clips
 from telecine.pipeline.score.worker import Scored, ScoreTask, ScoreWorker, Wanted, failed
 from telecine.pipeline.terminal.progress import Step
@@ -56,38 +55,30 @@ class ScoreOutcome:
     waiting: int = 0  # current clips without an embedding
 
 
-def score_clips(
-    dataset: Dataset,
-    cluster: Cluster,
-    commit_seconds: float,
-    console: Console,
-    *,
-    needs: Needs = lambda: (Resources(), ModelRuntime()),
-    only: pa.Table | None = None,
-    retry_failed: bool = False,
-) -> ScoreOutcome:
+def score_clips(run: Run, needs: Needs, only: pa.Table | None = None) -> ScoreOutcome:
     """Make the embeddings and scores that are asked for and not there, then group duplicates.
 
     `only` names the clips that are looked at, in a column `clip_id`; None: all. Grouping is over
-    all that have an embedding. Where the spec names no scorer, nothing is done.
+    all that have an embedding. `needs` is asked what a worker gets, where there is one to start.
+    Where the spec names no scorer, nothing is done.
     """
-    spec = dataset.spec.score
+    dataset, spec = run.dataset, run.dataset.spec.score
     if spec.scorer is None:
         return ScoreOutcome()
     outcome = ScoreOutcome(spec.scorer)
-    work = _Work(dataset.tables, dataset.spec, only, retry_failed)
+    work = _Work(dataset.tables, dataset.spec, only, run.options.retry_rejected)
     total = work.count()
-    resources, runtime = needs() if total else (Resources(), ModelRuntime())
-    commits = Commits(dataset.tables, ["embeddings", "scores"], commit_seconds)
-    with commits, Step(console, "score", "clips", total, total) as step:
-        for batch, results in _run(cluster, work, spec, resources, runtime):
+    resources, runtime = needs(run) if total else (Resources(), ModelRuntime())
+    commits = Commits(dataset.tables, ["embeddings", "scores"], run.options.commit_seconds)
+    with commits, Step(run.progress, "score", "clips", total, total) as step:
+        for batch, results in _run(run.cluster, work, spec, resources, runtime):
             embeddings, scores = accept(load_scorer(spec), batch, results)
             commits.add("embeddings", embeddings, sum(len(e.embedding) for e in embeddings))
             commits.add("scores", scores)
             commits.flush_if_due()
             _count(outcome, batch, embeddings, scores)
             step.advance(done=len(batch), weight=len(batch))
-    outcome.grouping = group_clips(dataset, console)
+    outcome.grouping = group_clips(dataset, run.progress)
     with connect(dataset.tables) as con:
         seen = f"scorer_fingerprint = '{load_scorer(spec).fingerprint}'"
         query = f"FROM current_clips ANTI JOIN (FROM embeddings WHERE {seen})"
@@ -104,8 +95,8 @@ def _run(
     runtime: ModelRuntime,
 ) -> Iterator[tuple[list[ScoreTask], list[Scored]]]:
     """Each batch with its results; one that kills its worker costs the clip that did it."""
-    ends = cluster.run_batches(
-        work.batches(), lambda: ScoreWorker(spec, runtime), resources=resources
+    ends = run_batches(
+        cluster, work.batches(), lambda: ScoreWorker(spec, runtime), resources=resources
     )
     for end in ends:
         if isinstance(end, Done):

@@ -1,15 +1,19 @@
 """Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere.
 
 scan   ━━━━━━━━━━━━━━━━━╸━━━━━  41/60 sources · 1.32 h · 612 frames/s · 0:00:31 left
+
+The work tells it to a `Progress`: the command's writes on a console, a library's is silent.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
 
 from telecine.infra.text import length
 
@@ -20,7 +24,7 @@ LINE_SECONDS = 10.0
 class Tally:
     """What one step has done so far."""
 
-    verb: str  # the step: scan, caption, shard
+    verb: str  # the step: scan, caption, build
     unit: str  # what is counted: sources, clips, shards
     total: int
     total_weight: float  # bytes or frames: what time left is reckoned by
@@ -49,27 +53,41 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
+class Progress(Protocol):
+    """Told of each step as it begins, goes on and ends; the tally is the same one throughout."""
+
+    def begin(self, tally: Tally) -> None: ...
+
+    def advance(self, tally: Tally) -> None: ...
+
+    def end(self, tally: Tally) -> None: ...
+
+
+class Silent(Progress):
+    def begin(self, tally: Tally) -> None:
+        pass
+
+    def advance(self, tally: Tally) -> None:
+        pass
+
+    def end(self, tally: Tally) -> None:
+        pass
+
+
+SILENT = Silent()
+
+
 class Step:
-    """Shows one step's tally while it runs. Use as a context manager."""
+    """One step's tally, told to a progress while it runs. Use as a context manager."""
 
     def __init__(
-        self, console: Console, verb: str, unit: str, total: int, total_weight: float
+        self, progress: Progress, verb: str, unit: str, total: int, total_weight: float
     ) -> None:
         self.tally = Tally(verb, unit, total, total_weight)
-        self._console = console
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        self._last_line = time.monotonic()
-        self._said = -1  # what was done at the last line
+        self._progress = progress
 
     def __enter__(self) -> Step:
-        if self._console.is_terminal:
-            verb, text = TextColumn("{task.description:<8}"), TextColumn("{task.fields[text]}")
-            self._bar = Progress(verb, BarColumn(), text, console=self._console, transient=True)
-            self._task = self._bar.add_task(
-                self.tally.verb, total=self.tally.total_weight or 1, text=self.tally.text()
-            )
-            self._bar.start()
+        self._progress.begin(self.tally)
         return self
 
     def advance(
@@ -79,20 +97,46 @@ class Step:
         self.tally.weight += weight
         self.tally.frames += frames
         self.tally.seconds += seconds
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.tally.weight, text=self.tally.text())
-        elif time.monotonic() - self._last_line >= LINE_SECONDS:
-            self._line()
+        self._progress.advance(self.tally)
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        if self.tally.total and self._said != self.tally.done:
-            self._line()
+        self._progress.end(self.tally)
 
-    def _line(self) -> None:
+
+class ConsoleProgress(Progress):
+    """On a console, one step after the other."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Bars | None = None
+        self._task = TaskID(0)
+        self._last_line = 0.0
+        self._said = -1  # what was done at the last line
+
+    def begin(self, tally: Tally) -> None:
+        self._last_line, self._said = time.monotonic(), -1
+        if self._console.is_terminal:
+            verb, text = TextColumn("{task.description:<8}"), TextColumn("{task.fields[text]}")
+            self._bars = Bars(verb, BarColumn(), text, console=self._console, transient=True)
+            self._task = self._bars.add_task(
+                tally.verb, total=tally.total_weight or 1, text=tally.text()
+            )
+            self._bars.start()
+
+    def advance(self, tally: Tally) -> None:
+        if self._bars is not None:
+            self._bars.update(self._task, completed=tally.weight, text=tally.text())
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._line(tally)
+
+    def end(self, tally: Tally) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+        if tally.total and self._said != tally.done:
+            self._line(tally)
+
+    def _line(self, tally: Tally) -> None:
         self._last_line = time.monotonic()
-        self._said = self.tally.done
-        self._console.print(
-            f"{self.tally.verb:<8} {self.tally.text()}", markup=False, highlight=False
-        )
+        self._said = tally.done
+        self._console.print(f"{tally.verb:<8} {tally.text()}", markup=False, highlight=False)

@@ -25,9 +25,10 @@ from telecine.pipeline.build.preview import (
     estimate,
     record_rate,
 )
-from telecine.pipeline.cli.rebuild import print_rebuild_preview
+from telecine.pipeline.cli.rebuild import print_foreseen
 from telecine.pipeline.lifecycle.changes import Change, changes, differences, shortened
 from telecine.pipeline.lifecycle.promote import Promotion
+from telecine.pipeline.recipes import Foreseen
 from tests.support.rows import make_build
 
 OLD, NEW = "o" * 32, "n" * 32
@@ -59,7 +60,8 @@ def shown(
     as_json: bool = False,
 ) -> str:
     out = io.StringIO()
-    print_rebuild_preview(found, old, why, time, promotion, as_json, Console(file=out, width=40))
+    foreseen = Foreseen(found, old, tuple(why), time, promotion)
+    print_foreseen(foreseen, as_json, Console(file=out, width=40))
     return out.getvalue()
 
 

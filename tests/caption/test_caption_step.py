@@ -23,21 +23,19 @@ from telecine.encoders.caption.interface import (
     FirstOf,
 )
 from telecine.encoders.load import load_captioner
-from telecine.infra.ray import Cluster
+from telecine.infra.ray import RayCluster
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Caption, Source, Still
 from telecine.manifests.specs import CaptionSpec, DatasetSpec
 from telecine.manifests.tables import Tables
-from telecine.pipeline.caption.step import (
-    MAX_ATTEMPTS,
-    caption_clips,
-    count_pending,
-    pending,
-)
+from telecine.pipeline.caption.step import caption_clips, count_pending, pending
 from telecine.pipeline.caption.worker import CaptionWorker, accept
-from telecine.pipeline.catalog.captions import create_chosen_captions
+from telecine.pipeline.catalog.captions import MAX_ATTEMPTS, create_chosen_captions
+from telecine.pipeline.models import captioner_needs
+from telecine.pipeline.run import Run
+from telecine.pipeline.terminal.progress import ConsoleProgress
 from tests.support.asking import Looker, write_sidecar
 from tests.support.rows import make_clip, make_source
 
@@ -381,8 +379,8 @@ def test_a_clip_that_kills_its_worker_costs_itself_alone(
     worker = partial(CaptionWorker, Killer(), Storage())
     monkeypatch.setattr("telecine.pipeline.caption.step.make_caption_worker", lambda *_: worker)
     dataset = Dataset(tables.uri, Storage(), DatasetSpec(), tables)
-    with Cluster(workers=1) as cluster:
-        said = caption_clips(dataset, cluster, 10.0, Console(file=io.StringIO()))
+    with RayCluster(workers=1) as cluster:
+        said = caption_clips(Run(dataset, cluster), captioner_needs)
     assert said.outcomes == {"ok": 3, "failed": 1}
 
 
@@ -448,8 +446,9 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     add_source(dataset.tables, "a", clips=2, **columns)
     add_source(dataset.tables, "b", clips=2)
     out = io.StringIO()
-    with Cluster(workers=1) as cluster:
-        said = caption_clips(dataset, cluster, 10.0, Console(file=out))
+    with RayCluster(workers=1) as cluster:
+        run = Run(dataset, cluster, progress=ConsoleProgress(Console(file=out)))
+        said = caption_clips(run, captioner_needs)
     assert (said.captioner, said.outcomes) == ("auto", {"ok": 4})
     assert "caption  4/4 clips" in out.getvalue()
     captions = chosen(dataset.tables)
@@ -457,7 +456,7 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     assert {captions["b-0"][0], captions["b-1"][0]} == {"signal"}
     version = dataset.tables.version("captions")
     # No Ray answers there: with nothing to do it is never asked.
-    with Cluster("127.0.0.1:1") as cluster:
-        said = caption_clips(dataset, cluster, 10.0, Console(file=io.StringIO()))
+    with RayCluster("127.0.0.1:1") as cluster:
+        said = caption_clips(Run(dataset, cluster), captioner_needs)
     assert (said.outcomes, said.clips, said.with_text) == ({}, 4, 4)
     assert dataset.tables.version("captions") == version

@@ -24,11 +24,10 @@ from telecine.infra.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.schemas import Caption
 from telecine.manifests.tables import Tables
+from telecine.pipeline import recipes
 from telecine.pipeline.caption.step import BATCH_CLIPS_WITH_STILLS, CaptionOutcome
 from telecine.pipeline.cli.inspect import inspect_summary
 from telecine.pipeline.cli.options import given_caption
-from telecine.pipeline.recipes import RunOptions
-from telecine.pipeline.recipes import recaption as run_recaption
 from tests.support import inline
 from tests.support.chat_server import Answer, ChatServer, Received, completion
 from tests.support.damage import verify
@@ -78,9 +77,7 @@ def recaption(lab: Lab, config: str = "", **options: Any) -> CaptionOutcome:
     asked = dataclasses.replace(
         opened, spec=given_caption(opened.spec, path, options.pop("captioner", None))
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("telecine.pipeline.recipes.Cluster", lambda *_: inline.Inline())
-        return run_recaption(asked, RunOptions(commit_seconds=0), inline.CONSOLE, **options)
+    return recipes.caption(inline.run_of(asked), **options)
 
 
 def samples(lab: Lab) -> dict[str, tuple[dict[str, Any], str]]:

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from telecine.infra.cluster import Done, Lost, Resources
 from telecine.infra.errors import ClusterError, Reason, UsageError
-from telecine.infra.ray import Cluster, Done, Lost, Resources
+from telecine.infra.ray import RayCluster
 from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(workers=2) as running:
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster(workers=2) as running:
         yield running
 
 
@@ -51,14 +52,14 @@ def make(folder: Path) -> Callable[[], Callable[[int | str], int]]:
 
 
 class TestPool:
-    def test_every_item_ends_once(self, cluster: Cluster, tmp_path: Path) -> None:
+    def test_every_item_ends_once(self, cluster: RayCluster, tmp_path: Path) -> None:
         ends = list(cluster.run(range(20), make(tmp_path)))
         assert sorted(e.result for e in ends if isinstance(e, Done)) == list(range(0, 40, 2))
 
-    def test_nothing_to_do(self, cluster: Cluster, tmp_path: Path) -> None:
+    def test_nothing_to_do(self, cluster: RayCluster, tmp_path: Path) -> None:
         assert list(cluster.run([], make(tmp_path))) == []
 
-    def test_a_death_costs_its_item_alone(self, cluster: Cluster, tmp_path: Path) -> None:
+    def test_a_death_costs_its_item_alone(self, cluster: RayCluster, tmp_path: Path) -> None:
         items: list[int | str] = [1, "die", 2, "die once", 3, "raise", 4]
         ends = list(cluster.run(items, make(tmp_path), resources=Resources(workers=2)))
         done = {e.item: e.result for e in ends if isinstance(e, Done)}
@@ -68,7 +69,7 @@ class TestPool:
         assert "no such frame" in lost["raise"].detail
         assert len(ends) == len(items)
 
-    def test_a_hang_is_ended(self, cluster: Cluster, tmp_path: Path) -> None:
+    def test_a_hang_is_ended(self, cluster: RayCluster, tmp_path: Path) -> None:
         ends = list(
             cluster.run(
                 ["hang", 1, 2],
@@ -80,12 +81,12 @@ class TestPool:
         assert [(e.item, e.reason) for e in lost] == [("hang", Reason.TIMEOUT)]
         assert len(ends) == 3
 
-    def test_a_users_mistake_ends_the_run(self, cluster: Cluster, tmp_path: Path) -> None:
+    def test_a_users_mistake_ends_the_run(self, cluster: RayCluster, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="the spec is wrong"):
             list(cluster.run(["usage", 1], make(tmp_path)))
 
     def test_a_worker_that_finds_no_place_holds_nothing_up(
-        self, cluster: Cluster, tmp_path: Path
+        self, cluster: RayCluster, tmp_path: Path
     ) -> None:
         cpus = cluster.size(Resources(cpus=1))
         halves = Resources(cpus=cpus / 4, workers=2)
@@ -95,12 +96,12 @@ class TestPool:
         assert len(list(cluster.run(range(6), make(tmp_path), resources=thirds))) == 6
         holding.close()
 
-    def test_it_knows_its_gpus(self, cluster: Cluster) -> None:
+    def test_it_knows_its_gpus(self, cluster: RayCluster) -> None:
         assert cluster.gpus() == torch.cuda.device_count()
 
 
 class TestStart:
-    def test_workers_that_die_as_they_start_end_the_run(self, cluster: Cluster) -> None:
+    def test_workers_that_die_as_they_start_end_the_run(self, cluster: RayCluster) -> None:
         def start() -> Callable[[int], int]:
             os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError
@@ -109,7 +110,7 @@ class TestStart:
             list(cluster.run(range(4), start))
 
     def test_a_worker_whose_replacement_hangs_ends_the_run(
-        self, cluster: Cluster, tmp_path: Path
+        self, cluster: RayCluster, tmp_path: Path
     ) -> None:
         def start() -> Callable[[int], int]:
             if (tmp_path / "started").exists():
@@ -127,20 +128,21 @@ class TestStart:
     def test_an_address_of_nothing_is_said_at_once(self, form: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = form.format(free.getsockname()[1])
-        with Cluster(address) as nowhere, pytest.raises(ClusterError, match="nobody answers at"):
+        with RayCluster(address) as nowhere, pytest.raises(ClusterError, match="nobody answers at"):
             list(nowhere.run([1], lambda: abs))
 
 
 KILL_RAYLET = """
 import os, signal, subprocess, time
 from telecine.infra.errors import ClusterError
-from telecine.infra.ray import Cluster, Done
+from telecine.infra.cluster import Done
+from telecine.pipeline.cli.cluster import open_cluster
 
 def slowly(item):
     time.sleep(0.2)
     return item
 
-with Cluster(workers=2) as cluster:
+with open_cluster(2, None) as cluster:
     ends = cluster.run(range(10_000), lambda: slowly)
     next(ends)
     found = subprocess.run(
@@ -169,9 +171,9 @@ def test_a_dead_raylet_ends_the_run() -> None:
 
 
 LEFT_IN_THE_MIDDLE = """
-from telecine.infra.ray import Cluster
+from telecine.infra.ray import RayCluster
 
-with Cluster(workers=1) as cluster:
+with RayCluster(workers=1) as cluster:
     ends = cluster.run(range(10_000), lambda: abs)
     next(ends)
 ends.close()  # as the garbage collector does after an interrupt

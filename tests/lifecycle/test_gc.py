@@ -43,7 +43,7 @@ def offered(dataset: Path | str, *keep: str, unfinished: bool = False, hours: in
 def gc(dataset: Path | str, *keep: str, unfinished: bool = False) -> Garbage:
     opened = open_dataset(str(dataset), Storage())
     garbage = collect(opened, keep, unfinished)
-    delete(opened, garbage, inline.CONSOLE)
+    delete(opened, garbage)
     return garbage
 
 
@@ -274,7 +274,7 @@ def test_old_table_files_go_but_for_those_a_plan_needs(
     }
     assert old
     opened = open_dataset(str(lab.dataset), Storage())
-    delete(opened, collect(opened, table_file_hours=0), inline.CONSOLE)
+    delete(opened, collect(opened, table_file_hours=0))
     assert not any(Path(uri).exists() for uri in old)
     assert verify(lab.dataset).sound
     lab.check()
@@ -323,7 +323,7 @@ def test_nothing_is_deleted_beside_another_writer(lab: Lab) -> None:
     rollback(open_dataset(str(lab.dataset), Storage()))
     assert lab.current().name == garbage.builds[0].build.name
     with pytest.raises(CommitError, match="another run"):
-        delete(opened, garbage, inline.CONSOLE)
+        delete(opened, garbage)
     stray = lab.dataset / f"shards/second/{STRAY}"
     stray.write_bytes(b"x")
     opened = open_dataset(str(lab.dataset), Storage())
@@ -331,7 +331,7 @@ def test_nothing_is_deleted_beside_another_writer(lab: Lab) -> None:
     assert [info.uri for info in garbage.orphans] == [str(stray)]
     lab.rebuild(OTHER_VAE)
     with pytest.raises(CommitError, match="another run"):
-        delete(opened, garbage, inline.CONSOLE)
+        delete(opened, garbage)
     assert stray.exists()
     assert set(shards_of(lab.dataset)) == {*before, f"shards/second/{STRAY}"}
 
@@ -350,7 +350,7 @@ def test_a_build_made_again_while_it_is_deleted_is_whole(
         remove(uris, within)
 
     monkeypatch.setattr(opened.storage, "delete", beside)
-    delete(opened, garbage, inline.CONSOLE)
+    delete(opened, garbage)
     assert lab.current().build_id == first.build_id
     assert verify(lab.dataset).sound
     lab.check()
@@ -373,7 +373,7 @@ def test_what_another_run_began_meanwhile_stops_it(
 
     monkeypatch.setattr(opened.storage, "delete", beside)
     with pytest.raises(CommitError, match="No more is deleted"):
-        delete(opened, garbage, inline.CONSOLE)
+        delete(opened, garbage)
     assert len(gone) == 1 < len(garbage.builds[0].files)
     assert verify(lab.dataset).sound
     lab.check()

@@ -32,9 +32,13 @@ from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Build
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.cli.main import app
+from telecine.pipeline.cli.rebuild import print_built, refuse_failed
 from telecine.pipeline.lifecycle.gates import Failure
 from telecine.pipeline.lifecycle.promote import Settled, promote, rollback, settle, spec_of
-from telecine.pipeline.outcome import BuildOutcome, Outcome, print_built, refuse_failed
+from telecine.pipeline.recipes import Built, Ingested
+from telecine.pipeline.scan.discover import LeftOut
+from telecine.pipeline.scan.step import ScanOutcome
+from telecine.pipeline.score.step import ScoreOutcome
 from tests.support.lab import Lab
 
 FPS = {"vae": {"fps": "12"}}  # of images it changes nothing but the build's identity
@@ -258,11 +262,12 @@ def test_lines_are_not_broken(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_run_whose_build_a_gate_refuses_ends_with_6(
     command: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = BuildOutcome(build="new", settled=Settled(False, (FAILURE,), before="old"))
-    outcome = {"ingest": Outcome(build=built), "rebuild": built}[command]
+    built = Built(build="new", settled=Settled(False, (FAILURE,), before="old"))
+    ingested = Ingested(ScanOutcome(), built, {}, ScoreOutcome(), LeftOut())
+    outcome = {"ingest": ingested, "rebuild": built}[command]
     monkeypatch.setattr(telecine.pipeline.recipes, command, lambda *_: outcome)
     where = ["x", "--dataset", str(lab.dataset)] if command == "ingest" else [str(lab.dataset)]
-    done = CliRunner().invoke(app, [command, *where, "--json"])
+    done = CliRunner().invoke(app, [command, *where, "--json", "--workers", "0"])
     assert isinstance(done.exception, CheckFailed)
     assert json.loads(done.stdout) == json.loads(json.dumps(dataclasses.asdict(outcome)))
     assert "old stays current" in str(done.exception)
@@ -270,15 +275,15 @@ def test_a_run_whose_build_a_gate_refuses_ends_with_6(
 
 
 def test_where_none_is_current_none_stays() -> None:
-    built = BuildOutcome(build="new", settled=Settled(False, (FAILURE,)))
+    built = Built(build="new", settled=Settled(False, (FAILURE,)))
     with pytest.raises(CheckFailed, match=r"^a gate says no to new: make it current all the same"):
         refuse_failed(built, "d")
-    for settled in (Settled(True, (FAILURE,)), Settled(False), None):
-        refuse_failed(BuildOutcome(build="new", settled=settled), "d")
+    for settled in (Settled(True, (FAILURE,)), Settled(False)):
+        refuse_failed(Built(build="new", settled=settled), "d")
 
 
 def test_clips_that_wait_for_a_caption_come_with_advice() -> None:
     out = io.StringIO()
-    print_built(BuildOutcome(uncaptioned=9), "a b", False, Console(file=out, width=40))
+    print_built(Built(uncaptioned=9), "a b", False, Console(file=out, width=40))
     advice = "9 clips without a caption left out: telecine caption 'a b' --retry-failed"
     assert advice in out.getvalue()

@@ -21,7 +21,7 @@ from telecine.manifests.schemas import Build
 from telecine.manifests.tables import Tables
 from telecine.pipeline.lifecycle.check import Kind
 from telecine.pipeline.lifecycle.verify import Verified, print_verified
-from telecine.pipeline.outcome import BuildOutcome
+from telecine.pipeline.recipes import Built
 from tests.support import inline
 from tests.support.commands import telecine
 from tests.support.damage import draw, verify
@@ -161,7 +161,7 @@ def test_what_cannot_be_made_again_is_replaced(lab: Lab) -> None:
     assert after[other] == before[other]
     assert {p for p in after if p.endswith(".tar")} == {added, other}
     lab.check()
-    assert lab.ingest() == BuildOutcome()
+    assert lab.ingest() == Built()
     assert verify(lab.dataset).sound
     assert "; dropped 1 sample (source_missing 1)\n" in printed(mended, as_json=False)
     said = json.loads(printed(mended, as_json=True))["repaired"]

@@ -177,7 +177,7 @@ def test_events_that_were_committed_together(copy: Lab) -> None:
     """gc deletes several builds in one commit; its events are one version."""
     inline.rebuild(str(copy.dataset), {"select": {"where": "width < 300"}}, name="narrow")
     opened = dataset_of(copy)
-    delete(opened, collect(opened), inline.CONSOLE)
+    delete(opened, collect(opened))
     dataset = dataset_of(copy)
     events = dict(connect(dataset.tables).sql("SELECT sequence, event FROM builds").fetchall())
     assert [events[n] for n in (10, 11, 12)] == ["promoted", "deleted", "deleted"]
@@ -217,7 +217,7 @@ def test_versions_whose_files_gc_removed_are_refused(
     dataset.tables._compact("captions")
     assert diff_versions(dataset_of(copy), "2", "now").b.captions == 8  # still there
     opened = dataset_of(copy)
-    delete(opened, collect(opened, ["wide"], table_file_hours=0), inline.CONSOLE)
+    delete(opened, collect(opened, ["wide"], table_file_hours=0))
     with pytest.raises(
         UsageError, match=r"@2 can no longer be read: . of the . files of table captions .* gc"
     ):

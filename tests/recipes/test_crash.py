@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import INGEST
+from tests.support.inline import ingesting
 from tests.support.snapshot import assert_same
 
 ROUNDS = 3
@@ -68,17 +68,17 @@ def test_killed_at_random_times_and_run_again(
     shutil.copytree(demo_footage, footage)
     undisturbed = tmp_path / "undisturbed"
     began = time.monotonic()
-    subprocess.run([*INGEST, footage, undisturbed, "2"], check=True)
+    subprocess.run(ingesting(footage, undisturbed, 2), check=True)
     length = time.monotonic() - began
     rng = random.Random(victim)
     killed = 0
     for number in range(ROUNDS):
         disturbed = tmp_path / f"disturbed-{number}"
-        driver = subprocess.Popen([*INGEST, footage, disturbed, "2"])
+        driver = subprocess.Popen(ingesting(footage, disturbed, 2))
         time.sleep(length * rng.uniform(0.3, 0.9))
         killed += kill(victim, driver, rng)
         # A run whose worker died goes on; one whose raylet died must end by itself.
         driver.wait()
-        subprocess.run([*INGEST, footage, disturbed, "2"], check=True)
+        subprocess.run(ingesting(footage, disturbed, 2), check=True)
         assert_same(undisturbed, disturbed)
     assert killed, "every run had ended before it could be killed"

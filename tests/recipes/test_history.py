@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from telecine.pipeline.outcome import BuildOutcome
+from telecine.pipeline.recipes import Built
 from tests.support.lab import Lab
 from tests.support.snapshot import assert_same, tables_of
 
@@ -28,7 +28,7 @@ def test_a_changed_text_copies_and_so_does_changing_it_back(lab: Lab) -> None:
     for text in ("one", "two", "one", "one"):
         lab.text("a", text)
         built = lab.ingest()
-    assert built == BuildOutcome()  # the last run had nothing to do
+    assert built == Built()  # the last run had nothing to do
     assert {s.plan for s in lab.live()} == {2}
     captions = {c["text"] for c in tables_of(lab.dataset)["captions"]}
     assert {"one", "two"} <= captions
@@ -51,7 +51,7 @@ def test_footage_replaced_and_put_back(lab: Lab) -> None:
     (lab.footage / "a.png").write_bytes(first)
     os.utime(lab.footage / "a.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     lab.ingest()
-    assert lab.ingest() == BuildOutcome()
+    assert lab.ingest() == Built()
 
 
 def test_footage_put_back_while_a_copy_was_in_force(lab: Lab) -> None:
@@ -77,7 +77,7 @@ def test_what_was_dropped_is_tried_again_when_asked(lab: Lab) -> None:
     assert lab.ingest().dropped == 1
     assert {s.reason for s in lab.live()} == {"", "source_missing"}
     (lab.footage.parent / "b.png").rename(lab.footage / "b.png")
-    assert lab.ingest() == BuildOutcome()
+    assert lab.ingest() == Built()
     built = lab.ingest(retry_rejected=True)
     assert (built.frames_encoded, built.samples_copied) == (1, 2)
     assert {s.outcome for s in lab.live()} == {"kept"}
@@ -111,7 +111,7 @@ def test_killed_then_new_footage_then_run_again(lab: Lab) -> None:
     lab.image("e", 4)
     built = lab.ingest()
     assert built.frames_encoded == 5
-    assert lab.ingest() == BuildOutcome()
+    assert lab.ingest() == Built()
 
 
 def test_a_lost_tar_is_encoded_again_where_it_would_be_copied(lab: Lab) -> None:

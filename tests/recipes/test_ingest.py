@@ -15,7 +15,8 @@ import polars
 import pytest
 import webdataset
 
-from tests.support.commands import INGEST, inspect, killed_at, telecine
+from tests.support.commands import inspect, killed_at, telecine
+from tests.support.inline import ingesting
 from tests.support.snapshot import assert_same, shards_of, tables_of
 
 
@@ -146,7 +147,7 @@ def few(demo_footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "d"
-    subprocess.run([*INGEST, few, folder, "2"], check=True)
+    subprocess.run(ingesting(few, folder, 2), check=True)
     return folder
 
 
@@ -167,8 +168,8 @@ def test_killed_at_every_boundary_and_run_again(
     """
     folder = tmp_path / "d"
     for boundary in BOUNDARIES:
-        killed_at(boundary, *INGEST, few, folder, "1" if boundary in WITH_RAY else "0")
-    subprocess.run([*INGEST, few, folder, "1"], check=True)
+        killed_at(boundary, *ingesting(few, folder, workers=int(boundary in WITH_RAY)))
+    subprocess.run(ingesting(few, folder, 1), check=True)
     assert_same(undisturbed, folder)
 
 

@@ -24,8 +24,9 @@ from telecine.manifests.tables import Tables
 from telecine.pipeline.build.events import complete, plan_build
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.preview import preview_build
-from telecine.pipeline.outcome import BuildOutcome
-from telecine.pipeline.recipes import RunOptions, build, ingest, preview
+from telecine.pipeline.cli.rebuild import print_foreseen
+from telecine.pipeline.recipes import Built, build, ingest, preview
+from telecine.pipeline.run import RunOptions
 from tests.support import inline
 from tests.support.lab import Lab
 from tests.support.snapshot import assert_same, shards_of
@@ -69,7 +70,7 @@ def undisturbed(shared: Lab) -> Lab:
     return copy
 
 
-def encoded(built: BuildOutcome) -> tuple[int, int]:
+def encoded(built: Built) -> tuple[int, int]:
     return built.frames_encoded, built.samples_copied
 
 
@@ -86,7 +87,7 @@ def test_another_vae_encodes_again_in_the_same_layout(lab: Lab) -> None:
         p: d for p, d in before.items() if "current" not in p
     }
     changed = shards_of(lab.dataset)
-    assert lab.rebuild() == lab.rebuild(OTHER_VAE) == BuildOutcome()
+    assert lab.rebuild() == lab.rebuild(OTHER_VAE) == Built()
     assert shards_of(lab.dataset) == changed
 
 
@@ -147,7 +148,7 @@ def test_a_build_that_is_not_current_catches_up_with_the_current_one(lab: Lab) -
     lab.ingest()
     assert encoded(lab.rebuild({"vae": {"patch": 2}})) == (1, 4)
     assert lab.layout(new) == lab.layout(old)
-    assert lab.rebuild({"vae": {"patch": 2}}) == BuildOutcome()
+    assert lab.rebuild({"vae": {"patch": 2}}) == Built()
 
 
 def test_a_name_that_the_build_has_used_is_not_used_again(lab: Lab) -> None:
@@ -164,7 +165,7 @@ def test_a_name_that_the_build_has_used_is_not_used_again(lab: Lab) -> None:
     after = lab.layout(new)
     assert sorted(after.values()) == sorted(lab.layout(old).values())
     assert len(after.keys() - before.keys()) == 1
-    assert lab.rebuild(third, promote=False, retry=True) == BuildOutcome()
+    assert lab.rebuild(third, promote=False, retry=True) == Built()
 
 
 def test_footage_that_is_gone_or_another_leaves_its_samples_out(lab: Lab) -> None:
@@ -269,7 +270,7 @@ def test_a_preview_says_what_becomes_current(lab: Lab) -> None:
     def said(given: dict[str, Any], **options: bool) -> Any:
         out = io.StringIO()
         dataset = inline.asked(str(lab.dataset), given)
-        preview(dataset, RunOptions(**options), None, True, Console(file=out))
+        print_foreseen(preview(dataset, RunOptions(**options)), True, Console(file=out))
         return json.loads(out.getvalue())["current"]
 
     old = lab.current().name
@@ -303,7 +304,7 @@ def test_a_build_keeps_its_name_and_has_it_alone(lab: Lab) -> None:
     for name in ("", "Capital", "a/b", "../a", ".hidden", "current.json", "x" * 65):
         with pytest.raises(UsageError, match="--name"):
             lab.rebuild({"vae": {"patch": 1}}, name=name)
-    assert lab.rebuild(OTHER_VAE, name="second") == BuildOutcome()
+    assert lab.rebuild(OTHER_VAE, name="second") == Built()
 
 
 def test_a_deleted_build_is_made_again_from_nothing(lab: Lab) -> None:
@@ -340,9 +341,9 @@ def test_a_captioner_chosen_meanwhile_stays_chosen(lab: Lab) -> None:
     running = inline.asked(str(lab.dataset), {})
     signal = running.spec.overlaid({"caption": {"captioner": "signal"}})
     replace_spec(running, signal)
-    encoder, options = load_encoder(running.spec.vae), RunOptions(commit_seconds=0)
+    generation = Generation.of(running, load_encoder(running.spec.vae))
     with pytest.raises(CommitError, match=r"has 'signal', given 'auto'"):
-        build(running, encoder, inline.Inline(), options, inline.CONSOLE)
+        build(inline.run_of(running), generation)
     assert inline.asked(str(lab.dataset), {}).spec == signal
 
 
@@ -356,7 +357,7 @@ def test_a_plan_that_no_run_would_make_is_done_away_with(lab: Lab) -> None:
     Tables(str(lab.dataset)).append("builds", [stale])
     assert lab.current().in_progress == stale
     before = lab.live()
-    assert lab.rebuild() == BuildOutcome()
+    assert lab.rebuild() == Built()
     assert lab.current().in_progress is None
     assert lab.live() == before
     rows = len(Tables(str(lab.dataset)).rows(Build))
@@ -379,7 +380,7 @@ def test_a_selection_is_refused_before_footage_is_scanned(
     spec = DatasetSpec(select=SelectSpec(where=where))
     dataset = resolve_dataset(str(tmp_path / "new"), Storage(), spec)
     with pytest.raises(UsageError, match="cannot select clips where"):
-        ingest([str(shared.footage)], dataset, RunOptions(), inline.CONSOLE)
+        ingest(inline.run_of(dataset), [str(shared.footage)])
     assert not (tmp_path / "new").exists()
 
 

@@ -35,7 +35,7 @@ def listing(*found: Found) -> Listing:
         pa.array([getattr(f, name) for f in rows], kind)
         for name, kind in zip(columns, types, strict=True)
     ]
-    return Listing(pa.table(arrays, names=columns), (), ())
+    return Listing(pa.table(arrays, names=columns))
 
 
 def scanned(task: ScanTask, digest: str, **values: object) -> Source:

@@ -101,7 +101,7 @@ def test_a_dataset_is_no_footage(storage: Storage, root: str) -> None:
     put(storage, root, "mine/telecine.toml", "new/telecine.toml", "new/b.mp4")
     listing = discover(storage, [root], exclude=[join(root, "new")])
     assert names(listing, root) == ["mine/telecine.toml", "out/a.mp4"]
-    assert listing.datasets == (join(root, "out/latents/"),)
+    assert listing.left_out.datasets == (join(root, "out/latents/"),)
 
 
 def test_names_that_no_table_can_hold_are_told(storage: Storage, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_names_that_no_table_can_hold_are_told(storage: Storage, tmp_path: Path)
     (tmp_path / "good.mp4").write_bytes(b"x")
     listing = discover(storage, [str(tmp_path)])
     assert names(listing, str(tmp_path)) == ["good.mp4"]
-    assert listing.unnamable == (f"{tmp_path}/bad-\udcff.mp4",)
+    assert listing.left_out.unnamable == (f"{tmp_path}/bad-\udcff.mp4",)
 
 
 def test_nothing_there(storage: Storage, root: str) -> None:

@@ -26,9 +26,8 @@ from telecine.manifests.specs import DatasetSpec, ScoreSpec
 from telecine.pipeline.catalog.scores import create_scored_clips, uses_scores
 from telecine.pipeline.catalog.selection import check_where
 from telecine.pipeline.cli.options import given_score
-from telecine.pipeline.models import with_models
-from telecine.pipeline.recipes import RunOptions, score
-from telecine.pipeline.score.step import ScoreOutcome, accept
+from telecine.pipeline.models import scorer_needs, with_models
+from telecine.pipeline.score.step import ScoreOutcome, accept, score_clips
 from telecine.pipeline.score.worker import Scored, ScoreTask, Wanted
 from tests.support import inline
 from tests.support.lab import Lab
@@ -67,12 +66,11 @@ def asked(lab: Lab, clip: str, **options: Any) -> Dataset:
         "scorer": clip, "prompts": ["watermark", "red=a red picture"], "aesthetic": None,
         "duplicates": False, "threshold": None, "keep": None, **options,
     }  # fmt: skip
-    return with_models(dataclasses.replace(opened, spec=given_score(opened.spec, **given)))
+    return dataclasses.replace(opened, spec=with_models(given_score(opened.spec, **given)))
 
 
 def run(dataset: Dataset, **options: Any) -> ScoreOutcome:
-    with inline.Inline() as cluster:
-        return score(dataset, cluster, RunOptions(commit_seconds=0, **options), inline.CONSOLE)
+    return score_clips(inline.run_of(dataset, **options), scorer_needs)
 
 
 def scored(dataset: Dataset, spec: DatasetSpec | None = None) -> dict[str, dict[str, Any]]:

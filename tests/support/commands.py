@@ -9,10 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support import ingest_child
-
 COMMAND = [sys.executable, "-c", "from telecine.pipeline.cli.main import main; main()"]
-INGEST = [sys.executable, ingest_child.__file__]
 
 
 def telecine(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,8 @@ SIZES = {"a": (160, 160), "b": (160, 160), "c": (320, 160)}
 
 
 def verify(dataset: Path | str, build: str | None = None, *, repair: bool = False) -> Verified:
-    opened = open_dataset(str(dataset), Storage())
-    with inline.Inline() as cluster:
-        return run_verify(opened, build, cluster, inline.CONSOLE, repair=repair, commit_seconds=0)
+    run = inline.run_of(open_dataset(str(dataset), Storage()))
+    return run_verify(run, build, repair=repair)
 
 
 def draw(folder: Path) -> Lab:

@@ -7,29 +7,29 @@ from pathlib import Path
 
 from rich.console import Console
 
+from telecine.infra.cluster import Resources
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
+from telecine.pipeline.caption.step import caption_clips
 from telecine.pipeline.look.explain import Explained, explain, print_explained
 from telecine.pipeline.look.steps import State, Step
-from telecine.pipeline.recipes import RunOptions, caption, find, scan
+from telecine.pipeline.models import captioner_needs
+from telecine.pipeline.recipes import find
+from telecine.pipeline.scan.step import scan_sources
 from tests.support import inline
 from tests.support.lab import Lab
 
-OPTIONS = RunOptions(commit_seconds=0)
 OK, NO, WAITING = State.OK, State.NO, State.WAITING
 
 
 def scan_only(dataset: Path, footage: Path) -> None:
     """An ingest that was killed when the footage was scanned."""
-    opened = create_dataset(str(dataset), Storage(), None)
-    with inline.Inline() as cluster:
-        news = find([str(footage)], opened, OPTIONS, inline.CONSOLE)
-        scan(news, opened, cluster, OPTIONS, inline.CONSOLE)
+    run = inline.run_of(create_dataset(str(dataset), Storage(), None))
+    scan_sources(run, find(run.dataset, [str(footage)], run.options), Resources())
 
 
 def caption_only(dataset: Path) -> None:
-    with inline.Inline() as cluster:
-        caption(open_dataset(str(dataset), Storage()), cluster, OPTIONS, inline.CONSOLE)
+    caption_clips(inline.run_of(open_dataset(str(dataset), Storage())), captioner_needs)
 
 
 def dataset_of(lab: Lab) -> Dataset:

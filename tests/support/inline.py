@@ -1,8 +1,9 @@
-"""The recipes without Ray: every worker in this process, one item after the other.
+"""The recipes with the inline cluster: every worker in this process, one item after the other.
 
-For tests of what a history of runs leaves behind, where Ray would only cost time. Run as a program
-it does one run that a test may kill: `ingest SOURCE DATASET` or `rebuild DATASET`, and the
-keyword arguments as JSON.
+For tests of what a history of runs leaves behind, where Ray would only cost time. Every receipt is
+committed at once, so that there are many boundaries to be killed at. Run as a program it does one
+run that a test may kill: `ingest SOURCE DATASET` or `rebuild DATASET`, and the keyword arguments
+as JSON; an ingest with `workers` other than 0 does start Ray.
 """
 
 from __future__ import annotations
@@ -10,46 +11,43 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from telecine.encoders.load import load_encoder
-from telecine.infra.ray import Cluster, Done, Resources
+from telecine.infra.inline import InlineCluster
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.outcome import BuildOutcome, Outcome
-from telecine.pipeline.recipes import RunOptions, build, caption, captioners, find, scan, score
-
-CONSOLE = Console(stderr=True)
-
-
-class Inline(Cluster):
-    def run(self, items: Any, make_worker: Any, **_: Any) -> Iterator[Any]:
-        worker = None
-        for item in items:
-            worker = worker or make_worker()
-            yield Done(item, worker(item))
-
-    def size(self, _: Resources) -> int:
-        return 1
-
-    def gpus(self) -> float:
-        return 0.0
+from telecine.pipeline import recipes
+from telecine.pipeline.cli.cluster import open_cluster
+from telecine.pipeline.models import scorer_needs
+from telecine.pipeline.recipes import Built, Ingested
+from telecine.pipeline.run import Run, RunOptions
+from telecine.pipeline.score.step import score_clips
 
 
-def ingest(source: str, folder: str, spec: DatasetSpec | None = None, **options: Any) -> Outcome:
-    dataset = create_dataset(folder, Storage(), spec)
-    chosen = RunOptions(commit_seconds=0, **options)
-    with Inline() as cluster:
-        scanned = scan(find([source], dataset, chosen, CONSOLE), dataset, cluster, chosen, CONSOLE)
-        for one in captioners(dataset):
-            caption(one, cluster, chosen, CONSOLE)
-        score(dataset, cluster, chosen, CONSOLE)
-        encoder = load_encoder(dataset.spec.vae)
-        return Outcome(scanned, build(dataset, encoder, cluster, chosen, CONSOLE))
+def run_of(dataset: Dataset, **options: Any) -> Run:
+    return Run(dataset, InlineCluster(), RunOptions(commit_seconds=0, **options))
+
+
+def ingest(
+    source: str,
+    folder: str,
+    spec: DatasetSpec | Mapping[str, Any] | None = None,
+    workers: int = 0,
+    **options: Any,
+) -> Ingested:
+    asked = DatasetSpec.model_validate(spec) if spec else None
+    run = run_of(create_dataset(folder, Storage(), asked), **options)
+    with open_cluster(workers, None) as cluster:
+        return recipes.ingest(dataclasses.replace(run, cluster=cluster), [source])
+
+
+def ingesting(source: Path, folder: Path, workers: int) -> list[str | Path]:
+    """The command line of an ingest into small shards, of which little footage fills several."""
+    options = {"workers": workers, "spec": {"shards": {"target_bytes": 1_000_000}}}
+    return [sys.executable, __file__, "ingest", source, folder, json.dumps(options)]
 
 
 def asked(folder: str, given: Mapping[str, Any] | None) -> Dataset:
@@ -60,8 +58,7 @@ def asked(folder: str, given: Mapping[str, Any] | None) -> Dataset:
 
 def recaption(folder: str, given: Mapping[str, Any]) -> None:
     """Captions under another captioner, without making it the one in force."""
-    with Inline() as cluster:
-        caption(asked(folder, given), cluster, RunOptions(commit_seconds=0), CONSOLE)
+    recipes.caption(run_of(asked(folder, given)), choose=False)
 
 
 def rebuild(
@@ -71,19 +68,15 @@ def rebuild(
     name: str | None = None,
     promote: bool = True,
     retry: bool = False,
-) -> BuildOutcome:
+) -> Built:
     """The build that the spec asks for, current when it is whole, whatever a gate says."""
-    dataset = asked(folder, given)
-    options = RunOptions(commit_seconds=0, retry_rejected=retry, promote=promote, force=True)
-    with Inline() as cluster:
-        return build(dataset, load_encoder(dataset.spec.vae), cluster, options, CONSOLE, name)
+    run = run_of(asked(folder, given), retry_rejected=retry, promote=promote, force=True)
+    return recipes.rebuild(run, name)
 
 
 def rescore(folder: str, given: Mapping[str, Any]) -> None:
     """The scores that a spec asks for, without putting it in force."""
-    with Inline() as cluster:
-        dataset = asked(folder, {"score": given})
-        score(dataset, cluster, RunOptions(commit_seconds=0), CONSOLE)
+    score_clips(run_of(asked(folder, {"score": given})), scorer_needs)
 
 
 if __name__ == "__main__":

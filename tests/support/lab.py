@@ -24,7 +24,7 @@ from telecine.manifests.schemas import Sample, from_arrow
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
 from telecine.pipeline.catalog.scores import create_scored_clips
-from telecine.pipeline.outcome import BuildOutcome
+from telecine.pipeline.recipes import Built
 from tests.support import inline
 
 CHILD = [sys.executable, inline.__file__]
@@ -47,12 +47,12 @@ class Lab:
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────────
 
-    def ingest(self, **options: bool) -> BuildOutcome:
+    def ingest(self, **options: bool) -> Built:
         built = inline.ingest(str(self.footage), str(self.dataset), **options).build
         self.check()
         return built
 
-    def rebuild(self, given: Mapping[str, Any] | None = None, **options: Any) -> BuildOutcome:
+    def rebuild(self, given: Mapping[str, Any] | None = None, **options: Any) -> Built:
         built = inline.rebuild(str(self.dataset), given, **options)
         self.check()
         return built

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from telecine.encoders.load import load_encoder
+from telecine.infra.cluster import Cluster, Resources
 from telecine.infra.errors import UsageError
-from telecine.infra.ray import Cluster, Resources
 from telecine.infra.storage import Storage
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.dataset import create_dataset
 from telecine.manifests.specs import DatasetSpec, VaeSpec
 from telecine.pipeline.build.sample import ChosenCaption
+from telecine.pipeline.build.step import run_jobs
 from telecine.pipeline.build.worker import MemberJob, ShardJob
-from telecine.pipeline.drive import encoder_resources, run_jobs
+from telecine.pipeline.models import encoder_needs
+from telecine.pipeline.run import Run, RunOptions
 from tests.support.rows import make_clip, make_source
 
 DCT, LEARNED = VaeSpec(), VaeSpec(encoder="diffusers:/models/wan")
@@ -27,7 +29,6 @@ class Machine(Cluster):
     """A cluster of which only what is asked of it matters."""
 
     def __init__(self, gpus: float = 0) -> None:
-        super().__init__()
         self._gpus = gpus
         self.asked: dict[str, Any] = {}
         self.started = False
@@ -36,42 +37,47 @@ class Machine(Cluster):
         self.started = True
         return self._gpus
 
+    def size(self, resources: Resources) -> int:
+        return 1
+
     def run(self, items: Any, make_worker: Any, **asked: Any) -> Any:
         self.asked = {"make_worker": make_worker, **asked}
         return iter(())
 
 
+def run_on(machine: Machine, folder: Path, vae: VaeSpec, gpus: float | None = None) -> Run:
+    dataset = create_dataset(str(folder), Storage(), DatasetSpec(vae=vae))
+    return Run(dataset, machine, RunOptions(gpus_per_encoder=gpus))
+
+
 @pytest.mark.parametrize(
     ("vae", "gpus", "told", "expected"),
     [
-        (LEARNED, 8, {}, Resources(cpus=2, gpus=1)),
-        (LEARNED, 0, {}, Resources(cpus=1, gpus=0)),
-        (LEARNED, 8, {"gpus": 0.5}, Resources(cpus=2, gpus=0.5)),
-        (LEARNED, 8, {"gpus": 0}, Resources(cpus=1, gpus=0)),
-        (LEARNED, 8, {"cpus": 5}, Resources(cpus=5, gpus=1)),
-        (DCT, 8, {}, Resources(cpus=1, gpus=0)),
-        (DCT, 8, {"cpus": 2}, Resources(cpus=2, gpus=0)),
+        (LEARNED, 8, None, Resources(cpus=2, gpus=1)),
+        (LEARNED, 0, None, Resources(cpus=1, gpus=0)),
+        (LEARNED, 8, 0.5, Resources(cpus=2, gpus=0.5)),
+        (LEARNED, 8, 0, Resources(cpus=1, gpus=0)),
+        (DCT, 8, None, Resources(cpus=1, gpus=0)),
     ],
 )
 def test_an_encoder_gets_a_gpu_where_it_can_use_one(
-    vae: VaeSpec, gpus: float, told: dict[str, float], expected: Resources
+    vae: VaeSpec, gpus: float, told: float | None, expected: Resources, tmp_path: Path
 ) -> None:
     machine = Machine(gpus)
-    assert encoder_resources(machine, vae, **told) == expected
-    assert machine.started == (vae is LEARNED and "gpus" not in told)
+    assert encoder_needs(run_on(machine, tmp_path, vae, told)) == expected
+    assert machine.started == (vae is LEARNED and told is None)
 
 
-def test_the_dct_is_given_no_gpu() -> None:
+def test_the_dct_is_given_no_gpu(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="computes on the CPU"):
-        encoder_resources(Machine(8), DCT, gpus=1)
+        encoder_needs(run_on(Machine(8), tmp_path, DCT, gpus=1))
 
 
 def limit(tmp_path: Path, fps: str | None = None, gpus: float = 0, **clip: Any) -> float:
     """Seconds that a shard of one such clip may take."""
-    spec = DatasetSpec(vae=VaeSpec(fps=fps))
-    dataset = create_dataset(str(tmp_path / f"{fps}"), Storage(), spec)
     machine = Machine()
-    run_jobs([], dataset=dataset, cluster=machine, resources=Resources(gpus=gpus))
+    run = run_on(machine, tmp_path / f"{fps}", VaeSpec(fps=fps))
+    run_jobs(run, [], resources=Resources(gpus=gpus))
     member = MemberJob(make_clip(**clip), make_source(), ChosenCaption("", "", "", ""), None)
     asked: Callable[[ShardJob], float] = machine.asked["limit_seconds"]
     return asked(ShardJob("b", "b", 0, "s", Bucket(360, "16x9", "2s"), (member,)))
@@ -99,8 +105,7 @@ def test_a_shard_may_take_as_long_as_its_pixels_do(tmp_path: Path) -> None:
 def test_where_decoding_runs_ahead(
     tmp_path: Path, resources: Resources, ahead: int, device: str
 ) -> None:
-    dataset = create_dataset(str(tmp_path), Storage(), None)
     machine = Machine()
-    run_jobs([], dataset=dataset, cluster=machine, resources=resources)
+    run_jobs(run_on(machine, tmp_path, DCT), [], resources=resources)
     assert machine.asked["make_worker"].args[-2:] == (ahead, device)
     assert machine.asked["resources"] == resources

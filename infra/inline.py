@@ -1,0 +1,79 @@
+"""No cluster: every worker in the caller's own process, one item after the other.
+
+For tests, debugging and notebooks: nothing is started, a breakpoint in a worker stops where it is
+set, and Ray need not be installed. What it cannot do is outlive a worker: one that dies takes the
+process with it, and one that hangs is not ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from telecine.infra.cluster import (
+    ONE_CORE,
+    Cluster,
+    Done,
+    Item,
+    Lost,
+    MakeWorker,
+    Resources,
+    Result,
+)
+from telecine.infra.errors import ClusterError, Reason, TelecineError
+
+_log = logging.getLogger("telecine.cluster")
+
+
+class InlineCluster(Cluster):
+    """Has one worker, and GPUs only for those that are told to take one."""
+
+    def __enter__(self) -> InlineCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(
+        self,
+        items: Iterable[Item],
+        make_worker: MakeWorker[Item, Result],
+        *,
+        resources: Resources = ONE_CORE,
+        limit_seconds: Callable[[Item], float] | None = None,
+        attempts: int = 2,
+    ) -> Iterator[Done[Item, Result] | Lost[Item]]:
+        worker: Callable[[Item], Result] | None = None
+        for item in items:
+            worker = worker or _started(make_worker)
+            yield _end(item, worker, attempts)
+
+    def gpus(self) -> float:
+        return 0.0
+
+    def size(self, resources: Resources) -> int:
+        return 1
+
+
+def _started(make_worker: MakeWorker[Item, Result]) -> Callable[[Item], Result]:
+    try:
+        return make_worker()
+    except TelecineError:
+        raise
+    except Exception as error:
+        raise ClusterError(f"a worker could not start: {error!r}") from error
+
+
+def _end(
+    item: Item, worker: Callable[[Item], Result], attempts: int
+) -> Done[Item, Result] | Lost[Item]:
+    for left in reversed(range(attempts)):
+        try:
+            return Done(item, worker(item))
+        except TelecineError:
+            raise  # the store, the spec: no other item would fare better
+        except Exception as error:
+            if not left:
+                _log.warning("a worker failed: %r", error, exc_info=error)
+                return Lost(item, Reason.CRASHED, repr(error))
+    raise ValueError(f"{attempts} attempts: at least one is needed")
