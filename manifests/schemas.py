@@ -225,6 +225,20 @@ class Duplicate:
     grouped: str = column("of a round's last row: which clips were grouped; else empty", "")
 
 
+def of_latents(
+    text: str, default: Any = dataclasses.MISSING, *, since: str = "", told: bool = False
+) -> Any:
+    """A column of samples that follows from the latents alone (pipeline/build/latents.py).
+
+    Where latents are copied from another sample, so is it. `told`: a number that each sample's JSON
+    has among its checks, and the view `dataset` beside the clip. None is left out of the JSON: a
+    sample that was made before the column keeps its bytes.
+    """
+    return field(
+        default=default, metadata={"text": text, "since": since, "latents": True, "told": told}
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One clip in one build. Its shard's facts ride along: they cannot be committed apart."""
@@ -249,14 +263,14 @@ class Sample:
     copied_from: str = column("shard_path whose latents were copied, or empty if encoded", "")
     latent_offset: int = column("byte offset of the latent member's data in the tar", 0)
     latent_bytes: int = column("bytes of the latent member", 0)
-    latent_sha256: str = column("of the latent member", "")
+    latent_sha256: str = of_latents("of the latent member", "")
     latent_shape: tuple[int, ...] = column("C, T', H', W' (2C of moments)", ())
-    latent_mean: float = column("of all values", 0.0)
-    latent_std: float = column("of all values", 0.0)
-    latent_absmax: float = column("largest magnitude", 0.0)
-    channel_means: tuple[float, ...] = column("of the values of each channel, as stored", ())
-    channel_stds: tuple[float, ...] = column("of the values of each channel, as stored", ())
-    psnr_db: float = column("round trip of a canary's first frames, dB; 0: no canary", 0.0)
+    latent_mean: float = of_latents("of all values", 0.0, told=True)
+    latent_std: float = of_latents("of all values", 0.0, told=True)
+    latent_absmax: float = of_latents("largest magnitude", 0.0, told=True)
+    channel_means: tuple[float, ...] = of_latents("of the values of each channel, as stored", ())
+    channel_stds: tuple[float, ...] = of_latents("of the values of each channel, as stored", ())
+    psnr_db: float = of_latents("round trip of a canary's first frames, dB; 0: no canary", 0.0)
     encoded_width: int = column("px after the crop to the grid", 0)
     encoded_height: int = column("px after the crop to the grid", 0)
     crop_x: int = column("px left of the crop, displayed picture", 0)
@@ -309,6 +323,10 @@ TABLES: dict[str, type[Row]] = {
     "samples": Sample,
     "builds": Build,
 }
+
+# Columns of samples, in the order of their declaration.
+OF_LATENTS = tuple(f.name for f in dataclasses.fields(Sample) if f.metadata.get("latents"))
+CHECKS = tuple(f.name for f in dataclasses.fields(Sample) if f.metadata.get("told"))
 
 _SCALARS: dict[Any, pa.DataType] = {
     str: pa.string(),

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.manifests.fingerprint import JsonValue
-from telecine.manifests.schemas import Clip, Sample, Source
+from telecine.manifests.schemas import CHECKS, Clip, Sample, Source
 from telecine.manifests.specs import PixelSpec
 
 MEASUREMENTS = (
@@ -47,14 +47,38 @@ def sample_json(
     pixels: PixelSpec,
 ) -> dict[str, JsonValue]:
     """The `.json` member of one sample."""
-    rate = Fraction(sample.fps_num, sample.fps_den)
     return {
         "clip_id": clip.clip_id,
         "kind": clip.kind,
+        "build_id": sample.build_id,
+        **_caption_json(caption),
+        **_frames_json(clip, sample),
+        "bucket": {
+            "resolution": sample.resolution,
+            "aspect": sample.aspect,
+            "duration": sample.duration,
+        },
+        "source": _source_json(clip, source),
+        "latent": _latent_json(sample, encoder),
+        "pixels": _pixels_json(source, pixels),
+        "measurements": {k: v for k, v in dataclasses.asdict(clip).items() if k in MEASUREMENTS},
+        "checks": _checks_json(sample),
+    }
+
+
+def _caption_json(caption: ChosenCaption) -> dict[str, JsonValue]:
+    return {
         "caption": caption.text,
         "captioner": caption.captioner,
         "captioner_fingerprint": caption.captioner_fingerprint,
         "captions": json.loads(caption.captions),
+    }
+
+
+def _frames_json(clip: Clip, sample: Sample) -> dict[str, JsonValue]:
+    """Size and time: of what was encoded, and of the clip as it was found."""
+    rate = Fraction(sample.fps_num, sample.fps_den)
+    return {
         "width": sample.encoded_width,
         "height": sample.encoded_height,
         "native_width": clip.width,
@@ -68,34 +92,27 @@ def sample_json(
         "native_fps": clip.fps_num / clip.fps_den,
         "variable_rate": clip.variable_rate,
         "duration": sample.encoded_frames / float(rate) if rate else 0.0,
-        "bucket": {
-            "resolution": sample.resolution,
-            "aspect": sample.aspect,
-            "duration": sample.duration,
-        },
-        "source": _source_json(clip, source),
-        "build_id": sample.build_id,
-        "latent": {
-            "shape": list(sample.latent_shape),
-            "dtype": "float16",
-            "posterior": encoder.posterior,
-            "normalised": encoder.normalised,
-            "mean": list(encoder.latents_mean),
-            "std": list(encoder.latents_std),
-            "temporal_stride": encoder.temporal_stride,
-            "spatial_stride": encoder.spatial_stride,
-            "vae": encoder.identity(),
-            "vae_fingerprint": encoder.fingerprint,
-        },
-        "pixels": _pixels_json(source, pixels),
-        "measurements": {k: v for k, v in dataclasses.asdict(clip).items() if k in MEASUREMENTS},
-        "checks": {
-            "finite": True,
-            "latent_mean": sample.latent_mean,
-            "latent_std": sample.latent_std,
-            "latent_absmax": sample.latent_absmax,
-        },
     }
+
+
+def _latent_json(sample: Sample, encoder: VideoEncoder) -> dict[str, JsonValue]:
+    return {
+        "shape": list(sample.latent_shape),
+        "dtype": "float16",
+        "posterior": encoder.posterior,
+        "normalised": encoder.normalised,
+        "mean": list(encoder.latents_mean),
+        "std": list(encoder.latents_std),
+        "temporal_stride": encoder.temporal_stride,
+        "spatial_stride": encoder.spatial_stride,
+        "vae": encoder.identity(),
+        "vae_fingerprint": encoder.fingerprint,
+    }
+
+
+def _checks_json(sample: Sample) -> dict[str, JsonValue]:
+    known = {name: getattr(sample, name) for name in CHECKS}
+    return {"finite": True, **{k: v for k, v in known.items() if v is not None}}
 
 
 def _source_json(clip: Clip, source: Source) -> dict[str, JsonValue]:

@@ -37,7 +37,7 @@ from telecine.infra.prefetch import run_ahead
 from telecine.infra.storage import Storage, join
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import canonical_json
-from telecine.manifests.schemas import Clip, Sample, Source
+from telecine.manifests.schemas import OF_LATENTS, Clip, Sample, Source
 from telecine.manifests.shards import shard_path
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tar import FACTS, LATENT, TEXT, Extent, Sealed, TarWriter, npy_parts
@@ -306,11 +306,7 @@ def _measured(encoded: Encoded) -> dict[str, Any]:
 
 
 def _copied_facts(copied: Copied) -> dict[str, Any]:
-    columns = (
-        "latent_sha256", "latent_mean", "latent_std", "latent_absmax",
-        "channel_means", "channel_stds", "psnr_db",
-    )  # fmt: skip
-    facts = {name: getattr(copied.sample, name) for name in columns}
+    facts = {name: getattr(copied.sample, name) for name in OF_LATENTS}
     return {"copied_from": copied.sample.shard_path, **facts}
 
 

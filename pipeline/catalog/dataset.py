@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import duckdb
 
+from telecine.manifests.schemas import CHECKS
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.catalog.scores import create_scored_clips
@@ -39,9 +40,9 @@ _SAMPLE = {
     **{
         name: f"sample.{name}"
         for name in (
-            "shard_path", "position", "latent_shape", "latent_bytes", "latent_mean", "latent_std",
-            "latent_absmax", "encoded_width", "encoded_height", "encoded_frames",
-            "frames_left_out", "copied_from",
+            "shard_path", "position", "latent_shape", "latent_bytes", *CHECKS,
+            "encoded_width", "encoded_height", "encoded_frames", "frames_left_out",
+            "copied_from",
         )
     },
 }  # fmt: skip

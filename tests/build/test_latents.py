@@ -11,6 +11,7 @@ import pytest
 from telecine.encoders.frames import Latents, Pixels
 from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import OutOfDeviceMemory
+from telecine.manifests.schemas import CHECKS, OF_LATENTS
 from telecine.pipeline.build.latents import Canary, latent_statistics, psnr_db
 from tests.support.blocks import cut, smooth
 
@@ -18,6 +19,12 @@ from tests.support.blocks import cut, smooth
 def test_a_constant_channel_has_no_deviation() -> None:
     constant = np.full((2, 3, 4, 5), 0.1, np.float16)
     assert latent_statistics(constant)["channel_stds"] == pytest.approx((0, 0), abs=1e-7)
+
+
+def test_all_that_follows_from_latents_is_a_column_that_is_copied_with_them() -> None:
+    said = latent_statistics(np.ones((2, 3, 4, 5), np.float16))
+    assert {*said, "latent_sha256", "psnr_db"} == set(OF_LATENTS)
+    assert set(CHECKS) <= set(said)
 
 
 def test_a_round_trip_has_between_0_and_100_db() -> None:
