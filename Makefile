@@ -45,17 +45,20 @@ clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is as old as the installation it stands for; pyproject.toml says what to install.
-$(VENV)/.telecine: pyproject.toml
+# A stamp is as old as the installation it stands for; pyproject.toml says what to install, and
+# constraints.txt which version: without it pip would take a newer torch, a build of gigabytes.
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
+
+$(VENV)/.telecine: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Telecine needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`." >&2; \
 	  echo "Name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e .
+	$(INSTALL) -e '.[prepare]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.telecine
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	# Its s3fs wants an older botocore than boto3 does; lists of local shards need neither.
-	$(BIN)/python -m pip install --quiet --no-deps 'megatron-energon==7.4.*'
+	$(INSTALL) --no-deps megatron-energon
 	@touch $@

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from PIL import Image, UnidentifiedImageError
-
 from telecine.encoders.score.files import Place
 from telecine.encoders.score.names import library
 from telecine.infra.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from telecine.encoders.device import Device
 
@@ -81,6 +80,8 @@ def reason(error: Exception) -> str:
 
 def read_still(jpeg: bytes, preprocessing: Preprocessing) -> Still | str:
     """The still, ready; or what is wrong with it."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
             width, height = image.size

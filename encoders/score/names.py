@@ -7,13 +7,13 @@ MODEL ─┬─ @TAG ──▶ weights from the hub, the tag's preprocessing
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from telecine.encoders.hub import expanded
 from telecine.infra.errors import UsageError
+from telecine.infra.extras import load
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # the better one first
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -26,14 +26,10 @@ Facts: TypeAlias = Mapping[str, Any]
 
 def library() -> Any:
     """open_clip. Raises UsageError where it is not installed."""
-    if importlib.util.find_spec("open_clip") is None:
-        raise UsageError("openclip:... needs open_clip: pip install 'telecine[caption]'")
     from telecine.encoders.torchvision_ops import mend_torchvision
 
     mend_torchvision()
-    import open_clip
-
-    return open_clip
+    return load("open_clip", "caption", "openclip:...")
 
 
 def named_model(named: str, model: str, pick: str) -> tuple[Path, Facts, Facts]:

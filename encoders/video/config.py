@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from telecine.encoders.torchvision_ops import mend_torchvision
 from telecine.infra.errors import UsageError
+from telecine.infra.extras import load
 from telecine.manifests.fingerprint import JsonValue
 
 
@@ -109,14 +109,8 @@ def kind_of(class_name: str) -> Kind:
 
 def library_class(class_name: str) -> Any:
     """The class of that name in diffusers. Raises UsageError where there is none to import."""
-    try:
-        mend_torchvision()
-        found = getattr(importlib.import_module("diffusers"), class_name, None)
-    except ImportError as error:
-        raise UsageError(
-            f"encoder diffusers:… needs the library, which does not import ({error}): "
-            "pip install 'telecine[vae]'"
-        ) from error
+    mend_torchvision()
+    found = getattr(load("diffusers", "vae", "an encoder diffusers:..."), class_name, None)
     if found is None:
         raise UsageError(
             f"the installed diffusers has no {class_name}: pip install -U 'telecine[vae]'"

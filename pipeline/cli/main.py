@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from telecine.infra import extras
 from telecine.infra.errors import StorageError, TelecineError
 from telecine.pipeline.cli.annotate import caption, score
 from telecine.pipeline.cli.browse import browse, report
@@ -80,7 +81,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, interrupt)
     logging.getLogger("telecine").addHandler(_ToStderr(logging.WARNING))
     try:
-        app()
+        with extras.explained("this command"):
+            app()
     except BaseException as error:
         # A library may turn the interrupt into an error of its own.
         if interrupts:

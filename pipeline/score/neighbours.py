@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from telecine.infra.errors import UsageError
+from telecine.infra.extras import load
 
 Half: TypeAlias = NDArray[np.float16]
 Single: TypeAlias = NDArray[np.float32]
@@ -226,11 +226,4 @@ def _centres(sample: Single, cells: int) -> Single:
 
 def load_faiss() -> Any:
     """The library, which has no types. Raises UsageError where it is missing."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise UsageError(
-            f"near-duplicates among so many clips are found with faiss, which does not import "
-            f"({error}); run: pip install 'telecine[caption]'"
-        ) from error
-    return faiss
+    return load("faiss", "caption", "finding near-duplicates among so many clips")

@@ -4,7 +4,7 @@
     kitty, ghostty                 kitty graphics protocol
     iTerm2, WezTerm, mintty        iTerm2 inline image
     24-bit or 256 colours          half blocks: ▀ in two colours is two pixels
-    no terminal, NO_COLOR, fewer   nothing
+    no terminal, NO_COLOR, fewer   nothing; nor where Pillow, which opens stills, is not installed
 
 Nothing is asked of the terminal: one that does not answer would block. In tmux and screen pictures
 do not pass, so half blocks are drawn there.
@@ -13,13 +13,14 @@ do not pass, so half blocks are drawn there.
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 from rich.color import Color, ColorSystem
 from rich.console import Console
 from rich.style import Style
@@ -27,6 +28,9 @@ from rich.text import Text
 
 from telecine.pipeline.scan.stills import evenly
 from telecine.pipeline.terminal.text import write
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MOST = 5  # stills in the row
 NARROWEST, WIDEST, TALLEST = 18, 40, 18  # cells of one still
@@ -45,6 +49,8 @@ class Drawing(StrEnum):
 def drawing(console: Console, environment: Mapping[str, str]) -> Drawing:
     """What the terminal can show, by what its environment says."""
     if not console.is_terminal or console.is_dumb_terminal or environment.get("NO_COLOR"):
+        return Drawing.NOTHING
+    if importlib.util.find_spec("PIL") is None:
         return Drawing.NOTHING
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     if not (environment.get("TMUX") or term.startswith(("tmux", "screen"))):
@@ -110,6 +116,8 @@ def draw(stills: Sequence[Shown], console: Console, environment: Mapping[str, st
 
 def _decoded(jpeg: bytes) -> Image.Image | None:
     """RGB; None where it is damaged."""
+    from PIL import Image
+
     try:
         return Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB")
     except (OSError, Image.DecompressionBombError):
@@ -120,6 +128,8 @@ def _strip(
     pictures: Sequence[Image.Image | None], plan: Layout, cell: tuple[int, int]
 ) -> Image.Image:
     """The row as one RGBA picture, clear between the stills and where one is damaged."""
+    from PIL import Image
+
     step, height = (plan.columns + GAP) * cell[0], plan.rows * cell[1]
     strip = Image.new("RGBA", (plan.width * cell[0], height))
     for number, picture in enumerate(pictures):

@@ -25,6 +25,7 @@ from telecine.encoders.caption.interface import Outcome
 from telecine.encoders.caption.windows import View
 from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import ServerError, UsageError
+from telecine.infra.extras import load
 from telecine.manifests.fingerprint import JsonValue, fingerprint
 from telecine.manifests.specs import CaptionSpec
 
@@ -35,8 +36,6 @@ VERSION = 1  # rises when the same view would be asked about in other words
 MAX_RETRIES = 5  # after 0.5, 1, 2, 4, 8 s, or as long as the server says
 PATIENCE_SECONDS = 300.0  # with 429 beyond that: limits are by the minute
 PAUSE_SECONDS = 10.0
-
-_NEEDS = "an openai captioner needs the openai package: pip install 'telecine[caption]'"
 
 
 def load_chat(spec: CaptionSpec, runtime: ModelRuntime) -> ModelCaptioner:
@@ -84,10 +83,7 @@ class ChatDescriber:
         }
 
     def describe(self, views: Sequence[View]) -> list[Said]:
-        try:
-            import openai  # noqa: F401
-        except ImportError as error:
-            raise UsageError(_NEEDS) from error
+        load("openai", "caption", "a captioner openai:...")
         server = server_of(self._runtime, f"openai:{self._model}")
         return asyncio.run(self._describe(server, views))
 

@@ -9,13 +9,13 @@ Only safetensors are read: a .bin is a pickle, which can run code.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from telecine.encoders.hub import digest_of_file, folder_of, named_in_index, read_json
 from telecine.infra.errors import UsageError
+from telecine.infra.extras import load
 
 KIND = "vlm"
 CONFIG = "config.json"
@@ -31,16 +31,10 @@ ELSEWHERE = ("adapter_config.json",)  # would have the library read weights that
 
 def library() -> Any:
     """The transformers library. Raises UsageError where it is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        raise UsageError(
-            "captioners vlm:... need the transformers library: pip install 'telecine[caption]'"
-        )
     from telecine.encoders.torchvision_ops import mend_torchvision
 
     mend_torchvision()  # the video processors import it
-    import transformers
-
-    return transformers
+    return load("transformers", "caption", "a captioner vlm:...")
 
 
 def locate(where: str) -> Path:

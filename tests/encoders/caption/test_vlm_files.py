@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
@@ -222,7 +222,7 @@ def test_a_processor_that_does_not_fit_its_model_is_refused(cat: Path, copy: Pat
 def test_without_the_library_the_way_to_it_is_named(
     cat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
     with pytest.raises(UsageError, match=r"pip install 'telecine\[caption\]'"):
         weights_of(f"vlm:{cat}")
 
