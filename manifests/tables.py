@@ -98,15 +98,22 @@ class Tables:
 
     `options` are deltalake's storage options (`Storage.delta_options`), empty on disk; or a
     function that gives them, asked before every commit: credentials expire during a long run.
+    `compact_every` so many commits the small files of a table become one.
     """
 
-    def __init__(self, uri: str, options: StorageOptions = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        uri: str,
+        options: StorageOptions = MappingProxyType({}),
+        compact_every: int = COMPACT_EVERY,
+    ) -> None:
         self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).resolve())
         if _UNNAMABLE.search(self.uri):
             raise UsageError(
                 f"{uri!r} cannot hold a dataset: the table format takes no [ ] ^ | \\, no control "
                 "character and no % before two hexadecimal digits in its name. Choose another name"
             )
+        self._compact_every = compact_every
         self._ask_options = options if callable(options) else lambda: options
         self._options = dict(self._ask_options())
         self._opened: dict[str, DeltaTable | None] = {}
@@ -137,7 +144,7 @@ class Tables:
                 commit_properties=once,
             )
 
-        if self._commit(name, write) % COMPACT_EVERY == 0:
+        if self._commit(name, write) % self._compact_every == 0:
             self._compact(name)
         return self.version(name)
 

@@ -69,8 +69,9 @@ class Once:
 class Snapshot:
     """One dataset at one version of every table. May be asked from many threads."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, query_seconds: float = QUERY_SECONDS) -> None:
         self.dataset = dataset
+        self._query_seconds = query_seconds
         self.spec = dataset.spec
         self.versions = {name: dataset.tables.version(name) for name in TABLES}
         self.taken = time.time()
@@ -89,7 +90,7 @@ class Snapshot:
         with contextlib.nullcontext() if hurry else self._turns:
             cursor = self._cursor()
             late = threading.Event()
-            timer = threading.Timer(QUERY_SECONDS, _give_up, (cursor, late))
+            timer = threading.Timer(self._query_seconds, _give_up, (cursor, late))
             timer.daemon = True
             timer.start()
             try:
@@ -98,8 +99,8 @@ class Snapshot:
                 if not late.is_set():
                     raise
                 raise UsageError(
-                    f"the tables were asked for {QUERY_SECONDS:.0f} s without an answer; ask for "
-                    "less: another condition, or another column to sort by"
+                    f"the tables were asked for {self._query_seconds:.0f} s without an answer; "
+                    "ask for less: another condition, or another column to sort by"
                 ) from error
             finally:
                 timer.cancel()

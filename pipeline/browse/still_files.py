@@ -29,7 +29,8 @@ AT_ONCE = 500  # files that are learnt with one question
 class StillFiles:
     """Kept from one snapshot to the next: a file never changes, and only new ones are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, few: int = FEW) -> None:
+        self._few = few
         self._lock = threading.Lock()
         self._learning = threading.Lock()
         self._learner: threading.Thread | None = None
@@ -41,7 +42,7 @@ class StillFiles:
     def of(self, snapshot: Snapshot, clip_ids: Iterable[str]) -> list[str] | None:
         """Files that hold all stills of these clips; None where every file may, for now."""
         files = snapshot.dataset.tables.files("stills")
-        if len(files) <= FEW:
+        if len(files) <= self._few:
             return None
         with self._lock:
             paths, sources, numbers = list(self._paths), self._sources, self._numbers

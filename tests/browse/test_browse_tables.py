@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import telecine.pipeline.browse.snapshot
-import telecine.pipeline.browse.still_files
 from telecine.encoders.load import load_captioner
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import Storage
@@ -218,16 +216,13 @@ def test_stills_are_asked_for_together_and_once(snapshot: Snapshot) -> None:
     assert stills.get("nonesuch", 0) is None
 
 
-def test_only_the_files_that_hold_a_source_are_opened(
-    root: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(telecine.pipeline.browse.still_files, "FEW", 1)
+def test_only_the_files_that_hold_a_source_are_opened(root: str) -> None:
     dataset = create_dataset(root, Storage(), None)
     for n in range(4):
         still = make_still(clip_id=f"c{n}", source_id=f"s{n % 3}", jpeg=f"{n}".encode())
         dataset.tables.append("stills", [still])
         dataset.tables.append("clips", [make_clip(clip_id=f"c{n}", source_id=f"s{n % 3}")])
-    files, snapshot = StillFiles(), Snapshot(dataset)
+    files, snapshot = StillFiles(few=1), Snapshot(dataset)
     assert files.of(snapshot, ["c0"]) is None  # not learnt yet: every file may
     files.learn(snapshot, dataset.tables.files("stills"))
     assert [len(files.of(snapshot, [c]) or ()) for c in ("c0", "c1", "c2", "c3")] == [2, 1, 1, 2]
@@ -277,11 +272,8 @@ def test_what_takes_long_is_worked_out_once_and_a_failure_is_not_kept() -> None:
     assert once.get("b", lambda: 2) == 2  # two others were wanted since
 
 
-def test_a_question_that_takes_too_long_is_given_up(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(telecine.pipeline.browse.snapshot, "QUERY_SECONDS", 0.3)
-    asked = Snapshot(open_dataset(str(folder), Storage()))
+def test_a_question_that_takes_too_long_is_given_up(folder: Path) -> None:
+    asked = Snapshot(open_dataset(str(folder), Storage()), query_seconds=0.3)
     many = "SELECT count(*) FROM range(100000) a, range(10000000) b WHERE a.range * b.range = 7"
     with pytest.raises(UsageError, match="without an answer"), asked.asking() as con:
         con.sql(many).fetchall()

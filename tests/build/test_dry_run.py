@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -245,12 +246,12 @@ def test_a_damaged_file_is_no_estimate_and_is_written_anew(text: bytes, dataset:
     assert found.seconds == 1.0
 
 
-def test_a_rate_that_cannot_be_written_ends_no_run(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> None:
+class ReadOnly(Storage):
+    def write_bytes(self, uri: str, data: bytes, *_: Any, **__: Any) -> Any:
         raise StorageError("read-only")
 
-    monkeypatch.setattr(Storage, "write_bytes", refuse)
+
+def test_a_rate_that_cannot_be_written_ends_no_run(dataset: Dataset) -> None:
+    dataset = dataclasses.replace(dataset, storage=ReadOnly())
     record_rate(dataset, ENCODER, pixels=100, seconds=1.0, workers=1)
     assert estimate(dataset, ENCODER, pixels=100, shards=9) is None

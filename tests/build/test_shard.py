@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import telecine.pipeline.build.encode
 from telecine.encoders.frames import FrameBlock, Latents
 from telecine.encoders.video.dct import DctEncoder
-from telecine.infra.errors import MediaError, NotFound, Reason, UsageError
+from telecine.infra.errors import NotFound, Reason, UsageError
 from telecine.infra.reader import ObjectReader
 from telecine.infra.storage import ObjectInfo, Storage
 from telecine.manifests.buckets import Bucket
@@ -33,6 +32,7 @@ from telecine.pipeline.media.decode import decode_clip
 from telecine.pipeline.scan.discover import Found, ScanTask
 from telecine.pipeline.scan.worker import scan_source
 from tests.support.blocks import psnr
+from tests.support.lacking import Lacking
 from tests.support.movies import random_planes, write_movie
 from tests.support.waiting import PATIENCE, until
 
@@ -48,14 +48,18 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemberJob, ...]:
 
 
 def _member(path: Path, seed: int) -> MemberJob:
-    still = random_planes(seed, 64, 96)
-    write_movie(path, [tuple(np.roll(p, n, axis=1) for p in still) for n in range(FRAMES)])
+    _write(path, seed)
     info = Storage().stat(str(path))
     found = Found(info.uri, info.version, info.size_bytes)
     scanned = scan_source(ScanTask(found, 0), Storage(), SPEC)
     (clip,) = scanned.clips
     caption = ChosenCaption("signal", "f", f"Clip {seed}.", f"t{seed}")
     return MemberJob(clip, scanned.source, caption, None)
+
+
+def _write(path: Path, seed: int, frames: int = FRAMES) -> None:
+    still = random_planes(seed, 64, 96)
+    write_movie(path, [tuple(np.roll(p, n, axis=1) for p in still) for n in range(frames)])
 
 
 def job_of(members: Iterable[MemberJob], **changes: Any) -> ShardJob:
@@ -233,19 +237,13 @@ def test_an_index_that_is_wrong_costs_a_second_decode(
     ahead: int,
     members: tuple[MemberJob, ...],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     right = make_worker(tmp_path)(job_of(members))
-
-    def mistaken(*args: Any) -> Iterator[FrameBlock]:
-        from_start, blocks = args[-1], decode_clip(*args)
-        yield next(blocks)
-        if not from_start:
-            raise MediaError(Reason.FRAMES_MISMATCH, "the index said otherwise")
-        yield from blocks
-
-    monkeypatch.setattr(telecine.pipeline.build.encode, "decode_clip", mistaken)
-    assert make_worker(tmp_path, ahead)(job_of(members)).samples == right.samples
+    _write(tmp_path / "short.mp4", seed=0, frames=FRAMES // 2)
+    storage = Lacking(tmp_path / "short.mp4")
+    made = make_worker(tmp_path, ahead, storage=storage)(job_of(members))
+    assert made.samples == right.samples
+    assert storage.opened == len(members) + 1
 
 
 @pytest.mark.parametrize("ahead", [0, 2])

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from rich.console import Console
@@ -34,6 +36,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 OTHER_VAE = {"vae": {"patch": 4}}  # latents of their own
 OTHER_TEXTS = {"caption": {"captioner": "signal"}}  # equal latents
 STRAY = f"144/1x1/image/{'0' * 32}.tar"  # under a build's folder, named by no row
+
+
+Happens: TypeAlias = Callable[[Sequence[str]], None]
+
+
+def nobody(uris: Sequence[str]) -> None:
+    pass
 
 
 def offered(dataset: Path | str, *keep: str, unfinished: bool = False, hours: int = 168) -> Garbage:
@@ -253,20 +262,16 @@ def test_part_files_go_after_a_day(lab: Lab) -> None:
     assert nothing(offered(lab.dataset))
 
 
-def test_old_table_files_go_but_for_those_a_plan_needs(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_table_files_go_but_for_those_a_plan_needs(lab: Lab) -> None:
     assert offered(lab.dataset, hours=0).table_files == ()
     given = {"vae": {"patch": 8}}
     lab.killed("committed:planned", "rebuild", given=given, name="third")
-    monkeypatch.setattr("telecine.manifests.tables.COMPACT_EVERY", 1)
     tables = Tables(str(lab.dataset))
     pinned = {name: set(tables.files(name)) for name in ("clips", "samples")}
     for name in pinned:
         tables._compact(name)
     assert offered(lab.dataset).table_files == ()  # younger than a week
     assert offered(lab.dataset, hours=0).table_files == ()  # the plan was made from them
-    monkeypatch.undo()
     lab.rebuild(given, name="third")
     old = {info.uri for info in offered(lab.dataset, hours=0).table_files}
     assert old == {uri for files in pinned.values() for uri in files} - {
@@ -336,20 +341,27 @@ def test_nothing_is_deleted_beside_another_writer(lab: Lab) -> None:
     assert set(shards_of(lab.dataset)) == {*before, f"shards/second/{STRAY}"}
 
 
-def test_a_build_made_again_while_it_is_deleted_is_whole(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = lab.builds()[0]
-    opened = open_dataset(str(lab.dataset), Storage())
-    garbage = collect(opened)
-    remove, before = opened.storage.delete, set(shards_of(lab.dataset))
+class Beside(Storage):
+    """Storage beside which something happens as files are deleted: before, and after."""
 
-    def beside(uris: list[str], within: str) -> None:
+    def __init__(self, before: Happens = nobody, after: Happens = nobody) -> None:
+        super().__init__()
+        self._before, self._after = before, after
+
+    def delete(self, uris: Sequence[str], within: str) -> None:
+        self._before(uris)
+        super().delete(uris, within)
+        self._after(uris)
+
+
+def test_a_build_made_again_while_it_is_deleted_is_whole(lab: Lab) -> None:
+    def again(uris: Sequence[str]) -> None:
         if uris[0].endswith(".tar"):
             lab.rebuild({"vae": {"patch": 2}})
-        remove(uris, within)
 
-    monkeypatch.setattr(opened.storage, "delete", beside)
+    first, before = lab.builds()[0], set(shards_of(lab.dataset))
+    opened = open_dataset(str(lab.dataset), Beside(before=again))
+    garbage = collect(opened)
     delete(opened, garbage)
     assert lab.current().build_id == first.build_id
     assert verify(lab.dataset).sound
@@ -359,19 +371,15 @@ def test_a_build_made_again_while_it_is_deleted_is_whole(
     assert not made & before
 
 
-def test_what_another_run_began_meanwhile_stops_it(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = open_dataset(str(lab.dataset), Storage())
-    garbage = collect(opened)
-    remove, gone = opened.storage.delete, list[str]()
+def test_what_another_run_began_meanwhile_stops_it(lab: Lab) -> None:
+    gone: list[str] = []
 
-    def beside(uris: list[str], within: str) -> None:
-        remove(uris, within)
+    def begins(uris: Sequence[str]) -> None:
         gone.extend(uris)
         lab.rebuild({"vae": {"patch": 2}})
 
-    monkeypatch.setattr(opened.storage, "delete", beside)
+    opened = open_dataset(str(lab.dataset), Beside(after=begins))
+    garbage = collect(opened)
     with pytest.raises(CommitError, match="No more is deleted"):
         delete(opened, garbage)
     assert len(gone) == 1 < len(garbage.builds[0].files)

@@ -39,6 +39,7 @@ from telecine.pipeline.look.versions import Fate, VersionDiff, diff_versions, pr
 from tests.support import inline
 from tests.support.lab import Lab
 from tests.support.rows import make_build, make_clip, make_sample, make_source
+from tests.support.s3 import S3Server, put
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -209,10 +210,7 @@ def test_a_name_is_taken_apart_at_its_last_sign(made: Made) -> None:
             split(text)
 
 
-def test_versions_whose_files_gc_removed_are_refused(
-    copy: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("telecine.manifests.tables.COMPACT_EVERY", 1)
+def test_versions_whose_files_gc_removed_are_refused(copy: Lab) -> None:
     dataset = dataset_of(copy)
     dataset.tables._compact("captions")
     assert diff_versions(dataset_of(copy), "2", "now").b.captions == 8  # still there
@@ -369,19 +367,14 @@ def test_clips_are_in_the_buckets_that_the_planner_gives_them(tmp_path: Path) ->
     assert sum(p.hours_b for p in found.clips) == pytest.approx(seconds / 3600, abs=1e-4)
 
 
-def test_in_a_store(tmp_path: Path, s3: Any) -> None:
-    lab, root = Lab(tmp_path), s3.uri("dataset")
-    lab.image("a", seed=1)
-    inline.ingest(str(lab.footage), root)
-    lab.image("b", seed=2)
-    inline.ingest(str(lab.footage), root)
-    dataset = open_dataset(root, Storage())
-    found = diff_versions(dataset, "2", "now")
-    assert found.sources[Fate.CAME] == some(str(lab.footage / "b.png"))
-    assert (found.a.samples, found.b.samples) == (1, 2)
-    path = dataset.tables.files("captions", found.a.tables["captions"])[0]
-    dataset.storage.delete([path], root)
-    with pytest.raises(UsageError, match="1 of the 1 files of table captions"):
+def test_in_a_store(made: Made, found: VersionDiff, s3: S3Server) -> None:
+    dataset = open_dataset(put(made.lab.dataset, s3.uri("dataset")), Storage())
+    there = diff_versions(dataset, "2", "now")
+    assert (there.sources, there.clips) == (found.sources, found.clips)
+    assert (there.a, there.b) == (found.a, found.b)
+    path = dataset.tables.files("captions", there.a.tables["captions"])[0]
+    dataset.storage.delete([path], dataset.uri)
+    with pytest.raises(UsageError, match=r"1 of the \d files of table captions"):
         find_version(dataset, "2")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
+import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,34 +18,37 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import telecine.pipeline.look.decode
-from telecine.encoders.frames import Latents, Pixels
-from telecine.encoders.video.dct import MEAN, DctEncoder
-from telecine.encoders.video.interface import VideoEncoder
+from telecine.encoders.frames import Pixels
+from telecine.encoders.video.dct import DctEncoder
+from telecine.infra import plugins
 from telecine.infra.errors import (
-    MediaError,
     NotFound,
-    OutOfDeviceMemory,
-    Reason,
     StorageError,
     UsageError,
 )
-from telecine.infra.storage import Storage
+from telecine.infra.reader import ObjectReader
+from telecine.infra.storage import ObjectInfo, Storage
 from telecine.manifests.builds import find_build
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample
-from telecine.manifests.specs import VaeSpec
 from telecine.pipeline.look.decode import Decoded, decode
 from telecine.pipeline.media.film import write_mp4
 from telecine.pipeline.media.geometry import Crop
 from tests.support.blocks import psnr, smooth
-from tests.support.inline import ingest
+from tests.support.inline import ingest, rebuild
+from tests.support.lacking import Lacking
 from tests.support.movies import Movie, read_blocks, write_movie
+from tests.support.plugins import install_into
 
 FRAMES, LEFT_OUT, RATE = 31, 2, 30
 WIDTH, HEIGHT = 200, 160  # encoded as 192 × 160
 CROP = Crop(4, 0, 192, 160)
+
+
+def write_waves(path: Path, frames: int = FRAMES) -> None:
+    pictures = list(zip(*smooth(FRAMES, HEIGHT, WIDTH).planes, strict=True))
+    write_movie(path, pictures[:frames], Movie(rate=RATE, time_base=Fraction(1, 15360)))
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +56,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """One video and one image, ingested."""
     folder = tmp_path_factory.mktemp("view")
     (folder / "footage").mkdir()
-    waves = smooth(FRAMES, HEIGHT, WIDTH)
-    pictures = list(zip(*waves.planes, strict=True))
-    write_movie(
-        folder / "footage" / "waves.mp4", pictures, Movie(rate=RATE, time_base=Fraction(1, 15360))
-    )
+    write_waves(folder / "footage" / "waves.mp4")
     noise = np.random.default_rng(0).integers(0, 256, (10, 12, 3), np.uint8)
     Image.fromarray(noise).resize((192, 160)).save(folder / "footage" / "still.png")
     ingest(str(folder / "footage"), str(folder / "dataset"))
@@ -153,21 +154,35 @@ def test_one_of_many_frames_beside_its_original(dataset: Dataset, tmp_path: Path
     assert decoded.psnr_db == pytest.approx([psnr(original, ours)], abs=0.001)
 
 
-def test_the_latents_alone_are_read_of_the_shard(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample, read = sample_of(dataset), []
-    given = Storage.read_range
+class Watched(Storage):
+    """Storage that says what it reads; and gives, of ranges, what `changed` makes of them."""
 
-    def read_range(self: Storage, uri: str, offset: int, length: int) -> bytes:
-        read.append((uri, offset, length))
-        return given(self, uri, offset, length)
+    def __init__(self, changed: Callable[[bytes], bytes] = bytes, shift: int = 0) -> None:
+        super().__init__()
+        self._changed, self._shift = changed, shift
+        self.read: list[tuple[str, int, int]] = []  # of ranges
+        self.whole: list[str] = []
 
-    monkeypatch.setattr(Storage, "read_range", read_range)
-    monkeypatch.delattr(Storage, "read_bytes")
-    monkeypatch.delattr(Storage, "open")
-    view(dataset, sample.clip_id, tmp_path / "out.mp4")
-    assert read == [(dataset.path(sample.shard_path), sample.latent_offset, sample.latent_bytes)]
+    def read_range(self, uri: str, offset: int, length: int) -> bytes:
+        self.read.append((uri, offset, length))
+        return self._changed(super().read_range(uri, offset + self._shift, length))
+
+    def read_bytes(self, uri: str) -> bytes:
+        self.whole.append(uri)
+        return super().read_bytes(uri)
+
+    def open(self, info: ObjectInfo) -> ObjectReader:
+        self.whole.append(info.uri)
+        return super().open(info)
+
+
+def test_the_latents_alone_are_read_of_the_shard(dataset: Dataset, tmp_path: Path) -> None:
+    sample, storage = sample_of(dataset), Watched()
+    view(dataclasses.replace(dataset, storage=storage), sample.clip_id, tmp_path / "out.mp4")
+    assert not storage.whole
+    assert storage.read == [
+        (dataset.path(sample.shard_path), sample.latent_offset, sample.latent_bytes)
+    ]
 
 
 def test_the_beginning_of_an_id_is_enough_where_it_is_one_clips(
@@ -212,39 +227,62 @@ def test_a_file_is_replaced_only_where_that_is_asked_for(dataset: Dataset, tmp_p
     assert np.array_equal(np.asarray(Image.open(out)), expected(dataset, sample)[0])
 
 
-def test_other_weights_are_not_the_builds(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = DctEncoder(latents_mean=(1.0, *MEAN[1:]))
-    monkeypatch.setattr(telecine.pipeline.look.decode, "load_encoder", lambda *_: other)
-    with pytest.raises(UsageError, match=f"its fingerprint is {other.fingerprint[:12]}"):
-        view(dataset, sample_of(dataset).clip_id, tmp_path / "out.mp4")
+# A plug-in: the DCT as a learned encoder, whose decoder needs more memory than there is.
+LARGE = """
+from telecine.encoders.kinds import EncoderKind, RunsOn
+from telecine.encoders.video.dct import DctEncoder
+from telecine.infra.errors import OutOfDeviceMemory
+
+DEVICES = []
+
+class Large(DctEncoder):
+    def decode(self, latents):
+        yield next(super().decode(latents))
+        raise OutOfDeviceMemory("too little memory")
+
+def make(spec, device):
+    DEVICES.append(device)
+    return Large()
+
+OFFER = EncoderKind(rests=("MODEL",), make=make, runs_on=RunsOn.DEVICE)
+"""
+
+
+@pytest.fixture
+def large(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """A copy with a second build, `large`, by the plug-in."""
+    folder = tmp_path / "installed"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    install_into(folder)("telecine-large", "1.0", "large_vae", LARGE, {plugins.ENCODERS: "large"})
+    shutil.copytree(dataset.uri, tmp_path / "dataset")
+    rebuild(str(tmp_path / "dataset"), {"vae": {"encoder": "large:x"}}, name="large", promote=False)
+    return open_dataset(str(tmp_path / "dataset"), Storage())
+
+
+def test_other_weights_are_not_the_builds(large: Dataset, tmp_path: Path) -> None:
+    found = find_build(connect(large.tables), "large").last.vae_fingerprint
+    clip_id = large.tables.rows(Sample)[0].clip_id
+    with pytest.raises(UsageError, match=f"its fingerprint is {found[:12]}"):
+        view(large, clip_id, tmp_path / "out.png", vae="large:x")
 
 
 def test_a_learned_encoder_decodes_on_a_gpu_that_may_be_too_small(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
-    devices = []
-
-    class Large(DctEncoder):
-        def decode(self, latents: Latents) -> Iterator[Pixels]:
-            yield next(super().decode(latents))
-            raise OutOfDeviceMemory("too little memory")
-
-    def load_encoder(spec: VaeSpec, device: str) -> VideoEncoder:
-        devices.append(device)
-        return Large()
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(telecine.pipeline.look.decode, "load_encoder", load_encoder)
-    sample = sample_of(dataset)
+    clip_id = next(s.clip_id for s in large.tables.rows(Sample) if s.encoded_frames > 1)
+    out = tmp_path / "out"
+    out.mkdir()
+    devices = importlib.import_module("large_vae").DEVICES
+    devices.clear()
     with pytest.raises(UsageError, match="too little memory"):
-        view(dataset, sample.clip_id, tmp_path / "out.mp4", vae="diffusers:large")
-    view(dataset, sample.clip_id, tmp_path / "out.png")
-    assert devices == ["cuda", "cpu"]
-    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+        view(large, clip_id, out / "out.mp4", build="large")
+    view(large, clip_id, out / "out.png")
+    assert devices == ["cuda"]  # the DCT of the current build takes none
+    assert [path.name for path in out.iterdir()] == ["out.png"]
 
 
 def test_footage_that_is_gone_costs_its_side_alone(
@@ -263,49 +301,36 @@ def test_footage_that_is_gone_costs_its_side_alone(
 
 
 @pytest.mark.parametrize("mends", [True, False])
-def test_an_index_that_lies_is_not_trusted_twice(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mends: bool
+def test_footage_that_lacks_frames_is_decoded_twice(
+    dataset: Dataset, tmp_path: Path, mends: bool
 ) -> None:
-    sample, asked = sample_of(dataset), []
-    given = telecine.pipeline.look.decode.decode_clip
-
-    def decode_clip(*args: Any) -> Iterator[Any]:
-        asked.append(args[-1])
-        for number, block in enumerate(given(*args)):
-            if number == 5 and not (mends and args[-1]):
-                raise MediaError(Reason.FRAMES_MISMATCH, "a frame is missing")
-            yield block
-
-    monkeypatch.setattr(telecine.pipeline.look.decode, "decode_clip", decode_clip)
-    out = tmp_path / "out.mp4"
+    """The first time by the container's index, which can be wrong."""
+    sample = sample_of(dataset)
+    short = tmp_path / "short" / "waves.mp4"
+    short.parent.mkdir()
+    write_waves(short, FRAMES - 10)
+    storage = Lacking(short, times=1 if mends else 2)
+    lacking, out = dataclasses.replace(dataset, storage=storage), tmp_path / "out.mp4"
     if mends:
-        assert len(view(dataset, sample.clip_id, out, side_by_side=True).psnr_db) == 29
+        assert len(view(lacking, sample.clip_id, out, side_by_side=True).psnr_db) == 29
         assert len(read(out)) == 29
     else:
-        with pytest.raises(StorageError, match=r"no longer gives the frames.*a frame is missing"):
-            view(dataset, sample.clip_id, out, side_by_side=True)
+        with pytest.raises(StorageError, match="no longer gives the frames"):
+            view(lacking, sample.clip_id, out, side_by_side=True)
         assert not out.exists()
-    assert asked == [False, True]
+    assert storage.opened == 2
 
 
 @pytest.mark.parametrize("damage", ["shifted", "cut", "another shape"])
-def test_a_shard_that_disagrees_with_its_row(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
+def test_a_shard_that_disagrees_with_its_row(dataset: Dataset, tmp_path: Path, damage: str) -> None:
     sample = sample_of(dataset)
-    given = Storage.read_range
-
-    def read_range(self: Storage, uri: str, offset: int, length: int) -> bytes:
-        if damage == "shifted":
-            return given(self, uri, offset - 512, length)
-        data = given(self, uri, offset, length)
-        return (
-            data[:-2] if damage == "cut" else data.replace(b"(16, 8, 20, 24)", b"(16, 8, 24, 20)")
-        )
-
-    monkeypatch.setattr(Storage, "read_range", read_range)
+    damaged = {
+        "shifted": Watched(shift=-512),
+        "cut": Watched(lambda data: data[:-2]),
+        "another shape": Watched(lambda d: d.replace(b"(16, 8, 20, 24)", b"(16, 8, 24, 20)")),
+    }[damage]
     with pytest.raises(StorageError, match="telecine verify"):
-        view(dataset, sample.clip_id, tmp_path / "out.mp4")
+        view(dataclasses.replace(dataset, storage=damaged), sample.clip_id, tmp_path / "out.mp4")
     assert not any(tmp_path.iterdir())
 
 

@@ -360,12 +360,9 @@ def test_many_commits_leave_a_short_log_and_few_files(tables: Tables) -> None:
     assert {r.position for r in reader.rows(Still, version=9)} == set(range(9))
 
 
-def test_files_that_no_version_to_keep_names(
-    place: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_no_version_to_keep_names(place: tuple[str, dict[str, str]]) -> None:
     """Compaction leaves the files it merged, for readers of the versions before."""
-    monkeypatch.setattr("telecine.manifests.tables.COMPACT_EVERY", 4)
-    tables, storage = Tables(*place), Storage()
+    tables, storage = Tables(*place, compact_every=4), Storage()
     for number in range(5):
         tables.append("stills", [make_still(position=number)])
     assert tables.version("stills") == 6  # compacted by the fifth commit

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from telecine.infra.storage import Storage, join
 from tests.support.waiting import until
 
 
@@ -50,3 +52,11 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def put(folder: Path, uri: str) -> str:
+    """Copy a folder of the disk, such as a dataset, into the store; returns where it is there."""
+    storage = Storage()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        storage.upload(path, join(uri, str(path.relative_to(folder))))
+    return uri
