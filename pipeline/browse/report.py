@@ -16,8 +16,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from telecine.infra import disk
 from telecine.infra.errors import UsageError
+from telecine.infra.output import check_file, writing
 from telecine.infra.text import counted, size
 from telecine.manifests.dataset import Dataset
 from telecine.pipeline.browse.listing import MOST, Asked, clips_page
@@ -37,28 +37,15 @@ def report(
     Two reports of the same tables are the same bytes. Raises UsageError where the clause is none,
     or the file is there already and may not be replaced.
     """
-    _check(dataset, output, clips, overwrite)
+    if not 0 <= clips <= MOST:
+        raise UsageError(f"--clips {clips}: a report shows 0 to {MOST} clips")
+    check_file(output, "-o", dataset=dataset.uri, overwrite=overwrite)
     snapshot = Snapshot(dataset)
     shown, total = _clips(snapshot, where, clips)
     text = _render(snapshot, where, shown, total)
-    with disk.explained(str(output)), disk.replacing(output) as file:
+    with writing(output) as file:
         written = file.write(text.encode())
     return f"{output}: {counted(total, 'clip')}, {len(shown):,} of them shown, {size(written)}"
-
-
-def _check(dataset: Dataset, output: Path, clips: int, overwrite: bool) -> None:
-    if dataset.tables.on_disk and output.resolve().is_relative_to(Path(dataset.uri).resolve()):
-        raise UsageError(f"-o {output} lies in the dataset, which a report leaves as it is")
-    if not 0 <= clips <= MOST:
-        raise UsageError(f"--clips {clips}: a report shows 0 to {MOST} clips")
-    if not output.parent.is_dir():
-        raise UsageError(
-            f"-o {output}: there is no folder {output.parent} on this machine; make it"
-        )
-    if output.is_dir():
-        raise UsageError(f"-o {output}: this is a folder; name a file in it")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} is there already: name another file, or add --overwrite")
 
 
 def _clips(

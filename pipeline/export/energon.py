@@ -12,6 +12,7 @@ gets `latent.npy` as an array, `json` as a dict and `txt` as a string.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -107,6 +108,8 @@ def _prepare(part: Path) -> None:
     )
     if done.returncode or not (part / _META / ".info.json").is_file():
         words = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        if "No space left" in done.stderr or "disk is full" in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part))
         raise CheckFailed(
             f"energon prepare gave up: {one_line(' '.join(words[-1:]))}. "
             "Check the shards with telecine verify, and that Megatron-Energon imports"

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from telecine.infra import disk
 from telecine.infra.errors import UsageError
+from telecine.infra.output import check_folder
 from telecine.manifests.builds import completed_build, shards_of
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
-from telecine.pipeline.export.folder import part_of, place, target_of
+from telecine.pipeline.export.folder import part_of, place
 from telecine.pipeline.export.formats import Content, Options, check_options, exporter
 
 
@@ -50,7 +51,7 @@ def export(
     """
     row = exporter(form)
     check_options(row, options)
-    target = target_of(dataset, folder, overwrite)
+    target = check_folder(folder, dataset=dataset.uri, overwrite=overwrite)
     con = connect(dataset.tables)
     found = completed_build(con, build)
     shards = shards_of(con, found.build_id)

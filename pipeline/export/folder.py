@@ -16,26 +16,6 @@ from typing import Any
 
 from telecine.infra import disk
 from telecine.infra.errors import UsageError
-from telecine.manifests.dataset import Dataset
-
-
-def target_of(dataset: Dataset, folder: Path, overwrite: bool) -> Path:
-    """The folder, absolute; it need not be there."""
-    if str(folder).startswith("s3:/"):
-        raise UsageError(f"{folder}: name a folder on this machine; upload it from there")
-    target = folder.expanduser().resolve()
-    if dataset.tables.on_disk and target.is_relative_to(Path(dataset.uri).resolve()):
-        raise UsageError(f"{folder} lies in the dataset, which an export leaves as it is")
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{folder} is a file: name a folder")
-    with disk.explained(str(target)):
-        there = [p.name for p in target.iterdir()] if target.is_dir() else []
-    if not overwrite and any(not name.startswith(disk.PART_PREFIX) for name in there):
-        raise UsageError(
-            f"{folder} is not empty: name another folder, or add --overwrite, which replaces files "
-            "of the same names and what an earlier export of this format left"
-        )
-    return target
 
 
 @contextlib.contextmanager

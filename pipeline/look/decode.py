@@ -25,7 +25,7 @@ from telecine.encoders.frames import Latents, Pixels
 from telecine.encoders.kinds import RunsOn
 from telecine.encoders.load import encoder_kind, load_encoder
 from telecine.encoders.video.interface import VideoEncoder
-from telecine.infra import disk
+from telecine.infra import output
 from telecine.infra.errors import CheckFailed, MediaError, StorageError, UsageError
 from telecine.infra.storage import ObjectInfo
 from telecine.manifests.builds import BuildState, completed_build
@@ -89,7 +89,8 @@ def decode(
     whole or not at all. Raises UsageError where what is named is not to be had, StorageError where
     shard or footage cannot be read.
     """
-    _check_output(out, frame, overwrite)
+    _check_form(out, frame)
+    output.check_file(out, "-o", dataset=dataset.uri, overwrite=overwrite)
     con = connect(dataset.tables)
     found = completed_build(con, build)
     sample = _sample(con, found, clip_id)
@@ -107,8 +108,7 @@ def decode(
         if originals is not None:
             shown = _beside(originals, shown, psnr)
         with (
-            disk.explained(str(out)),
-            disk.replacing(out) as file,
+            output.writing(out) as file,
             Step(progress, "decode", "frames", count, count) as step,
         ):
             if film:
@@ -136,15 +136,11 @@ def decode(
     )
 
 
-def _check_output(out: Path, frame: int, overwrite: bool) -> None:
+def _check_form(out: Path, frame: int) -> None:
     if out.suffix not in (".mp4", ".png"):
         raise UsageError(f"-o {out}: name a file that ends in .mp4, or in .png for one frame")
     if frame and out.suffix != ".png":
         raise UsageError(f"--frame {frame} is the one frame of a .png; {out} gets them all")
-    if not out.parent.is_dir():
-        raise UsageError(f"-o {out}: there is no folder {out.parent} on this machine; make it")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} is there already: name another file, or add --overwrite")
 
 
 def _check_frames(out: Path, frame: int, sample: Sample) -> None:

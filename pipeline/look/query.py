@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from telecine.infra import disk
+from telecine.infra import output
 from telecine.infra.errors import StorageError, UsageError
 from telecine.infra.text import counted, json_value, one_line, size
 from telecine.manifests.dataset import Dataset
@@ -151,7 +151,9 @@ def query(dataset: Dataset, sql: str, wanted: Wanted, console: Console) -> None:
     if sum([wanted.as_json, wanted.as_csv, wanted.parquet is not None]) > 1:
         raise UsageError("--json, --csv and --parquet are three forms of output: give one of them")
     if wanted.parquet is not None:
-        _check_output(dataset, wanted.parquet, wanted.overwrite)
+        output.check_file(
+            wanted.parquet, "--parquet", dataset=dataset.uri, overwrite=wanted.overwrite
+        )
     con = connect(dataset.tables)
     with _explained(con, dataset, sql, wanted):
         if not (wanted.as_json or wanted.as_csv or wanted.parquet):
@@ -204,21 +206,10 @@ def _field(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _check_output(dataset: Dataset, path: Path, overwrite: bool) -> None:
-    if str(path).startswith("s3:/"):
-        raise UsageError(f"--parquet {path}: name a file on this machine; upload it from there")
-    if not path.parent.is_dir():
-        raise UsageError(f"--parquet {path}: there is no folder {path.parent}; make it")
-    if dataset.tables.on_disk and path.resolve().is_relative_to(Path(dataset.uri).resolve()):
-        raise UsageError(f"--parquet {path} lies in the dataset, which a query leaves as it is")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise UsageError(f"{path} is there already: name another file, or add --overwrite")
-
-
 def _write_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> str:
     """The file is there whole or not at all. Says what was written."""
     count = 0
-    with disk.explained(str(path)), disk.replacing(path) as file:
+    with output.writing(path) as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for group in _groups(batches):
                 writer.write_table(group)

@@ -36,8 +36,33 @@ def write_mp4(file: IO[bytes], frames: Iterator[Pixels], rate: Fraction) -> None
 
     4:2:0, BT.709 in limited range and tagged so. Holds the frames that the codec looks ahead.
     """
+    first, target = next(frames), _Target(file)
+    try:
+        _write_mp4(target, first, chain([first], frames), rate)
+    except av.FFmpegError:
+        if target.error is not None:
+            raise target.error from None
+        raise
+
+
+class _Target:
+    """A file that keeps its first error, of which libav says no more than that there was one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+def _write_mp4(file: _Target, first: Pixels, frames: Iterator[Pixels], rate: Fraction) -> None:
     convert = VideoReformatter()
-    first = next(frames)
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options=X264)
         stream.height, stream.width = first.shape[:2]
@@ -48,7 +73,7 @@ def write_mp4(file: IO[bytes], frames: Iterator[Pixels], rate: Fraction) -> None
         context.color_range = ColorRange.MPEG
         context.color_primaries = ColorPrimaries.BT709
         context.color_trc = ColorTrc.BT709
-        for index, pixels in enumerate(chain([first], frames)):
+        for index, pixels in enumerate(frames):
             picture = convert.reformat(
                 VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
                 format="yuv420p",

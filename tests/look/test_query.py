@@ -246,7 +246,7 @@ def test_where_a_parquet_file_may_be(dataset: Dataset, tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "none" / "a.parquet", "there is no folder"),
         (Path(dataset.uri) / "tables" / "a.parquet", "lies in the dataset"),
-        (tmp_path, "is there already"),
+        (tmp_path, "this is a folder"),
         (Path("s3://bucket/a.parquet"), "name a file on this machine"),
     ):
         with pytest.raises(UsageError, match=words):
