@@ -11,6 +11,7 @@ from rich.text import Text
 
 from telecine.infra.errors import UsageError
 from telecine.infra.text import counted, length, size
+from telecine.pipeline.cli.diff import builds_diff, print_builds
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
@@ -80,9 +81,7 @@ def inspect(
                 f"{' '.join(names)}: two builds are compared with "
                 f"telecine inspect {dataset} builds A B; rows of a table are chosen with --where"
             )
-        from telecine.pipeline.look.diff import inspect_builds
-
-        inspect_builds(opened.tables, names[0], names[1], as_json, out())
+        print_builds(builds_diff(opened, *names), as_json, out())
     elif table is None:
         if where is not None or columns is not None:
             raise UsageError(

@@ -11,21 +11,15 @@ samples     in one alone, and why; in both, but of other shape or text, or in an
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import duckdb
-from rich.console import Console
 
-from telecine.infra.text import json_value, size
-from telecine.manifests.builds import BuildState, find_build
-from telecine.manifests.queries import connect
-from telecine.manifests.tables import Tables
-from telecine.pipeline.lifecycle.changes import Change, differences, told
+from telecine.manifests.builds import BuildState
+from telecine.pipeline.lifecycle.changes import Change, differences
 from telecine.pipeline.lifecycle.channels import Channel, pooled
 from telecine.pipeline.lifecycle.gates import canaries
 from telecine.pipeline.look.movement import (
@@ -35,13 +29,8 @@ from telecine.pipeline.look.movement import (
     Movement,
     Some,
     movement,
-    print_buckets,
-    print_dropped,
 )
 from telecine.pipeline.look.movement import told as told_moves
-from telecine.pipeline.terminal.text import heading, line, print_table, write
-
-__all__ = ["Diff", "Some", "diff", "inspect_builds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +65,13 @@ class ChannelPair:
     def ratio(self) -> float | None:
         """Of the standard deviations"""
         return self.std_b / self.std_a if self.std_a else None
+
+    @property
+    def distance(self) -> float:
+        """How far apart the two are, in A's standard deviations and in powers of e"""
+        if self.shift is None or self.ratio is None:
+            return math.inf if self.std_b or self.mean_a != self.mean_b else 0.0
+        return abs(self.shift) + abs(math.log(max(self.ratio, 1e-6)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +112,21 @@ class Diff:
         both = zip(self.latents_a, self.latents_b, strict=True)
         return tuple(ChannelPair(a.number, a.mean, a.std, b.mean, b.std) for a, b in both)
 
+    @property
+    def canary_medians(self) -> tuple[float, float] | None:
+        """DB in A and in B; None without a canary of both."""
+        if not self.canaries:
+            return None
+        return median(c.db_a for c in self.canaries), median(c.db_b for c in self.canaries)
 
-def inspect_builds(tables: Tables, a: str, b: str, as_json: bool, console: Console) -> None:
-    """Print what differs between two builds, each given by its name or the beginning of its id.
-
-    Raises UsageError where there is no such build.
-    """
-    con = connect(tables)
-    found = diff(con, find_build(con, a), find_build(con, b))
-    if as_json:
-        write(console, json.dumps(json_value(_as_json(found)), indent=2))
-    else:
-        _print(found, console)
+    def as_values(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        channels = [
+            dataclasses.asdict(pair) | {"shift": pair.shift, "ratio": pair.ratio}
+            for pair in self.channels
+        ]
+        medians = dict(zip(("db_a", "db_b"), self.canary_medians or (), strict=False))
+        return dataclasses.asdict(self) | {"channels": channels, "canary_medians": medians}
 
 
 def diff(con: duckdb.DuckDBPyConnection, a: BuildState, b: BuildState) -> Diff:
@@ -210,113 +209,21 @@ def _only(con: duckdb.DuckDBPyConnection, a: str, b: str) -> tuple[Missing, ...]
     )
 
 
-# ── printing ─────────────────────────────────────────────────────────────────────────────────────
+# ── in words ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _as_json(found: Diff) -> dict[str, Any]:
-    channels = [
-        dataclasses.asdict(pair) | {"shift": pair.shift, "ratio": pair.ratio}
-        for pair in found.channels
-    ]
-    medians = dict(zip(("db_a", "db_b"), _medians(found), strict=False))
-    return dataclasses.asdict(found) | {"channels": channels, "canary_medians": medians}
-
-
-def _medians(found: Diff) -> tuple[float, ...]:
-    if not found.canaries:
-        return ()
-    return median(c.db_a for c in found.canaries), median(c.db_b for c in found.canaries)
-
-
-def _print(found: Diff, console: Console) -> None:
-    a, b = found.a, found.b
-    rows = [
-        ("build_id", a.build_id, b.build_id),
-        ("state", a.state, b.state),
-        ("samples", f"{a.samples:,}", f"{b.samples:,}"),
-        ("shards", f"{a.shards:,}", f"{b.shards:,}"),
-        ("latents", size(a.latent_bytes), size(b.latent_bytes)),
-        ("tars", size(a.shard_bytes), size(b.shard_bytes)),
-    ]
-    print_table(("", f"A: {a.name}", f"B: {b.name}"), rows, console)
-    heading(console, "spec and encoder")
-    for text in told(found.changes):
-        line(console, text)
-    if not found.changes:
-        line(console, "equal")
-    _print_channels(found, console)
-    _print_canaries(found, console)
-    print_buckets(found.movement.buckets, console)
-    print_dropped(found.movement, console)
-    _print_samples(found, console)
-
-
-def _print_channels(found: Diff, console: Console) -> None:
-    heading(console, f"latents of the {found.both:,} clips in both, by channel")
-    if not found.channels:
-        for name, channels in (("A", found.latents_a), ("B", found.latents_b)):
-            line(console, f"{name}: {_spread(channels)}")
-        line(console, "not compared channel by channel: their numbers differ, or are not there")
-        return
-    far = sorted(found.channels, key=_distance, reverse=True)
-    names = ("channel", "mean A", "mean B", "shift in stds of A", "std A", "std B", "std B / A")
-    rows = [
-        [c.number, *map(_figure, (c.mean_a, c.mean_b, c.shift, c.std_a, c.std_b, c.ratio))]
-        for c in far[:FIRST]
-    ]
-    print_table(names, rows, console)
-    if len(far) > FIRST:
-        line(console, f"the {FIRST} that differ most of {len(far)}; --json has all")
-
-
-def _spread(channels: Sequence[Channel]) -> str:
-    if not channels:
-        return "nothing measured"
-    means, stds = [c.mean for c in channels], [c.std for c in channels]
-    return (
-        f"{len(channels)} channels, means from {min(means):.3g} to {max(means):.3g}, "
-        f"standard deviations from {min(stds):.3g} to {max(stds):.3g}"
-    )
-
-
-def _distance(pair: ChannelPair) -> float:
-    """How far apart two channels are, in A's standard deviations and in powers of e"""
-    if pair.shift is None or pair.ratio is None:
-        return math.inf if pair.std_b or pair.mean_a != pair.mean_b else 0.0
-    return abs(pair.shift) + abs(math.log(max(pair.ratio, 1e-6)))
-
-
-def _figure(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")
-
-
-def _print_canaries(found: Diff, console: Console) -> None:
-    heading(console, "canaries, decoded again, in dB of PSNR")
-    if not found.canaries:
-        line(console, "none in both")
-        return
-    rows: list[tuple[Any, ...]] = [
-        (c.clip_id, f"{c.db_a:.2f}", f"{c.db_b:.2f}", f"{c.db_b - c.db_a:+.2f}")
-        for c in found.canaries
-    ]
-    a, b = _medians(found)
-    gain = median(c.db_b - c.db_a for c in found.canaries)
-    rows.append(("median", f"{a:.2f}", f"{b:.2f}", f"{gain:+.2f}"))
-    print_table(("clip", "A", "B", "B - A"), rows, console)
-
-
-def _print_samples(found: Diff, console: Console) -> None:
-    heading(console, "samples")
-    line(console, f"{found.both:,} in both")
+def told(found: Diff) -> list[str]:
+    """A line for each sort of sample that there is."""
+    lines = [f"{found.both:,} in both"]
     if found.reshaped.count:
-        line(console, f"{found.reshaped.count:,} of them with another shape: {found.reshaped}")
+        lines.append(f"{found.reshaped.count:,} of them with another shape: {found.reshaped}")
     if found.retold.count > found.movement.moves[Move.RETOLD].count:  # re-encoded ones as well
-        line(console, f"{found.retold.count:,} of them with another text: {found.retold}")
-    for text in told_moves(found.movement, (Move.REENCODED, Move.RETOLD, Move.MOVED)):
-        line(console, text)
+        lines.append(f"{found.retold.count:,} of them with another text: {found.retold}")
+    lines += told_moves(found.movement, (Move.REENCODED, Move.RETOLD, Move.MOVED))
     for here, there, missing in (("A", "B", found.only_a), ("B", "A", found.only_b)):
         for lost in missing:
             why = (
                 f"{there} dropped them: {lost.reason}" if lost.reason else f"not planned in {there}"
             )
-            line(console, f"{lost.clips.count:,} in {here} alone ({why}): {lost.clips}")
+            lines.append(f"{lost.clips.count:,} in {here} alone ({why}): {lost.clips}")
+    return lines

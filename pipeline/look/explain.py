@@ -16,13 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import absolute, is_s3
-from telecine.infra.text import json_value
 from telecine.manifests.builds import State as BuildIs
 from telecine.manifests.builds import builds
 from telecine.manifests.dataset import Dataset
@@ -36,7 +32,6 @@ from telecine.pipeline.look.clip import KnownClip, known_clips
 from telecine.pipeline.look.steps import (
     Ground,
     Selection,
-    State,
     Step,
     clip_steps,
     source_steps,
@@ -46,13 +41,8 @@ from telecine.pipeline.look.verdict import (
     Verdict,
     clip_verdict,
     clips_verdict,
-    shown,
     source_verdict,
 )
-from telecine.pipeline.terminal.text import line, plain, write
-
-LISTED = 100  # clips of a source printed on a terminal; the JSON has them all
-_STYLES = {State.OK: "green", State.NO: "red", State.WAITING: "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,42 +198,3 @@ def _selected(
         return failed, dict.fromkeys(clip_ids, Selection(False))
     chosen = {clip_id for (clip_id,) in taken}
     return ground, {c: Selection(c in chosen, parts.get(c, ())) for c in clip_ids}
-
-
-# ── the command ──────────────────────────────────────────────────────────────────────────────────
-
-
-def print_explained(found: Explained, as_json: bool, console: Console) -> None:
-    if as_json:
-        write(console, json.dumps(json_value(dataclasses.asdict(found)), indent=2))
-        return
-    alone = len(found.clips) == 1
-    steps = [*found.steps, *(found.clips[0].steps if alone else ())]
-    console.print(_table(steps))
-    if not alone and found.clips:
-        _print_clips(found.clips, console)
-    console.print()
-    console.print(plain(str(found.verdict)), soft_wrap=True)
-
-
-def _table(steps: list[Step]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for step in steps:
-        state = Text(str(step.state), style=_STYLES[step.state])
-        table.add_row(plain(step.name), state, plain(step.text))
-        for part in step.facts.get("parts", ()):
-            values = ", ".join(f"{name} = {shown(v)}" for name, v in part["values"].items())
-            verdict = {True: "true", False: "false", None: "unknown"}[part["true"]]
-            table.add_row("", "", plain(f"{verdict:<8} {part['sql']}   {values}{part['error']}"))
-    return table
-
-
-def _print_clips(clips: tuple[ExplainedClip, ...], console: Console) -> None:
-    console.print()
-    for clip in clips[:LISTED]:
-        line(console, f"{clip.clip_id}  {clip.span}: {clip.verdict.text}")
-    if len(clips) > LISTED:
-        line(console, f"and {len(clips) - LISTED:,} more clips; --json has all")

@@ -13,14 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import duckdb
-from rich.console import Console
 
-from telecine.infra.text import counted, length
+from telecine.infra.text import counted
 from telecine.manifests.buckets import ENCODED_SECONDS, Bucket, by_size
-from telecine.pipeline.terminal.text import heading, line, print_table
 
 FIRST = 5  # names that stand for many
 
@@ -134,7 +131,7 @@ FROM (
 """
 
 
-# ── printing ─────────────────────────────────────────────────────────────────────────────────────
+# ── in words ─────────────────────────────────────────────────────────────────────────────────────
 
 
 _TOLD = {
@@ -150,29 +147,6 @@ def told(found: Movement, moves: Iterable[Move] = _TOLD) -> list[str]:
     """A line for each sort that there is."""
     there = [(move, found.moves[move]) for move in moves]
     return [f"{some.count:,} {_TOLD[move]}: {some}" for move, some in there if some.count]
-
-
-def print_buckets(pairs: Iterable[BucketPair], console: Console, *, changed: bool = False) -> None:
-    """All buckets, or those whose clips are not the same on both sides."""
-    heading(console, "buckets that changed" if changed else "buckets")
-    names = ("bucket", "clips A", "clips B", "came", "went", "footage A", "footage B")
-    rows: list[tuple[Any, ...]] = [
-        (p.bucket.folder, p.clips_a, p.clips_b, p.came, p.went,
-         length(3600 * p.hours_a), length(3600 * p.hours_b))
-        for p in pairs if p.came or p.went or not changed
-    ]  # fmt: skip
-    if rows:
-        print_table(names, rows, console)
-    else:
-        line(console, "none")
-
-
-def print_dropped(found: Movement, console: Console) -> None:
-    if found.dropped:
-        heading(console, "dropped")
-        names = ("reason", "A", "B", "B - A")
-        rows = [(d.reason, d.a, d.b, f"{d.b - d.a:+,}") for d in found.dropped]
-        print_table(names, rows, console)
 
 
 def summary_line(found: Movement) -> str:

@@ -9,20 +9,15 @@ disk. What a version is: moment.py.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import duckdb
-from rich.console import Console
 
 from telecine.infra.errors import UsageError
 from telecine.infra.storage import absolute
-from telecine.infra.text import json_value, length
 from telecine.manifests.buckets import Bucket, bucket_of_shape, by_size, duration_rung_sql
 from telecine.manifests.builds import current_build
 from telecine.manifests.dataset import Dataset
@@ -38,12 +33,7 @@ from telecine.pipeline.look.movement import (
     Movement,
     Some,
     movement,
-    print_buckets,
-    print_dropped,
-    summary_line,
-    told,
 )
-from telecine.pipeline.terminal.text import heading, line, print_table, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +265,7 @@ SELECT (SELECT count(*) FROM current_sources), (SELECT count(*) FROM current_cli
 """
 
 
-# ── the command ──────────────────────────────────────────────────────────────────────────────────
+# ── in words ──────────────────────────────────────────────────────────────────────────────────
 
 
 def same_dataset(a: str, b: str) -> tuple[str, str, str]:
@@ -293,36 +283,6 @@ def same_dataset(a: str, b: str) -> tuple[str, str, str]:
     return dataset, first, second
 
 
-def print_versions(found: VersionDiff, as_json: bool, console: Console) -> None:
-    if as_json:
-        write(console, json.dumps(json_value(dataclasses.asdict(found)), indent=2))
-        return
-    _print_sides(found, console)
-    heading(console, "sources")
-    for fate, text in _TOLD.items():
-        some = found.sources[fate]
-        if some.count:
-            line(console, f"{some.count:,} {text}: {some}")
-    rows = [(s.status, s.reason, s.a, s.b, f"{s.b - s.a:+,}") for s in found.standings]
-    if rows:
-        print_table(("status", "reason", "A", "B", "B - A"), rows, console)
-    heading(console, "clips")
-    for some, text in ((found.clips_came, "came"), (found.clips_went, "went")):
-        line(console, f"{some.count:,} {text}" + (f": {some}" if some.count else ""))
-    if any(found.clips_without_bucket):
-        a, b = found.clips_without_bucket
-        line(console, f"without a bucket: {a:,} in A, {b:,} in B")
-    print_buckets(found.clips, console, changed=True)
-    for what, names, pairs in (
-        ("captions", ("captioner", "spec", "outcome"), found.captions),
-        ("scores", ("score", "spec"), found.scores),
-    ):
-        if pairs:
-            heading(console, what)
-            print_table((*names, "A", "B", "B - A"), _pair_rows(pairs), console)
-    _print_samples(found, console)
-
-
 _TOLD = {
     Fate.CAME: "came",
     Fate.WENT: "went",
@@ -332,30 +292,7 @@ _TOLD = {
 }
 
 
-def _pair_rows(pairs: tuple[Pair, ...]) -> Iterator[tuple[Any, ...]]:
-    for pair in pairs:
-        name, fingerprint, *rest = pair.names
-        yield (name, fingerprint[:8], *rest, pair.a, pair.b, f"{pair.b - pair.a:+,}")
-
-
-def _print_sides(found: VersionDiff, console: Console) -> None:
-    a, b = found.a, found.b
-    rows = [
-        ("at", a.at or "now", b.at or "now"),
-        ("last event", a.event or "none", b.event or "none"),
-        ("current build", a.build or "none", b.build or "none"),
-        *((name, f"{getattr(a, name):,}", f"{getattr(b, name):,}")
-          for name in ("sources", "clips", "captions", "samples")),
-        ("footage", length(3600 * a.hours), length(3600 * b.hours)),
-    ]  # fmt: skip
-    print_table(("", f"A: {a.name}", f"B: {b.name}"), rows, console)
-
-
-def _print_samples(found: VersionDiff, console: Console) -> None:
-    heading(console, f"samples of the current builds, A: {found.a.build or 'none'}, "
-                     f"B: {found.b.build or 'none'}")  # fmt: skip
-    line(console, summary_line(found.movement))
-    for text in told(found.movement):
-        line(console, text)
-    print_buckets(found.movement.buckets, console, changed=True)
-    print_dropped(found.movement, console)
+def told_sources(found: VersionDiff) -> list[str]:
+    """A line for each fate of sources that there is."""
+    fates = ((found.sources[fate], text) for fate, text in _TOLD.items())
+    return [f"{some.count:,} {text}: {some}" for some, text in fates if some.count]

@@ -18,7 +18,9 @@ from telecine.infra.errors import AccessDenied, StorageError, TelecineError, Usa
 from telecine.infra.storage import Storage
 from telecine.pipeline.cli.main import app
 from tests.conftest import S3Server
+from tests.support.blocks import smooth
 from tests.support.lab import Lab
+from tests.support.movies import write_movie
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,10 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def master(tmp_path_factory: pytest.TempPathFactory, demo_footage: Path) -> Made:
+def master(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """One video, ingested. To be copied."""
     lab = Lab(tmp_path_factory.mktemp("lab"))
-    film = min(demo_footage.glob("*.mp4"), key=lambda path: path.stat().st_size)
-    shutil.copy(film, lab.footage)
+    write_movie(lab.footage / "film.mp4", [*zip(*smooth(31, 160, 200).planes, strict=True)])
     lab.ingest()
     kept = [sample.clip_id for sample in lab.live() if sample.outcome == "kept"]
     return Made(lab.dataset, kept[0])

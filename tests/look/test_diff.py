@@ -16,8 +16,10 @@ from telecine.manifests.builds import find_build
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample
 from telecine.manifests.tables import Tables
+from telecine.pipeline.cli.diff import print_builds
 from telecine.pipeline.lifecycle.changes import Change
-from telecine.pipeline.look.diff import CanaryPair, Diff, Missing, Some, diff, inspect_builds
+from telecine.pipeline.look.diff import CanaryPair, Diff, Missing, diff
+from telecine.pipeline.look.movement import Some
 from tests.support.rows import make_build, make_sample
 
 A, B = "a" * 32, "b" * 32
@@ -83,7 +85,9 @@ def compared(tables: Tables) -> Diff:
 
 def shown(tables: Tables, *names: str, as_json: bool = False) -> str:
     out = io.StringIO()
-    inspect_builds(tables, *names, as_json, Console(file=out, width=150))
+    con = connect(tables)
+    found = diff(con, *(find_build(con, name) for name in names))
+    print_builds(found, as_json, Console(file=out, width=150))
     return out.getvalue()
 
 

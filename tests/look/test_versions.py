@@ -31,11 +31,12 @@ from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import BucketSpec, DatasetSpec
 from telecine.manifests.tables import Tables
 from telecine.pipeline.cli import diff as cli_clips
+from telecine.pipeline.cli.diff import print_versions
 from telecine.pipeline.lifecycle.gc import collect, delete
 from telecine.pipeline.look.diff import diff
 from telecine.pipeline.look.movement import Dropped, Move, Movement, Some
 from telecine.pipeline.look.summary import summary
-from telecine.pipeline.look.versions import Fate, VersionDiff, diff_versions, print_versions
+from telecine.pipeline.look.versions import Fate, VersionDiff, diff_versions
 from tests.support import inline
 from tests.support.lab import Lab
 from tests.support.rows import make_build, make_clip, make_sample, make_source

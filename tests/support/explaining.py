@@ -11,7 +11,8 @@ from telecine.infra.cluster import Resources
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.pipeline.caption.step import caption_clips
-from telecine.pipeline.look.explain import Explained, explain, print_explained
+from telecine.pipeline.cli.diff import print_explained
+from telecine.pipeline.look.explain import Explained, explain
 from telecine.pipeline.look.steps import State, Step
 from telecine.pipeline.models import captioner_needs
 from telecine.pipeline.recipes import find
