@@ -27,7 +27,8 @@ from telecine.manifests.tables import Tables
 from telecine.pipeline.catalog.dataset import create_joined
 from telecine.pipeline.catalog.statement import parsed, takes_whole_rows
 from telecine.pipeline.cli import query as cli_query
-from telecine.pipeline.look.query import NAMES, SHOWN, Wanted, ask, query
+from telecine.pipeline.cli.query import SHOWN, Wanted, answer
+from telecine.pipeline.look.query import NAMES, ask
 from telecine.pipeline.look.summary import summary
 from tests.support.commands import COMMAND
 from tests.support.lab import Lab
@@ -60,7 +61,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 def given(dataset: Dataset, sql: str, **wanted: Any) -> str:
     out = io.StringIO()
-    query(dataset, sql, Wanted(**wanted), Console(file=out, width=160))
+    answer(dataset, sql, Wanted(**wanted), Console(file=out, width=160))
     return out.getvalue()
 
 
@@ -386,7 +387,7 @@ def test_text_is_harmless_on_a_terminal_and_unchanged_in_a_file(tmp_path: Path) 
     for wanted in ({}, {"as_csv": True}):
         out = io.StringIO()
         screen = Console(file=out, width=200, force_terminal=True, color_system="truecolor")
-        query(made, sql, Wanted(**wanted), screen)  # type: ignore[arg-type]
+        answer(made, sql, Wanted(**wanted), screen)  # type: ignore[arg-type]
         assert harmless in out.getvalue()
         assert "\x1b[2J" not in out.getvalue()
     assert (
