@@ -1,12 +1,12 @@
-"""What the config of a diffusers VAE says of its latents, and what only its class knows.
+"""What the config of a diffusers VAE says of its latents, with what its family's record adds.
 
     strides    from the ratios in the config, else from the blocks that make them
     channels   latent_channels | z_dim
     constants  normalised = (raw - mean) / std, where
                mean = latents_mean | shift_factor | 0
-               std  = (latents_std | 1) / (scaling_factor | 1) / the class's own scale
+               std  = (latents_std | 1) / (scaling_factor | 1) / the family's own scale
 
-`vae_model` holds a loaded model against all of it.
+`model` holds a loaded model against all of it.
 """
 
 from __future__ import annotations
@@ -18,61 +18,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from telecine.encoders.torchvision_ops import mend_torchvision
+from telecine.encoders.video.families.base import Family
+from telecine.encoders.video.families.registry import family_of
 from telecine.infra.errors import UsageError
 from telecine.infra.extras import load
 from telecine.manifests.fingerprint import JsonValue
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What a class does that its config does not say."""
-
-    name: str  # what its builds are called
-    causal: bool = True  # the first frame is encoded as a still image would be
-    chunk: int | None = None  # valid frame counts are 1 + k · chunk; None: 1 + k · stride
-    gaussian: bool = True  # it has a log variance to store or to sample from
-    scale: float = 1.0  # what its trainers multiply normalised latents by
-    buffers: bool = False  # the constants are tensors among its weights
-    # It takes sines of pixels times 2π · 2^7: rounded to half precision first, they are noise.
-    fine_pixels: bool = False
-
-
-KINDS = {
-    "AutoencoderKLWan": Kind("wan"),
-    "AutoencoderKLQwenImage": Kind("qwenimage"),
-    # Group norms take their statistics over all frames that are encoded at once.
-    "AutoencoderKLHunyuanVideo": Kind("hunyuan", causal=False),
-    "AutoencoderKLHunyuanVideo15": Kind("hunyuan15"),
-    "AutoencoderKLLTXVideo": Kind("ltx", buffers=True),
-    "AutoencoderKLLTX2Video": Kind("ltx2", buffers=True),
-    # It encodes 8 frames at a time, what is left over with the first, and was trained on 1 + 8k.
-    "AutoencoderKLCogVideoX": Kind("cogvideox", causal=False, chunk=8),
-    # 0.5 is the sigma_data of the scheduler that its diffusion models come with.
-    "AutoencoderKLCosmos": Kind("cosmos", gaussian=False, scale=0.5),
-    "AutoencoderKLMochi": Kind("mochi", fine_pixels=True),
-}
-
 DECODERS = ("decode", "up_block", "upsample")  # how keys of the config begin that are its alone
-
-REFUSED = {
-    "AutoencoderKL": "encodes single images",
-    "AutoencoderDC": "encodes single images",
-    "AutoencoderKLFlux2": "encodes single images",
-    "AutoencoderKLHunyuanImage": "encodes single images",
-    "AutoencoderKLQwenImage21": "encodes single images: its convolutions are folded to 2-D",
-    "AutoencoderKLTemporalDecoder": "encodes each frame on its own and takes no clips",
-    "AutoencoderKLAllegro": "encodes fixed windows only and leaves zeros beside them",
-    "AutoencoderKLMagvit": "cannot go on after a clip that it refuses",
-    "AutoencoderKLKVAEVideo": "has no log variance but a made-up one, and no constants",
-    "AutoencoderKLMiniMaxH3": "wants pixels normalised as ImageNet's are",
-    "AutoencoderVidTok": "takes no single frame",
-}
 
 
 @dataclass(frozen=True)
 class VaeConfig:
     class_name: str
-    kind: Kind
+    family: Family
     full: Mapping[str, Any]  # the file's keys but those that begin with "_"; the class's defaults
     temporal_stride: int
     spatial_stride: int
@@ -83,7 +41,7 @@ class VaeConfig:
     @property
     def chunk(self) -> int:
         """Valid frame counts are 1 + k · chunk."""
-        return self.kind.chunk or self.temporal_stride
+        return self.family.chunk or self.temporal_stride
 
     @property
     def encoding(self) -> dict[str, JsonValue]:
@@ -92,19 +50,7 @@ class VaeConfig:
 
     @property
     def causal(self) -> bool:
-        return self.kind.causal and bool(self.full.get("encoder_causal", True))
-
-
-def kind_of(class_name: str) -> Kind:
-    """Raises UsageError where the class is none that we take."""
-    kind = KINDS.get(class_name)
-    if kind is None:
-        why = f": it {REFUSED[class_name]}" if class_name in REFUSED else ""
-        raise UsageError(
-            f"the VAE is an {class_name}, which is not supported{why}; "
-            f"supported are {', '.join(sorted(KINDS))}"
-        )
-    return kind
+        return self.family.causal and bool(self.full.get("encoder_causal", True))
 
 
 def library_class(class_name: str) -> Any:
@@ -127,18 +73,19 @@ def read_config(
     Raises UsageError where the class is not supported or the config contradicts itself.
     """
     class_name = str(config.get("_class_name"))
-    kind = kind_of(class_name)
+    family = family_of(class_name)
     given = {key: value for key, value in config.items() if not key.startswith("_")}
     full = _defaults(class_name) | given
     try:
         channels = int(full.get("latent_channels") or full["z_dim"])
-        mean, std = _constants(full | dict(buffers or {}), channels, kind.scale)
+        mean, std = _constants(full | dict(buffers or {}), channels, family.scale)
+        temporal, spatial = family.strides(full)
         return VaeConfig(
             class_name=class_name,
-            kind=kind,
+            family=family,
             full=full,
-            temporal_stride=_temporal(full),
-            spatial_stride=_spatial(full),
+            temporal_stride=temporal,
+            spatial_stride=spatial,
             channels=channels,
             latents_mean=mean,
             latents_std=std,
@@ -153,54 +100,6 @@ def read_config(
 def _defaults(class_name: str) -> dict[str, Any]:
     parameters = inspect.signature(library_class(class_name).__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
-def _spatial(full: Mapping[str, Any]) -> int:
-    given = full.get("spatial_compression_ratio") or full.get("scale_factor_spatial")
-    if given:
-        return _whole(given)
-    if "spatial_expansions" in full:
-        return math.prod(full["spatial_expansions"])
-    if "downsample_type" in full:
-        return int(full["patch_size"] * 2 ** _halvings(full, "spatial"))
-    if "temperal_downsample" in full:
-        return int(2 ** len(full["temperal_downsample"]))
-    return int(2 ** (len(full["block_out_channels"]) - 1))
-
-
-def _temporal(full: Mapping[str, Any]) -> int:
-    given = full.get("temporal_compression_ratio") or full.get("scale_factor_temporal")
-    if given:
-        return _whole(given)
-    if "temporal_expansions" in full:
-        return math.prod(full["temporal_expansions"])
-    if "downsample_type" in full:
-        return int(full["patch_size_t"] * 2 ** _halvings(full, "temporal"))
-    return int(2 ** sum(full["temperal_downsample"]))
-
-
-def _halvings(full: Mapping[str, Any], axis: str) -> int:
-    """How many of LTX's blocks halve this axis.
-
-    The library's own formula counts every block for both, which is wrong where a block halves one
-    alone (diffusers issue 13601).
-    """
-    scaling, kinds = full["spatio_temporal_scaling"], full["downsample_type"]
-    if isinstance(scaling, bool):
-        scaling = [scaling] * len(kinds)
-    # The blocks of 0.9.0 halve all axes and know no `downsample_type`.
-    old = [block == "LTXVideoDownBlock3D" for block in full["down_block_types"]]
-    halved = (
-        scales and (plain or kind in ("conv", "spatiotemporal", axis))
-        for scales, plain, kind in zip(scaling, old, kinds, strict=False)
-    )
-    return sum(map(bool, halved))
-
-
-def _whole(value: float) -> int:
-    if value != int(value):
-        raise ValueError(f"a stride of {value}")
-    return int(value)
 
 
 def _constants(

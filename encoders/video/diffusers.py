@@ -1,11 +1,11 @@
 """A video VAE of the diffusers library as a `VideoEncoder`.
 
-vae_weights   where it lies, and the digest of its weights     made at once: the identity
-vae_config    strides, channels, constants                     made at once
-vae_model     the loaded model, probed                         at the first clip
-device        planes → pixels on the device, latents back
-streams       pixels → the posterior's parameters, in bounded memory
-posterior     parameters → what is stored
+weights     where it lies, and the digest of its weights     made at once: the identity
+config      strides, channels, constants                     made at once
+model       the loaded model, probed                         at the first clip
+families    what only its class knows: streams, quirks, how it decodes
+device      planes → pixels on the device, latents back
+posterior   parameters → what is stored
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import torch
 from telecine.encoders.device import Device, Landing, picture
 from telecine.encoders.frames import FrameBlock, Latents, Pixels, checked
 from telecine.encoders.hub import read_json
-from telecine.encoders.video.config import KINDS, VaeConfig, library_class, read_config
-from telecine.encoders.video.decode import decode_pieces
-from telecine.encoders.video.families.registry import streaming_for
+from telecine.encoders.video.config import VaeConfig, library_class, read_config
+from telecine.encoders.video.families.registry import family_of, streaming_for
 from telecine.encoders.video.model import load
 from telecine.encoders.video.posterior import Constants, Posterior
 from telecine.encoders.video.tiles import tiled
@@ -52,16 +51,16 @@ class DiffusersEncoder:
         self._spec = spec
         self._folder = locate(spec.encoder.partition(":")[2])
         self._config, self._weights = _read(self._folder)
-        if spec.posterior != "mean" and not self._config.kind.gaussian:
+        if spec.posterior != "mean" and not self._config.family.gaussian:
             raise UsageError(
                 f"[vae] posterior = {spec.posterior!r}: {self._config.class_name} has no log "
                 "variance, only a mean; set posterior = 'mean'"
             )
-        whole = streaming_for(self._config.class_name, self._config.full, spec)
+        whole = streaming_for(self._config.family, self._config.full, spec)
         side = self._config.spatial_stride
         self._whole = whole  # pictures; what the model is held against
         self._streaming = tiled(whole, spec.tile, spec.tile_overlap, side) if spec.tile else whole
-        pixels = torch.float32 if self._config.kind.fine_pixels else None
+        pixels = torch.float32 if self._config.family.fine_pixels else None
         self._device = Device(device, getattr(torch, spec.dtype), pixels)
 
     @property
@@ -103,7 +102,7 @@ class DiffusersEncoder:
     def identity(self) -> dict[str, JsonValue]:
         spec, config = self._spec, self._config
         return {
-            "name": config.kind.name,
+            "name": config.family.name,
             "version": VERSION,
             "class": config.class_name,
             "weights": self._weights,
@@ -113,7 +112,7 @@ class DiffusersEncoder:
             "normalise": spec.normalise,
             "latents_mean": list(config.latents_mean),
             "latents_std": list(config.latents_std),
-            "scale": config.kind.scale,  # the deviation that normalised latents are meant to have
+            "scale": config.family.scale,  # the deviation that normalised latents are meant to have
             "constants": "last-stays",  # those per latent frame, beyond the last that is given
             "streaming": self._streaming.identity(),  # windows and tiles
             "pixels": "bt709-8bit[-1,1]",
@@ -176,7 +175,7 @@ class DiffusersEncoder:
         with self._device.computing(), fitting():
             stored = torch.from_numpy(latents.astype(np.float32)).to(self._device.torch)
             raw = self._constants.raw(stored)[None].to(self._device.dtype)
-            pieces = decode_pieces(vae, raw)
+            pieces = self._config.family.decode(vae, raw)
         while True:
             # Entered for each piece: between them the reader computes in its own way.
             with self._device.computing(), fitting():
@@ -206,7 +205,7 @@ class DiffusersEncoder:
         if frames < 1 or self.valid_frames(frames) != frames:
             chunk = self._config.chunk
             raise ValueError(
-                f"{frames} frames: the {self._config.kind.name} encoder takes 1 + {chunk}k, as "
+                f"{frames} frames: the {self._config.family.name} encoder takes 1 + {chunk}k, as "
                 f"1, {1 + chunk}, {1 + 2 * chunk}"
             )
 
@@ -214,6 +213,6 @@ class DiffusersEncoder:
 def _read(folder: Path) -> tuple[VaeConfig, str]:
     """The config, and the digest of the weights."""
     config = read_json(folder / CONFIG)
-    kind = KINDS.get(str(config.get("_class_name")))
-    buffers = read_buffers(folder, CONSTANTS) if kind and kind.buffers else None
+    family = family_of(str(config.get("_class_name")))
+    buffers = read_buffers(folder, CONSTANTS) if family.buffers else None
     return read_config(config, buffers), weights_digest(folder)

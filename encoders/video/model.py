@@ -62,10 +62,7 @@ def load(folder: Path, config: VaeConfig, device: Device, streaming: Streaming) 
             f"is that of another model ({len(surplus)} tensors of the encoder unused)"
         )
     vae = vae.eval().requires_grad_(False).to(device.torch)
-    if config.kind.fine_pixels:
-        vae.encoder.fourier_features.register_forward_hook(
-            lambda _module, _given, features: features.to(device.dtype)
-        )
+    config.family.prepare(vae, device.dtype)
     with device.computing():
         _probe(vae, config, device, streaming, str(folder))
     return vae
@@ -128,7 +125,7 @@ def _noise(config: VaeConfig, device: Device, frames: int) -> torch.Tensor:
 def _check_shape(encode: Encode, clip: torch.Tensor, config: VaeConfig) -> None:
     """Raises ValueError where strides or channels are others than the config's."""
     frames, height, width = clip.shape[2:]
-    channels = config.channels * (2 if config.kind.gaussian else 1)
+    channels = config.channels * (2 if config.family.gaussian else 1)
     expected = (channels, 1 + (frames - 1) // config.temporal_stride, *SIDES)
     given = tuple(encode(clip).shape[1:])
     if given != expected:

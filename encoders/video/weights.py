@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 
 from telecine.encoders.hub import digest_of_file, folder_of, named_in_index, read_json
-from telecine.encoders.video.config import kind_of
+from telecine.encoders.video.families.registry import family_of
 from telecine.infra.errors import UsageError
 
 KIND = "diffusers"
@@ -103,7 +103,7 @@ def _from_hub(where: str) -> Path:
             f"diffusers:{where}: there is no such folder, and the hub's repository has no "
             f"vae/{CONFIG} or {CONFIG}: check the name and the revision, or give a folder"
         )
-    kind_of(str(read_json(config).get("_class_name")))
+    family_of(str(read_json(config).get("_class_name")))
     repository.revision = config.parents[layout.count("/")].name  # a branch may move while we read
     # Where the weights are cached, the hub is not asked whether there is an index to them as well.
     whole = repository.fetch(layout + TENSORS, cached=True)

@@ -14,7 +14,10 @@ from typing import Any, cast
 
 import torch
 
+from telecine.encoders.video.families.base import Family, Pieces, Sample
+
 _STEP = 8  # frames
+_DECODED = 2  # latent frames at a time, as the library has it; an odd one goes with the first
 
 
 class CogVideoXStreaming:
@@ -42,3 +45,41 @@ class _CogVideoXStream:
         hidden, self._cache = self._vae.encoder(pixels, conv_cache=self._cache)
         quantise = self._vae.quant_conv
         return cast(torch.Tensor, hidden if quantise is None else quantise(hidden))
+
+
+def _decode(vae: Any, latents: torch.Tensor) -> Pieces:
+    """As the library, but each piece is given away as it is made."""
+    frames = latents.shape[2]
+    first = min(frames, _DECODED + frames % _DECODED)
+    rest = [_DECODED] * ((frames - first) // _DECODED)
+    cache = None
+    for batch in torch.split(latents, [first, *rest], dim=2):
+        if vae.post_quant_conv is not None:
+            batch = vae.post_quant_conv(batch)
+        piece, cache = vae.decoder(batch, conv_cache=cache)
+        yield piece
+
+
+COGVIDEOX = Family(
+    class_name="AutoencoderKLCogVideoX",
+    name="cogvideox",
+    published=("CogVideoX",),
+    exact=lambda config: CogVideoXStreaming(),
+    # It encodes 8 frames at a time, what is left over with the first, and was trained on 1 + 8k.
+    chunk=_STEP,
+    causal=False,
+    decode=_decode,
+    samples=(
+        Sample(
+            name="cogvideox",
+            arguments={
+                "block_out_channels": (8, 8, 16, 16), "latent_channels": 4, "layers_per_block": 1,
+                "norm_num_groups": 4, "scaling_factor": 1.15258426,
+            },
+            temporal_stride=4,
+            spatial_stride=8,
+            channels=4,
+            identity="cd8f20f1a19a053d",
+        ),
+    ),
+)  # fmt: skip

@@ -19,7 +19,17 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from telecine.encoders.video.families.base import (
+    Config,
+    Family,
+    Pieces,
+    Sample,
+    demand,
+    given_stride,
+)
+
 _STEP = 16  # frames, of two latents: 3.0 GiB of LTX-2 at 1080p in bfloat16, 3.9 of LTX 0.9
+_SEED = 0  # of the noise that some decoders add
 
 
 class LtxStreaming:
@@ -85,3 +95,117 @@ def _downsample(down: Any, hidden: torch.Tensor, **causal: bool) -> torch.Tensor
     n, c, *rest = residual.shape
     residual = residual.reshape(n, c // down.group_size, down.group_size, *rest).mean(dim=2)
     return folded(down.conv(hidden, **causal)) + residual
+
+
+def _exact(config: Config) -> LtxStreaming:
+    demand(config, "encoder_causal", True)
+    demand(config, "patch_size_t", 1)
+    return LtxStreaming()
+
+
+def _strides(config: Config) -> tuple[int, int]:
+    """(time, space), else by the patch and the blocks that halve."""
+    temporal = given_stride(config, "temporal")
+    spatial = given_stride(config, "spatial")
+    return (
+        temporal or int(config["patch_size_t"] * 2 ** _halvings(config, "temporal")),
+        spatial or int(config["patch_size"] * 2 ** _halvings(config, "spatial")),
+    )
+
+
+def _halvings(config: Config, axis: str) -> int:
+    """How many blocks halve this axis.
+
+    The library's own formula counts every block for both, which is wrong where a block halves one
+    alone (diffusers issue 13601).
+    """
+    scaling, kinds = config["spatio_temporal_scaling"], config["downsample_type"]
+    if isinstance(scaling, bool):
+        scaling = [scaling] * len(kinds)
+    # The blocks of 0.9.0 halve all axes and know no `downsample_type`.
+    old = [block == "LTXVideoDownBlock3D" for block in config["down_block_types"]]
+    halved = (
+        scales and (plain or kind in ("conv", "spatiotemporal", axis))
+        for scales, plain, kind in zip(scaling, old, kinds, strict=False)
+    )
+    return sum(map(bool, halved))
+
+
+def _decode(vae: Any, latents: torch.Tensor) -> Pieces:
+    """Some are told how noisy their latents are: not at all. Some add noise of their own."""
+    time = latents.new_zeros(1) if vae.config.timestep_conditioning else None
+    devices = [latents.device] if latents.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(_SEED)
+        pixels = vae.decode(latents, time).sample
+    yield pixels
+
+
+LTX = Family(
+    class_name="AutoencoderKLLTXVideo",
+    name="ltx",
+    published=("LTX-Video 0.9",),
+    exact=_exact,
+    rounding=1e-5,
+    strides=_strides,
+    buffers=True,
+    decode=_decode,
+    samples=(
+        Sample(
+            name="ltx090",
+            arguments={
+                "latent_channels": 8, "block_out_channels": (8, 8, 16, 16),
+                "decoder_block_out_channels": (8, 8, 16, 16), "layers_per_block": (1, 1, 1, 1, 1),
+                "decoder_layers_per_block": (1, 1, 1, 1, 1), "scaling_factor": 0.9,
+            },
+            temporal_stride=8,
+            spatial_stride=32,
+            channels=8,
+            identity="44d44b4d507e3e20",
+        ),
+        Sample(
+            name="ltx095",
+            arguments={
+                "latent_channels": 8, "block_out_channels": (8, 16, 32, 64, 64),
+                "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+                "decoder_block_out_channels": (8, 16, 32), "layers_per_block": (1, 1, 1, 1, 1),
+                "decoder_layers_per_block": (1, 1, 1, 1), "spatio_temporal_scaling": (True,) * 4,
+                "decoder_spatio_temporal_scaling": (True,) * 3,
+                "decoder_inject_noise": (False,) * 4,
+                "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+                "upsample_residual": (True,) * 3, "upsample_factor": (2,) * 3,
+                "spatial_compression_ratio": 32, "temporal_compression_ratio": 8,
+            },
+            temporal_stride=8,
+            spatial_stride=32,
+            channels=8,
+            identity="a9e7be772dd4b2be",
+        ),
+    ),
+)  # fmt: skip
+
+LTX2 = Family(
+    class_name="AutoencoderKLLTX2Video",
+    name="ltx2",
+    published=("LTX-2",),
+    exact=_exact,
+    rounding=1e-5,
+    strides=_strides,
+    buffers=True,
+    decode=_decode,
+    samples=(
+        Sample(
+            name="ltx2",
+            arguments={
+                "latent_channels": 8, "block_out_channels": (16, 32, 64, 64),
+                "decoder_block_out_channels": (8, 16, 32), "layers_per_block": (1, 1, 1, 1, 1),
+                "decoder_layers_per_block": (1, 1, 1, 1),
+                "spatial_compression_ratio": 32, "temporal_compression_ratio": 8,
+            },
+            temporal_stride=8,
+            spatial_stride=32,
+            channels=8,
+            identity="8e60196a4b2b47f0",
+        ),
+    ),
+)  # fmt: skip

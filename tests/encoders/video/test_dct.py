@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from telecine.encoders.frames import FrameBlock, Latents
 from telecine.encoders.video.dct import CHANNELS, FIRST, LATER, MEAN, STD, DctEncoder
 from telecine.encoders.video.dct_bands import OPPONENT, Coefficient, cosines
-from tests.support.blocks import BT709, RGB, cut, noise, smooth
+from telecine.testing.media import BT709, RGB, cut, noise, smooth
 
 Doubles = npt.NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from telecine.encoders.video.diffusers import DiffusersEncoder
 from telecine.encoders.video.model import _check_equal
 from telecine.infra.errors import OutOfDeviceMemory, UsageError
 from telecine.manifests.specs import VaeSpec
-from tests.support.blocks import cut, noise, smooth
+from telecine.testing.media import cut, noise, smooth
 from tests.support.live_bytes import LiveBytes
 from tests.support.vaes import TINY, save
 

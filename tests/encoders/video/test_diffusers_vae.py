@@ -9,6 +9,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ from safetensors.torch import load_file, save_file
 
 from telecine.encoders.device import Device, Landing
 from telecine.encoders.frames import ColorMap, FrameBlock
-from telecine.encoders.video import config as vae_config
-from telecine.encoders.video import diffusers as diffusers_vae
-from telecine.encoders.video.decode import decode_pieces
+from telecine.encoders.hub import read_json
+from telecine.encoders.video.config import VaeConfig, read_config
+from telecine.encoders.video.families.hunyuan import HUNYUAN, HunyuanStreaming
 from telecine.encoders.video.families.wan import WanStreaming
+from telecine.encoders.video.model import load
 from telecine.encoders.video.posterior import Constants, Posterior
 from telecine.encoders.video.weights import TENSORS
 from telecine.infra.errors import UsageError
-from tests.support.blocks import BT601, BT709, RGB, noise, smooth
+from telecine.testing.media import BT601, BT709, RGB, noise, smooth
 from tests.support.vaes import (
     FRAMES,
+    SAMPLES,
     TINY,
     change,
     clip_for,
@@ -235,7 +238,8 @@ def test_decoding_is_the_models_own(name: str, folder: Folder) -> None:
         latents = torch.from_numpy(encode(raw, clip)).float()[None]
         torch.manual_seed(0)
         expected = vae.decode(latents).sample
-        given = torch.cat(list(decode_pieces(vae, latents)), dim=2)
+        family, _ = SAMPLES[name]
+        given = torch.cat(list(family.decode(vae, latents)), dim=2)
     assert torch.allclose(given.clamp(-1, 1), expected.clamp(-1, 1), atol=1e-5)
 
 
@@ -331,9 +335,11 @@ def test_weights_that_are_no_weights_are_refused(copy: Folder) -> None:
         encode(ours, clip_for(ours))
 
 
-def test_a_stream_that_is_not_the_models_encode_is_found_out(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def config_of(path: Path) -> VaeConfig:
+    return read_config(read_json(path / "config.json"))
+
+
+def test_a_stream_that_is_not_the_models_encode_is_found_out(folder: Folder) -> None:
     class Forgetful(WanStreaming):
         """Every piece as if it were a clip's first: shapes agree, values do not."""
 
@@ -346,20 +352,16 @@ def test_a_stream_that_is_not_the_models_encode_is_found_out(
 
             return Stream()
 
-    monkeypatch.setattr(diffusers_vae, "streaming_for", lambda *_: Forgetful())
-    ours = encoder(folder("wan21"))
+    path = folder("wan21")
     with pytest.raises(UsageError, match="the streamed latents and its own differ"):
-        encode(ours, clip_for(ours))
+        load(path, config_of(path), Device("cpu", torch.float32), Forgetful())
 
 
-def test_a_first_frame_that_knows_of_later_ones_is_found_out(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    causal = vae_config.Kind("hunyuan", causal=True)
-    monkeypatch.setitem(vae_config.KINDS, "AutoencoderKLHunyuanVideo", causal)
-    ours = encoder(folder("hunyuan"))
+def test_a_first_frame_that_knows_of_later_ones_is_found_out(folder: Folder) -> None:
+    path = folder("hunyuan")
+    config = replace(config_of(path), family=replace(HUNYUAN, causal=True))
     with pytest.raises(UsageError, match="first latent and that of its first frame alone differ"):
-        encode(ours, clip_for(ours))
+        load(path, config, Device("cpu", torch.float32), HunyuanStreaming())
 
 
 # Around it

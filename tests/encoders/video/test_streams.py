@@ -13,16 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telecine.encoders.video.families.base import Stream, Streaming
-from telecine.encoders.video.families.registry import streaming_for
+from telecine.encoders.video.families.hunyuan import HUNYUAN
+from telecine.encoders.video.families.ltx import LTX
+from telecine.encoders.video.families.registry import family_of, streaming_for
 from telecine.encoders.video.families.windows import WindowStreaming
 from telecine.encoders.video.tiles import tiled, weights
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import VaeSpec
 from tests.support.live_bytes import LiveBytes
-from tests.support.vaes import TINY
+from tests.support.vaes import SAMPLES, TINY
 
-TOLERANCE = dict.fromkeys(TINY, 0.0) | dict.fromkeys(("ltx090", "ltx095", "ltx2"), 1e-5)
-WINDOWED = {"hunyuan15": 4, "cosmos": 8, "mochi": 6}  # temporal strides
+TOLERANCE = {name: family.rounding for name, (family, _) in SAMPLES.items()}
+WINDOWED = {  # temporal strides
+    name: sample.temporal_stride for name, (family, sample) in SAMPLES.items() if family.window
+}
 EXACT = sorted(set(TINY) - set(WINDOWED))
 STEPS = {name: WINDOWED.get(name, 8) for name in TINY}  # 1 + k · step frames suit it
 
@@ -45,8 +49,8 @@ def clip(frames: int, height: int = 64, width: int = 64, seed: int = 0) -> torch
 
 
 def streaming(name: str, **spec: Any) -> Streaming:
-    vae = model(name)
-    return streaming_for(type(vae).__name__, dict(vae.config), VaeSpec(encoder="x", **spec))
+    family, _ = SAMPLES[name]
+    return streaming_for(family, dict(model(name).config), VaeSpec(encoder="x", **spec))
 
 
 def pieces(how: Streaming, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -272,11 +276,11 @@ def test_the_count_of_bytes_sees_a_clip_held_whole() -> None:
 def test_classes_and_configs_that_do_not_stream_are_refused() -> None:
     spec = VaeSpec(encoder="x")
     with pytest.raises(UsageError, match=r"AutoencoderVidTok.*AutoencoderKLWan"):
-        streaming_for("AutoencoderVidTok", {}, spec)
+        family_of("AutoencoderVidTok")
     with pytest.raises(UsageError, match="encoder_causal = False"):
-        streaming_for("AutoencoderKLLTXVideo", {"encoder_causal": False}, spec)
+        streaming_for(LTX, {"encoder_causal": False}, spec)
     with pytest.raises(UsageError, match="temporal_compression_ratio = 8"):
-        streaming_for("AutoencoderKLHunyuanVideo", {"temporal_compression_ratio": 8}, spec)
+        streaming_for(HUNYUAN, {"temporal_compression_ratio": 8}, spec)
 
 
 # Tiles

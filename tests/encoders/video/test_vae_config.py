@@ -9,26 +9,12 @@ from typing import Any
 import diffusers
 import pytest
 
-from telecine.encoders.video.config import KINDS, REFUSED, VaeConfig, read_config
+from telecine.encoders.video.config import VaeConfig, read_config
+from telecine.encoders.video.families.registry import FAMILIES, REFUSED
 from telecine.encoders.video.weights import read_buffers
 from telecine.infra.errors import UsageError
-from tests.support.vaes import TINY, constants, save
+from tests.support.vaes import SAMPLES, TINY, constants, save
 
-# (time, space, channels, valid frame counts 1 + k · this)
-GRIDS = {
-    "wan21": (4, 8, 4, 4),
-    "wan22": (4, 16, 6, 4),
-    "qwen": (4, 8, 4, 4),
-    "hunyuan": (4, 8, 4, 4),
-    "hunyuan15": (4, 16, 4, 4),
-    "ltx090": (8, 32, 8, 8),
-    "ltx095": (8, 32, 8, 8),
-    "ltx2": (8, 32, 8, 8),
-    "cogvideox": (4, 8, 4, 8),
-    "cosmos": (8, 8, 4, 8),
-    "mochi": (6, 8, 4, 6),
-}
-NOT_CAUSAL = {"hunyuan", "cogvideox"}
 MEAN, STD = (constants(4)[name] for name in ("latents_mean", "latents_std"))
 BUFFERS = {"latents_mean": [0.5] * 128, "latents_std": [2.0] * 128}
 
@@ -40,13 +26,13 @@ def read(class_name: str, **config: Any) -> VaeConfig:
 @pytest.mark.parametrize("name", TINY)
 def test_the_grid_is_that_of_the_config(name: str, tmp_path: Path) -> None:
     config = json.loads((save(name, tmp_path) / "config.json").read_text())
-    buffers = (
-        read_buffers(tmp_path, ("latents_mean", "latents_std")) if "LTX" in str(config) else {}
-    )
+    family, sample = SAMPLES[name]
+    buffers = read_buffers(tmp_path, ("latents_mean", "latents_std")) if family.buffers else {}
     read = read_config(config, buffers)
-    grid = (read.temporal_stride, read.spatial_stride, read.channels, read.chunk)
-    assert grid == GRIDS[name]
-    assert read.causal == (name not in NOT_CAUSAL)
+    grid = (read.temporal_stride, read.spatial_stride, read.channels)
+    assert grid == (sample.temporal_stride, sample.spatial_stride, sample.channels)
+    assert read.family is family
+    assert read.chunk % read.temporal_stride == 0
 
 
 @pytest.mark.parametrize(
@@ -182,4 +168,5 @@ def test_other_classes_are_refused_by_name(class_name: str) -> None:
 
 
 def test_the_library_has_every_class_that_is_named() -> None:
-    assert all(hasattr(diffusers, name) for name in [*KINDS, *REFUSED])
+    taken = [family.class_name for family in FAMILIES]
+    assert all(hasattr(diffusers, name) for name in [*taken, *REFUSED])

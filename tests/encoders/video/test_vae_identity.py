@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from telecine.encoders.video import config as vae_config
-from telecine.encoders.video import diffusers as diffusers_vae
+from telecine.encoders.hub import read_json
+from telecine.encoders.video.config import read_config
 from telecine.encoders.video.weights import INDEX, TENSORS
 from telecine.infra.errors import UsageError
-from telecine.manifests.fingerprint import canonical_json
-from tests.support.vaes import TINY, change, clip_for, encode, encoder, save
+from telecine.manifests.fingerprint import canonical_json, fingerprint
+from tests.support.vaes import SAMPLES, TINY, change, clip_for, encode, encoder, save
 
 Folder = Callable[[str], Path]
 
@@ -33,12 +34,24 @@ def folder(tmp_path: Path) -> Folder:
     return get
 
 
-def test_making_an_encoder_loads_no_model(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diffusers_vae, "load", lambda *_: pytest.fail("the model was loaded"))
-    ours = encoder(folder("ltx2"))
+def test_making_an_encoder_loads_no_model(folder: Folder) -> None:
+    path = folder("wan21")
+    (path / TENSORS).write_bytes(b"nothing that could be loaded")
+    ours = encoder(path)
     assert ours.fingerprint
-    assert ours.latent_shape(9, 64, 64) == (8, 2, 2, 2)
-    assert list(ours.block_sizes(9))
+    assert ours.latent_shape(9, 64, 64) == (4, 3, 8, 8)
+    assert list(ours.block_sizes(9)) == [1, 4, 4]
+    with pytest.raises(UsageError, match="does not load"):
+        encode(ours, clip_for(ours))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_familys_latents_are_called_what_they_were(name: str, folder: Folder) -> None:
+    """With another identity every build that was made with it would be made again."""
+    _, sample = SAMPLES[name]
+    called = fingerprint(encoder(folder(name)).identity() | {"weights": None})
+    assert called.startswith(sample.identity)
+    assert len(sample.identity) == 16
 
 
 def test_moving_the_model_changes_no_fingerprint_and_one_weight_does(folder: Folder) -> None:
@@ -86,17 +99,17 @@ def test_config_and_class_are_in_the_fingerprint(folder: Folder) -> None:
     assert len(seen) == 4
 
 
-def test_a_default_of_the_library_is_in_the_fingerprint_unless_it_is_the_decoders(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+def test_a_default_of_the_library_is_in_the_identity_unless_it_is_the_decoders(
+    folder: Folder,
 ) -> None:
-    before, defaults = encoder(folder("wan21")).fingerprint, vae_config._defaults
+    config = read_config(read_json(folder("wan21") / "config.json"))
+    assert encoder(folder("wan21")).identity()["config"] == config.encoding
 
-    def fingerprint(**new: Any) -> str:
-        monkeypatch.setattr(vae_config, "_defaults", lambda name: defaults(name) | new)
-        return encoder(folder("wan21")).fingerprint
+    def with_new(**defaults: Any) -> dict[str, Any]:
+        return replace(config, full={**config.full, **defaults}).encoding
 
-    assert fingerprint(padding="reflect") != before
-    assert fingerprint(decoder_padding="reflect") == before
+    assert with_new(padding="reflect") != config.encoding
+    assert with_new(decoder_padding="reflect") == config.encoding
 
 
 @pytest.mark.parametrize("name", TINY)
