@@ -19,6 +19,8 @@ from tests.support.s3 import S3Server, moto_server
 settings.register_profile("telecine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("telecine")
 
+collect_ignore = ["plugin"]  # the tests of its author, who has it installed: test_plugin.py
+
 # Ray's worker processes import what the tests hand them.
 os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
 

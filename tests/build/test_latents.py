@@ -13,7 +13,7 @@ from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import OutOfDeviceMemory
 from telecine.manifests.schemas import CHECKS, OF_LATENTS
 from telecine.pipeline.build.latents import Canary, latent_statistics, psnr_db
-from tests.support.blocks import cut, smooth
+from telecine.testing.media import cut, smooth
 
 
 def test_a_constant_channel_has_no_deviation() -> None:

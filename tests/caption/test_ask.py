@@ -21,7 +21,8 @@ from telecine.encoders.load import load_captioner
 from telecine.infra.storage import Storage
 from telecine.manifests.specs import CaptionSpec
 from telecine.pipeline.caption.worker import CaptionTask, CaptionWorker, accept
-from tests.support.asking import Looker, make_request, write_sidecar
+from telecine.testing.captioners import make_request
+from tests.support.asking import Looker, write_sidecar
 
 SIDECAR, SIGNAL = (load_captioner(CaptionSpec(captioner=n)) for n in ("sidecar", "signal"))
 

@@ -13,7 +13,7 @@ from telecine.infra import plugins
 from telecine.infra.errors import UsageError
 from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.specs import CaptionSpec, ScoreSpec, VaeSpec
-from tests.support.asking import make_request
+from telecine.testing.captioners import make_request
 from tests.support.plugins import Install, install_into
 
 PARROT = """

@@ -35,7 +35,8 @@ from telecine.manifests.schemas import Sample
 from telecine.pipeline.look.decode import Decoded, decode
 from telecine.pipeline.media.film import write_mp4
 from telecine.pipeline.media.geometry import Crop
-from tests.support.blocks import psnr, smooth
+from telecine.testing.media import smooth
+from tests.support.blocks import psnr
 from tests.support.inline import ingest, rebuild
 from tests.support.lacking import Lacking
 from tests.support.movies import Movie, read_blocks, write_movie

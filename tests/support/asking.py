@@ -1,8 +1,7 @@
-"""What the tests of captioning share: requests with plain defaults, a captioner that looks."""
+"""What the tests of captioning share: a captioner that looks, sidecars that lie somewhere."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,40 +9,13 @@ from typing import Any
 from telecine.encoders.caption.interface import (
     CaptionReply,
     CaptionRequest,
-    ClipFacts,
     Input,
     Outcome,
-    Sidecar,
     Speaker,
     reply,
 )
 from telecine.infra.storage import Storage
 from telecine.manifests.fingerprint import JsonValue, fingerprint
-
-
-def make_facts(**changes: Any) -> ClipFacts:
-    """A landscape video in which nothing stands out."""
-    facts = ClipFacts(
-        kind="video", duration_seconds=2.0, width=640, height=360, camera_x=0.0, camera_y=0.0,
-        subject_motion=0.005, change=0.08, brightness=0.5, contrast=0.15, saturation=0.2,
-        dominant_colors=("grey", "blue"),
-    )  # fmt: skip
-    return dataclasses.replace(facts, **changes)
-
-
-def make_request(number: int = 0, **changes: Any) -> CaptionRequest:
-    """Requests of different numbers differ in their keys and in what is to be said of them."""
-    request = CaptionRequest(
-        clip_id=f"clip{number}",
-        stills_digest=f"stills{number}",
-        input_digest=f"input{number}",
-        facts=make_facts(width=640 + number),
-        start_seconds=0.0,
-        end_seconds=2.0,
-        stills=((0.0, b"first"), (1.0, b"second")),
-        sidecar=Sidecar("a.txt", f"text of clip {number}".encode()),
-    )
-    return dataclasses.replace(request, **changes)
 
 
 class Looker:

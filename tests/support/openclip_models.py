@@ -1,21 +1,17 @@
-"""Tiny random models of open_clip, in the layouts that Telecine reads, and stills for them."""
+"""Tiny random models of open_clip, in the layouts that Telecine reads."""
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from telecine.encoders.score.names import library
-from telecine.encoders.score.openclip import Vector
 
 open_clip = library()
 
@@ -111,23 +107,3 @@ def add_names(folder: Path) -> None:
     """Has open_clip know the tiny CoCa by `NAME`, as it knows its own models."""
     (folder / f"{NAME}.json").write_text(json.dumps(COCA))
     open_clip.add_model_config(folder / f"{NAME}.json")
-
-
-def jpeg(
-    seed: int, width: int = 64, height: int = 48, mode: str = "RGB", quality: int = 90
-) -> bytes:
-    """A picture of a few random colors, as a still is stored."""
-    noise = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
-    return encoded(Image.fromarray(noise).resize((width, height)).convert(mode), quality)
-
-
-def encoded(image: Image.Image, quality: int = 90) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=quality)
-    return data.getvalue()
-
-
-def vectors(made: Sequence[Vector | str]) -> Vector:
-    """The embeddings, none of which may be a failure."""
-    assert not [each for each in made if isinstance(each, str)]
-    return np.stack([each for each in made if not isinstance(each, str)])

@@ -1,4 +1,4 @@
-"""The contract of a captioner, over every one there is, and what `auto` makes of two of them."""
+"""What every captioner promises, and what `auto` makes of two of them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from typing import Any
 import pytest
 
 from telecine.encoders.caption.interface import (
-    WITH_TEXT,
     Captioner,
-    CaptionRequest,
-    Input,
     Outcome,
-    Sidecar,
     clean_text,
 )
 from telecine.encoders.load import load_captioner, pin_captioner
 from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import UsageError
-from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.specs import CaptionSpec
+from telecine.testing.captioners import CaptionerContract, every_request, seen_request
 from tests.support import vlm_models
-from tests.support.asking import make_request
 from tests.support.chat_server import ChatServer
-from tests.support.openclip_models import COCA, jpeg, save_folder, tiny
+from tests.support.openclip_models import COCA, save_folder, tiny
 
 SPECS = ("auto", "sidecar", "signal")
 MODELS = ("openclip", "vlm", "openai")
@@ -62,85 +57,12 @@ def models(
         }
 
 
-@pytest.fixture(params=[*SPECS, *MODELS])
-def make(
-    request: pytest.FixtureRequest, models: dict[str, Callable[[], Captioner]]
-) -> Callable[[], Captioner]:
-    return models.get(request.param) or partial(load, request.param)
-
-
-@pytest.fixture
-def captioner(make: Callable[[], Captioner]) -> Captioner:
-    return make()
-
-
-def requests() -> list[CaptionRequest]:
-    """What a captioner meets: sidecars that are there, missing, empty or broken; stills that are
-    whole, missing or broken.
-    """
-    return [
-        request(0),
-        request(1, sidecar=None),
-        request(2, sidecar=Sidecar("a.json", b"{")),
-        request(3, sidecar=Sidecar("a.srt", b"")),
-        request(4, stills=()),
-        request(5, sidecar=Sidecar("a.exe", b"\x00\x01")),
-        request(6, stills=((0.0, b"no JPEG"), (1.5, jpeg(6)))),
-        request(7, start_seconds=3.0, end_seconds=3.0, stills=((0.0, jpeg(7)),)),
-    ]
-
-
-def request(number: int, **changes: Any) -> CaptionRequest:
-    stills = tuple((seconds, jpeg(10 * number + i)) for i, seconds in enumerate((0.0, 0.9, 1.4)))
-    return make_request(number, **{"stills": stills, **changes})
-
-
-def test_replies_echo_the_keys_in_the_order_asked(captioner: Captioner) -> None:
-    asked = requests()[::-1]
-    keys = [(r.clip_id, r.stills_digest) for r in captioner.caption(asked)]
-    assert keys == [(r.clip_id, r.stills_digest) for r in asked]
-
-
-def test_an_empty_batch_has_no_replies(captioner: Captioner) -> None:
-    assert captioner.caption([]) == []
-
-
-def test_the_same_request_gets_the_same_reply_whoever_stands_beside_it(
-    captioner: Captioner, make: Callable[[], Captioner]
-) -> None:
-    together = captioner.caption(requests())
-    other = make()
-    alone = [other.caption([r])[0] for r in requests()]
-    assert together == alone
-
-
-def test_outcomes_are_of_the_closed_set_and_only_some_have_a_text(captioner: Captioner) -> None:
-    for reply in captioner.caption(requests()):
-        assert isinstance(reply.outcome, Outcome)
-        assert bool(reply.text) == (reply.outcome in WITH_TEXT)
-        assert reply.text == clean_text(reply.text)
-        assert reply.detail or reply.outcome is Outcome.OK, "whoever has no text says why"
-
-
-def test_replies_name_one_of_the_speakers(captioner: Captioner) -> None:
-    assert {r.speaker for r in captioner.caption(requests())} <= set(captioner.speakers)
-
-
-def test_the_fingerprint_is_that_of_the_identity(captioner: Captioner) -> None:
-    assert captioner.fingerprint == fingerprint(captioner.identity())
-    assert captioner.name == captioner.identity()["name"]
-
-
-def test_what_is_not_used_changes_nothing(captioner: Captioner) -> None:
-    asked = request(0)
-    others = {
-        Input.STILLS: request(0, stills=((0.5, jpeg(99)),)),
-        Input.FACTS: request(0, facts=request(9).facts),
-        Input.SIDECAR: request(0, sidecar=Sidecar("b.txt", b"another")),
-    }
-    for used, other in others.items():
-        if used not in captioner.uses:
-            assert captioner.caption([asked]) == captioner.caption([other])
+class TestEveryCaptioner(CaptionerContract):
+    @pytest.fixture(params=[*SPECS, *MODELS])
+    def make(
+        self, request: pytest.FixtureRequest, models: dict[str, Callable[[], Captioner]]
+    ) -> Callable[[], Captioner]:
+        return models.get(request.param) or partial(load, request.param)
 
 
 def test_captioners_differ_in_fingerprint(models: dict[str, Callable[[], Captioner]]) -> None:
@@ -154,7 +76,7 @@ def test_captioners_differ_in_fingerprint(models: dict[str, Callable[[], Caption
 def test_a_model_fails_where_a_still_is_missing_or_broken_and_nowhere_else(
     name: str, models: dict[str, Callable[[], Captioner]]
 ) -> None:
-    replies = models[name]().caption(requests())
+    replies = models[name]().caption(every_request())
     failed = {r.clip_id for r in replies if r.outcome is Outcome.FAILED}
     assert failed == ({"clip4"} if name == "openai" else {"clip4", "clip6"}), "a server may mind"
 
@@ -171,10 +93,10 @@ def test_what_captions_are_called_is_known_without_the_model(
     away = pinned.model_copy(update={"captioner": f"{kind}:{tmp_path / 'away'}"})
     assert load_captioner(away).fingerprint == there().fingerprint
     with pytest.raises(UsageError):
-        load_captioner(away).caption([request(0)])
+        load_captioner(away).caption([seen_request(0)])
     other = load_captioner(pinned.model_copy(update={"weights": "0" * 64}))
     with pytest.raises(UsageError, match=r"nam(e|ing) it again"):
-        other.caption([request(0)])
+        other.caption([seen_request(0)])
 
 
 def test_an_unknown_captioner_is_refused_with_those_there_are() -> None:
@@ -188,7 +110,7 @@ def test_an_unknown_captioner_is_refused_with_those_there_are() -> None:
 def test_auto_is_the_sidecar_where_it_has_a_text_and_else_signal() -> None:
     auto, sidecar, signal = map(load, SPECS)
     assert auto.speakers == (*sidecar.speakers, *signal.speakers)
-    asked = requests()
+    asked = every_request()
     spoke = [reply.speaker.name for reply in auto.caption(asked)]
     assert spoke == [
         *("sidecar", "signal", "signal", "signal"),
@@ -202,7 +124,7 @@ def test_auto_is_the_sidecar_where_it_has_a_text_and_else_signal() -> None:
 
 
 def test_auto_keeps_why_a_sidecar_failed_but_not_that_there_is_none() -> None:
-    replies = load("auto").caption(requests())
+    replies = load("auto").caption(every_request())
     assert replies[1].detail == ""
     assert replies[2].detail.startswith("sidecar failed: a.json is malformed JSON: Expecting")
     assert replies[3].detail == ""

@@ -27,8 +27,8 @@ from telecine.encoders.load import load_captioner
 from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import CaptionSpec
+from telecine.testing.captioners import make_request
 from tests.support import chat_server
-from tests.support.asking import make_request
 from tests.support.chat_server import (
     MODEL,
     Answer,

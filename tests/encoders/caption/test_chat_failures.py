@@ -21,7 +21,7 @@ from telecine.encoders.load import load_captioner
 from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.infra.errors import ServerError, TelecineError, UsageError
 from telecine.manifests.specs import CaptionSpec
-from tests.support.asking import make_request
+from telecine.testing.captioners import make_request
 from tests.support.chat_server import (
     AT_ONCE,
     COMPLETIONS,

@@ -25,19 +25,19 @@ from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.openclip import OpenClip
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import CaptionSpec
-from tests.support.asking import make_request
+from telecine.testing.captioners import make_request
+from telecine.testing.media import jpeg
+from telecine.testing.scorers import vectors
 from tests.support.openclip_models import (
     CLIP,
     COCA,
     CONTEXT,
     NAME,
     add_names,
-    jpeg,
     open_clip,
     save_folder,
     scripted,
     tiny,
-    vectors,
 )
 
 TOKENIZER = open_clip.SimpleTokenizer()

@@ -17,7 +17,7 @@ from telecine.encoders.caption.windows import View
 from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.manifests.fingerprint import JsonValue
 from telecine.manifests.specs import CaptionSpec
-from tests.support.asking import make_request
+from telecine.testing.captioners import make_request
 
 
 class Reader:

@@ -20,7 +20,7 @@ from telecine.encoders.caption.sidecar import (
     read_sidecar,
     shorten,
 )
-from tests.support.asking import make_request
+from telecine.testing.captioners import make_request
 
 SRT = """\
 1

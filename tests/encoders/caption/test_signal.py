@@ -16,7 +16,7 @@ from telecine.encoders.caption.interface import ClipFacts, Outcome
 from telecine.encoders.caption.signal import SignalCaptioner, describe
 from telecine.manifests.schemas import Clip, arrow_schema
 from telecine.pipeline.scan.measure import drift, spectrum
-from tests.support.asking import make_facts, make_request
+from telecine.testing.captioners import make_facts, make_request
 
 
 def said(**facts: Any) -> str:

@@ -28,7 +28,7 @@ from telecine.encoders.load import load_captioner
 from telecine.encoders.runtime import ModelRuntime
 from telecine.infra.errors import OutOfDeviceMemory, UsageError
 from telecine.manifests.specs import CaptionSpec
-from tests.support.asking import make_request
+from telecine.testing.captioners import make_request
 from tests.support.vlm_models import END, FAMILIES, PAD, jpeg, save, transformers, view, vlm
 from tests.support.waiting import PATIENCE
 

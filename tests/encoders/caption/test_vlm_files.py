@@ -27,7 +27,7 @@ from telecine.encoders.hub import absolute_folder
 from telecine.encoders.load import load_captioner
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import CaptionSpec
-from tests.support.asking import make_request
+from telecine.testing.captioners import make_request
 from tests.support.hub import COMMIT, _Hub
 from tests.support.vlm_models import jpeg, save, transformers, view, vlm
 

@@ -21,18 +21,17 @@ from telecine.encoders.score.load import Still
 from telecine.encoders.score.openclip import OpenClip
 from telecine.encoders.score.pieces import pieces
 from telecine.infra.errors import OutOfDeviceMemory
+from telecine.testing.media import encoded, jpeg
+from telecine.testing.scorers import vectors
 from tests.support.openclip_models import (
     CLIP,
     COCA,
     CONTEXT,
     SIDE,
     copied,
-    encoded,
-    jpeg,
     open_clip,
     save_folder,
     tiny,
-    vectors,
 )
 from tests.support.waiting import PATIENCE
 

@@ -22,6 +22,8 @@ from telecine.encoders.score.files import FILES, locate
 from telecine.encoders.score.heads import load_head
 from telecine.encoders.score.openclip import OpenClip, absolute, weights_of
 from telecine.infra.errors import UsageError
+from telecine.testing.media import jpeg
+from telecine.testing.scorers import vectors
 from tests.support.hub import hub
 from tests.support.openclip_models import (
     CLIP,
@@ -32,11 +34,9 @@ from tests.support.openclip_models import (
     TENSORS,
     add_names,
     copied,
-    jpeg,
     open_clip,
     save_folder,
     tiny,
-    vectors,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,21 @@ from safetensors.torch import load_file, save_file
 from telecine.encoders.load import load_scorer, pin_scorer
 from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.heads import load_head
+from telecine.encoders.score.interface import Scorer
 from telecine.encoders.score.openclip import weights_of
 from telecine.infra.errors import UsageError
 from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.specs import ScoreSpec
+from telecine.testing.media import jpeg
+from telecine.testing.scorers import ScorerContract, vectors
 from tests.support.openclip_models import (
     CLIP,
     CONFIG,
     TENSORS,
     copied,
-    jpeg,
     open_clip,
     save_folder,
     tiny,
-    vectors,
 )
 
 
@@ -39,6 +41,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def score(where: Path | str, **options: Any) -> ScoreSpec:
     return ScoreSpec(scorer=f"openclip:{where}", **options)
+
+
+class TestEveryScorer(ScorerContract):
+    @pytest.fixture
+    def make(self, folder: Path) -> Callable[[], Scorer]:
+        return lambda: load_scorer(score(folder))
 
 
 @pytest.mark.parametrize("name", [None, "oracle", "openclip", "openclip:", "vlm:x"])
