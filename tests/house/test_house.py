@@ -22,7 +22,7 @@ MODULES = {
     ".".join(("telecine", *path.relative_to(ROOT).with_suffix("").parts)): path
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
-}
+} | {f"telecine.testing.{path.stem}": path for path in (ROOT / "telecine/testing").glob("*.py")}
 
 # Who may import what: nobody else does.
 ONLY_IN = {
@@ -48,6 +48,7 @@ MAY_IMPORT = {
         "telecine.infra.extras",
     ),
     "pipeline": ("telecine.infra", "telecine.manifests", "telecine.encoders"),
+    "testing": ("telecine.manifests", "telecine.encoders", "telecine.pipeline"),
 }
 
 
