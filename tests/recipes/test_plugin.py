@@ -89,7 +89,7 @@ def dataset(environment: Environment, tmp_path_factory: pytest.TempPathFactory) 
     (folder / "spec.toml").write_text(SPEC)
     environment.telecine(
         *("ingest", str(footage), "--dataset", str(folder / "dataset")),
-        *("--config", str(folder / "spec.toml"), "--workers", "1"),
+        *("--config", str(folder / "spec.toml"), "--workers", "0"),
     )
     return folder / "dataset"
 
