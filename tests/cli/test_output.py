@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from telecine.infra.errors import AccessDenied, StorageError, TelecineError, UsageError
 from telecine.infra.storage import Storage
 from telecine.pipeline.cli.main import app
-from tests.support.blocks import smooth
+from telecine.testing.media import smooth
 from tests.support.lab import Lab
 from tests.support.movies import write_movie
 from tests.support.s3 import S3Server
