@@ -51,8 +51,12 @@ def browse(dataset: Dataset, host: str, port: int, console: Console) -> None:
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Whoever is cut off in the middle of a film is no error."""
-        logging.getLogger("uvicorn.error").disabled = True
-        await super().shutdown(sockets)
+        logger = logging.getLogger("uvicorn.error")
+        before, logger.disabled = logger.disabled, True
+        try:
+            await super().shutdown(sockets)
+        finally:
+            logger.disabled = before
 
 
 def listen(host: str, port: int) -> socket.socket:

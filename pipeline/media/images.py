@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import av
@@ -16,10 +19,6 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS, Orientation
-
-# Pillow's own bound only warns, and does so for the whole process; ours is in the spec.
-Image.MAX_IMAGE_PIXELS = None
-ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 HEAD_BYTES = 4096
 EXIF_ORIENTATION = 0x0112
@@ -71,8 +70,7 @@ def open_picture(file: BinaryIO, format_name: str, max_pixels: int) -> Picture |
         _bound(*_webp_size(file), max_pixels)
     file.seek(0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damage that Pillow reads past
+        with _pillow_as_we_need_it():
             picture = _open(file, format_name, max_pixels)
     except UnidentifiedImageError as error:
         raise MediaError(Reason.CORRUPT, f"{format_name} header cannot be read") from error
@@ -83,6 +81,24 @@ def open_picture(file: BinaryIO, format_name: str, max_pixels: int) -> Picture |
     if format_name == "JPEG":
         check_jpeg(read_jpeg(file)[0])
     return picture
+
+
+_PILLOW = threading.Lock()
+
+
+@contextlib.contextmanager
+def _pillow_as_we_need_it() -> Iterator[None]:
+    """Without its bounds, as of size and damage we judge ourselves. Its settings are those of the
+    whole process: one picture is read at a time, and then they are as they were.
+    """
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damage that Pillow reads past
+        theirs = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = theirs
 
 
 def _open(file: BinaryIO, format_name: str, max_pixels: int) -> Picture | None:

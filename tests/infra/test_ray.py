@@ -52,13 +52,6 @@ def make(folder: Path) -> Callable[[], Callable[[int | str], int]]:
 
 
 class TestPool:
-    def test_every_item_ends_once(self, cluster: RayCluster, tmp_path: Path) -> None:
-        ends = list(cluster.run(range(20), make(tmp_path)))
-        assert sorted(e.result for e in ends if isinstance(e, Done)) == list(range(0, 40, 2))
-
-    def test_nothing_to_do(self, cluster: RayCluster, tmp_path: Path) -> None:
-        assert list(cluster.run([], make(tmp_path))) == []
-
     def test_a_death_costs_its_item_alone(self, cluster: RayCluster, tmp_path: Path) -> None:
         items: list[int | str] = [1, "die", 2, "die once", 3, "raise", 4]
         ends = list(cluster.run(items, make(tmp_path), resources=Resources(workers=2)))
@@ -80,10 +73,6 @@ class TestPool:
         lost = [e for e in ends if isinstance(e, Lost)]
         assert [(e.item, e.reason) for e in lost] == [("hang", Reason.TIMEOUT)]
         assert len(ends) == 3
-
-    def test_a_users_mistake_ends_the_run(self, cluster: RayCluster, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="the spec is wrong"):
-            list(cluster.run(["usage", 1], make(tmp_path)))
 
     def test_a_worker_that_finds_no_place_holds_nothing_up(
         self, cluster: RayCluster, tmp_path: Path
