@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from telecine.infra.cluster import Done, Lost, Resources
-from telecine.infra.errors import ClusterError, Reason, UsageError
+from telecine.infra.errors import ClusterError, Reason
 from telecine.infra.ray import RayCluster
 from tests.support.waiting import PATIENCE
 
@@ -42,8 +42,6 @@ class Worker:
             threading.Event().wait()
         if item == "raise":
             raise ValueError("no such frame")
-        if item == "usage":
-            raise UsageError("the spec is wrong")
         return 2 * item if isinstance(item, int) else -1
 
 
