@@ -7,9 +7,6 @@ import hashlib
 import io
 import os
 import pickle
-import signal
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +15,11 @@ from rich.console import Console
 
 from telecine.encoders.caption.interface import (
     Captioner,
-    CaptionReply,
-    CaptionRequest,
     FirstOf,
 )
 from telecine.encoders.load import load_captioner
+from telecine.infra import plugins
+from telecine.infra.inline import InlineCluster
 from telecine.infra.ray import RayCluster
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset
@@ -37,6 +34,7 @@ from telecine.pipeline.models import captioner_needs
 from telecine.pipeline.run import Run
 from telecine.pipeline.terminal.progress import ConsoleProgress
 from tests.support.asking import Looker, write_sidecar
+from tests.support.plugins import install_into
 from tests.support.rows import make_clip, make_source
 
 AUTO, SIDECAR, SIGNAL = (
@@ -359,28 +357,38 @@ def test_a_captioner_of_captioners_is_chosen_from_in_order(tables: Tables, tmp_p
     assert asked(tables, both) == set()
 
 
-class Killer(Looker):
-    """Dies of one clip."""
+# A plug-in's captioner that dies of one clip: `killer:CLIP_ID`.
+KILLER = """
+import os, signal
+from telecine.encoders.kinds import CaptionerKind, RunsOn
+from tests.support.asking import Looker
 
-    def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
-        if any(r.clip_id == "a-1" for r in requests):
+class Killer(Looker):
+    def caption(self, requests):
+        if any(r.clip_id == self.raises_on for r in requests):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().caption(requests)
 
+def make(spec, runtime):
+    return Killer(spec.captioner.partition(":")[2])
+
+OFFER = CaptionerKind(rests=("CLIP_ID",), make=make, runs_on=RunsOn.CPU)
+"""
+
 
 def test_a_clip_that_kills_its_worker_costs_itself_alone(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
+    tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)  # in Ray's workers too
+    install_into(tmp_path)("killer", "1.0", "killer", KILLER, {plugins.CAPTIONERS: "killer"})
     for number in range(4):
         tables.append("stills", stills(f"a-{number}", 3))
     add_source(tables, "a", clips=4)
-    monkeypatch.setattr("telecine.pipeline.caption.step.load_captioner", lambda spec: Killer())
-    monkeypatch.setattr("telecine.pipeline.catalog.captions.load_captioner", lambda spec: Killer())
-    worker = partial(CaptionWorker, Killer(), Storage())
-    monkeypatch.setattr("telecine.pipeline.caption.step.make_caption_worker", lambda *_: worker)
-    dataset = Dataset(tables.uri, Storage(), DatasetSpec(), tables)
+    spec = DatasetSpec(caption=CaptionSpec(captioner="killer:a-1"))
     with RayCluster(workers=1) as cluster:
-        said = caption_clips(Run(dataset, cluster), captioner_needs)
+        run = Run(Dataset(tables.uri, Storage(), spec, tables), cluster)
+        said = caption_clips(run, captioner_needs)
     assert said.outcomes == {"ok": 3, "failed": 1}
 
 
@@ -446,9 +454,8 @@ def test_the_step_captions_what_is_pending_and_then_does_not_start_ray(
     add_source(dataset.tables, "a", clips=2, **columns)
     add_source(dataset.tables, "b", clips=2)
     out = io.StringIO()
-    with RayCluster(workers=1) as cluster:
-        run = Run(dataset, cluster, progress=ConsoleProgress(Console(file=out)))
-        said = caption_clips(run, captioner_needs)
+    run = Run(dataset, InlineCluster(), progress=ConsoleProgress(Console(file=out)))
+    said = caption_clips(run, captioner_needs)
     assert (said.captioner, said.outcomes) == ("auto", {"ok": 4})
     assert "caption  4/4 clips" in out.getvalue()
     captions = chosen(dataset.tables)

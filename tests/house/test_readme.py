@@ -48,8 +48,10 @@ def outputs(demo_footage: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def options(words: list[str]) -> list[str]:
-    """More of them. Weights are random here, and the gates see it."""
+    """More of them. Weights are random here, and the gates see it; Ray is started once."""
     given = ["--config", "float32.toml"] if "--vae" in words else []
+    if words[1] in ("rebuild", "verify", "caption", "score") and "--dry-run" not in words:
+        given += ["--workers", "0"]
     return [*given, "--force"] if words[1] == "rebuild" and "--dry-run" not in words else given
 
 

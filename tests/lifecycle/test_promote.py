@@ -15,8 +15,6 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-import telecine.pipeline.lifecycle.promote
-import telecine.pipeline.recipes
 from telecine.encoders.load import load_encoder
 from telecine.infra.errors import CheckFailed, UsageError
 from telecine.infra.storage import Storage
@@ -29,16 +27,13 @@ from telecine.manifests.dataset import (
     replace_spec,
 )
 from telecine.manifests.fingerprint import canonical_json
-from telecine.manifests.schemas import Build
+from telecine.manifests.schemas import Build, Sample
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.cli.main import app
 from telecine.pipeline.cli.rebuild import print_built, refuse_failed
-from telecine.pipeline.lifecycle.gates import Failure
+from telecine.pipeline.lifecycle.gates import Failure, gates
 from telecine.pipeline.lifecycle.promote import Settled, promote, rollback, settle, spec_of
-from telecine.pipeline.recipes import Built, Ingested
-from telecine.pipeline.scan.discover import LeftOut
-from telecine.pipeline.scan.step import ScanOutcome
-from telecine.pipeline.score.step import ScoreOutcome
+from telecine.pipeline.recipes import Built
 from tests.support.lab import Lab
 
 FPS = {"vae": {"fps": "12"}}  # of images it changes nothing but the build's identity
@@ -112,22 +107,37 @@ def test_a_build_that_is_not_there_or_not_whole_is_refused(lab: Lab) -> None:
         assert opened(lab).spec == spec
 
 
-def test_a_gate_that_says_no(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    failure = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR is 3.0 dB")
+BAD = {
+    "canary": {"psnr_db": 3.0},
+    "statistics": {"channel_means": (2.0,) * 16},  # beside the current build's alone
+}
 
-    def gates(con: object, build_id: str, against: str | None) -> list[Failure]:
-        asked.append((build_id, against))
-        return [failure]
 
-    monkeypatch.setattr(telecine.pipeline.lifecycle.promote, "gates", gates)
-    first, second = lab.current(), find_build(lab.connect(), "second")
+def spoil(lab: Lab, name: str, gate: str = "canary") -> list[Failure]:
+    """What the gates say of the build from now on: its encoder did badly."""
+    build = find_build(lab.connect(), name).build_id
+    tables = opened(lab).tables
+    rows = [
+        dataclasses.replace(row, **BAD[gate]) if row.build_id == build else row
+        for row in tables.rows(Sample)
+    ]
+    shutil.rmtree(lab.dataset / "tables" / "samples")
+    opened(lab).tables.append("samples", rows)
+    failures = gates(lab.connect(), build, lab.current().build_id)
+    assert {failure.gate for failure in failures} == {gate}
+    return failures
+
+
+@pytest.mark.parametrize("gate", BAD)
+def test_a_gate_that_says_no(gate: str, lab: Lab) -> None:
+    failures = spoil(lab, "second", gate)
     spec, before = opened(lab).spec, events(lab)
-    with pytest.raises(CheckFailed, match=r"(?s)second is not made current.*3\.0 dB.*--force"):
+    with pytest.raises(CheckFailed, match=r"(?s)second is not made current.*--force") as refused:
         promote(opened(lab), "second")
-    assert asked == [(second.build_id, first.build_id)]
+    assert all(str(failure) in str(refused.value) for failure in failures)
     assert (opened(lab).spec, events(lab)) == (spec, before)
-    assert str(failure) in promote(opened(lab), "second", force=True)
+    said = promote(opened(lab), "second", force=True)
+    assert all(str(failure) in said for failure in failures)
     assert follow(lab) == "second"
 
 
@@ -192,13 +202,10 @@ def test_a_rollback_that_was_killed_is_finished_as_one(lab: Lab) -> None:
     assert follow(lab) == first
 
 
-def test_a_forced_promotion_that_was_killed_is_not_forced_by_the_next_run(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forced_promotion_that_was_killed_is_not_forced_by_the_next_run(lab: Lab) -> None:
     first, spec = lab.current().name, opened(lab).spec
+    spoil(lab, "second")
     killed(lab, "promote(dataset, 'second', force=True)")
-    failure = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR is 3.0 dB")
-    monkeypatch.setattr(telecine.pipeline.lifecycle.promote, "gates", lambda *_: [failure])
     built = lab.ingest()
     assert follow(lab) == first
     with pytest.raises(CheckFailed, match=f"no to second: {first} stays current") as raised:
@@ -252,26 +259,28 @@ def test_a_builds_spec_is_the_datasets(tmp_path: Path) -> None:
 FAILURE = Failure("canary", "c" * 32, 3.0, "at least 20 dB", "PSNR of a clip is 3.0 dB; " * 9)
 
 
-def test_lines_are_not_broken(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telecine.pipeline.lifecycle.promote, "gates", lambda *_: [FAILURE])
+def test_lines_are_not_broken(lab: Lab) -> None:
+    failures = list(map(str, spoil(lab, "second")))
+    assert len(max(failures, key=len)) > 80  # columns, where the output is no terminal
     done = CliRunner().invoke(app, ["promote", str(lab.dataset), "second", "--force"])
-    assert done.output.splitlines()[1:] == [f"  {FAILURE}"]
+    assert done.output.splitlines()[1:] == [f"  {failure}" for failure in failures]
 
 
 @pytest.mark.parametrize("command", ["ingest", "rebuild"])
-def test_a_run_whose_build_a_gate_refuses_ends_with_6(
-    command: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = Built(build="new", settled=Settled(False, (FAILURE,), before="old"))
-    ingested = Ingested(ScanOutcome(), built, {}, ScoreOutcome(), LeftOut())
-    outcome = {"ingest": ingested, "rebuild": built}[command]
-    monkeypatch.setattr(telecine.pipeline.recipes, command, lambda *_: outcome)
-    where = ["x", "--dataset", str(lab.dataset)] if command == "ingest" else [str(lab.dataset)]
-    done = CliRunner().invoke(app, [command, *where, "--json", "--workers", "0"])
+def test_a_run_whose_build_a_gate_refuses_ends_with_6(command: str, lab: Lab) -> None:
+    first, failures = lab.current().name, spoil(lab, "second")
+    killed(lab, "promote(dataset, 'second', force=True)")
+    where = [str(lab.footage), "--dataset"] if command == "ingest" else []
+    words = [command, *where, str(lab.dataset), "--json", "--workers", "0"]
+    done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, CheckFailed)
-    assert json.loads(done.stdout) == json.loads(json.dumps(dataclasses.asdict(outcome)))
-    assert "old stays current" in str(done.exception)
-    assert "new --force" in str(done.exception)
+    assert done.exception.exit_code == 6
+    said = json.loads(done.stdout)
+    settled = (said["build"] if command == "ingest" else said)["settled"]
+    assert (settled["current"], settled["before"]) == (False, first)
+    assert settled["failures"] == json.loads(json.dumps([dataclasses.asdict(f) for f in failures]))
+    assert f"{first} stays current" in str(done.exception)
+    assert "second --force" in str(done.exception)
 
 
 def test_where_none_is_current_none_stays() -> None:
