@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from telecine.infra.errors import CheckFailed
+from telecine.infra.text import counted, size
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
@@ -20,6 +23,14 @@ from telecine.pipeline.cli.options import (
     out,
     progress,
 )
+from telecine.pipeline.terminal.text import line, print_json
+
+if TYPE_CHECKING:
+    from telecine.pipeline.lifecycle.gc import Garbage
+    from telecine.pipeline.lifecycle.repair import Repaired
+    from telecine.pipeline.lifecycle.verify import Verified
+
+LISTED = 50  # findings printed on a terminal; the JSON has them all
 
 BuildArgument = Annotated[
     str, typer.Argument(metavar="BUILD", help="Its name or id, or how one of them begins.")
@@ -40,7 +51,7 @@ def promote(
 
     opened = dataset_at(dataset, endpoint_url, profile)
     promoted = run_promote(opened, build, force=force)
-    out().print(promoted, markup=False, highlight=False, soft_wrap=True)
+    out().print(str(promoted), markup=False, highlight=False, soft_wrap=True)
 
 
 def rollback(
@@ -52,7 +63,7 @@ def rollback(
     from telecine.pipeline.lifecycle.promote import rollback as run_rollback
 
     opened = dataset_at(dataset, endpoint_url, profile)
-    out().print(run_rollback(opened), markup=False, highlight=False, soft_wrap=True)
+    out().print(str(run_rollback(opened)), markup=False, highlight=False, soft_wrap=True)
 
 
 def verify(
@@ -71,7 +82,6 @@ def verify(
 ) -> None:
     """Read every shard of a build again and check it against the tables."""
     from telecine.pipeline import recipes
-    from telecine.pipeline.lifecycle.verify import print_verified
     from telecine.pipeline.run import Run, RunOptions
 
     opened = store.open(dataset)
@@ -143,10 +153,71 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List builds that are not current and files that nothing names; with --yes, delete them."""
-    from telecine.pipeline.lifecycle.gc import collect, delete, print_garbage
+    from telecine.pipeline.lifecycle.gc import collect, delete
 
     opened = dataset_at(dataset, endpoint_url, profile)
     garbage = collect(opened, keep or [], unfinished)
     if yes:
         delete(opened, garbage, progress())
     print_garbage(garbage, deleted=yes, as_json=as_json, console=out())
+
+
+# ── what they say ─────────────────────────────────────────────────────────────────────────────────
+
+
+def print_verified(verified: Verified, dataset: str, as_json: bool, console: Console) -> None:
+    if as_json:
+        print_json(verified.as_values(), console)
+        return
+    line(
+        console,
+        f"build    {verified.name}: {counted(verified.shards, 'shard')}, "
+        f"{counted(verified.samples, 'sample')}, {size(verified.size_bytes)}",
+    )
+    for finding in verified.findings[:LISTED]:
+        clip = f" clip {finding.clip_id}:" if finding.clip_id else ""
+        line(console, f"{finding.kind:<8} {finding.shard_path}:{clip} {finding.detail}")
+    if len(verified.findings) > LISTED:
+        line(console, f"         and {len(verified.findings) - LISTED:,} more; --json lists all")
+    if verified.repaired is not None:
+        _print_repaired(verified.repaired, console)
+    if verified.in_progress:
+        line(console, "a plan of it is in progress; what that has written is not checked")
+    if verified.sound:
+        line(console, f"verified {verified.verdict}")
+    elif verified.repaired is None:
+        again = f"telecine verify {shlex.quote(dataset)} {verified.name} --repair"
+        line(console, f"repair   {again}")
+
+
+def _print_repaired(repaired: Repaired, console: Console) -> None:
+    line(console, f"repaired {counted(len(repaired.put_back), 'shard')} put back as they were")
+    if repaired.replaced:
+        lost = ", ".join(f"{reason} {n:,}" for reason, n in sorted(repaired.dropped.items()))
+        line(
+            console,
+            f"replaced {counted(len(repaired.replaced), 'shard')} by {len(repaired.added):,}"
+            + (f"; dropped {counted(sum(repaired.dropped.values()), 'sample')} ({lost})"
+               if lost else ""),
+        )  # fmt: skip
+
+
+def print_garbage(garbage: Garbage, *, deleted: bool, as_json: bool, console: Console) -> None:
+    if as_json:
+        print_json(garbage.as_values() | {"deleted": deleted}, console)
+        return
+    groups = garbage.groups()
+    for what, name, files in groups:
+        total = sum(info.size_bytes for info in files)
+        line(
+            console,
+            f"{what:<11} {name + ': ' if name else ''}{counted(len(files), 'file')}, {size(total)}",
+        )
+    for name, why in garbage.left_alone:
+        line(console, f"left alone  {name}: {why}")
+    if not groups:
+        line(console, "nothing to delete")
+    elif deleted:
+        line(console, f"deleted     {size(garbage.size_bytes)}")
+    else:
+        line(console, f"to free     {size(garbage.size_bytes)}; nothing is deleted without --yes")

@@ -14,19 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-
 from telecine.infra.errors import CommitError, NotFound
 from telecine.infra.faults import kill_point
 from telecine.infra.storage import ObjectInfo
-from telecine.infra.text import size
 from telecine.manifests.builds import PINNED, BuildState, State, builds, find_build, next_sequence
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
@@ -36,7 +32,6 @@ from telecine.manifests.tables import RETENTION_HOURS, Tables
 from telecine.pipeline.build.events import write_index
 from telecine.pipeline.lifecycle.stored import needed, stored
 from telecine.pipeline.terminal.progress import SILENT, Progress, Step
-from telecine.pipeline.terminal.text import line, write
 
 UPLOAD_SECONDS = 24 * 3600.0  # after which an upload that was begun is taken for dead
 AT_ONCE = 10_000  # files between two steps of the progress shown
@@ -74,6 +69,25 @@ class Garbage:
     @property
     def size_bytes(self) -> int:
         return sum(info.size_bytes for _, _, files in self.groups() for info in files)
+
+    def as_values(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+
+        def listed(files: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
+            return [{"uri": info.uri, "size_bytes": info.size_bytes} for info in files]
+
+        return {
+            "dataset": self.dataset,
+            "size_bytes": self.size_bytes,
+            "builds": [
+                {"name": d.build.name, "build_id": d.build.build_id, "files": listed(d.files)}
+                for d in self.builds
+            ],
+            "orphans": listed(self.orphans),
+            "table_files": listed(self.table_files),
+            "uploads": listed(self.uploads),
+            "left_alone": [{"name": name, "why": why} for name, why in self.left_alone],
+        }
 
 
 def collect(
@@ -215,49 +229,3 @@ def _commit_deletions(dataset: Dataset, dead: Sequence[DeadBuild]) -> None:
     kill_point("commit", "deleted")
     dataset.tables.append("builds", events)
     kill_point("committed", "deleted")
-
-
-# ── printing ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def print_garbage(garbage: Garbage, *, deleted: bool, as_json: bool, console: Console) -> None:
-    if as_json:
-        write(console, json.dumps(_json(garbage, deleted), indent=2))
-        return
-    groups = garbage.groups()
-    for what, name, files in groups:
-        total = sum(info.size_bytes for info in files)
-        line(
-            console, f"{what:<11} {name + ': ' if name else ''}{_files(len(files))}, {size(total)}"
-        )
-    for name, why in garbage.left_alone:
-        line(console, f"left alone  {name}: {why}")
-    if not groups:
-        line(console, "nothing to delete")
-    elif deleted:
-        line(console, f"deleted     {size(garbage.size_bytes)}")
-    else:
-        line(console, f"to free     {size(garbage.size_bytes)}; nothing is deleted without --yes")
-
-
-def _files(number: int) -> str:
-    return f"{number:,} file{'' if number == 1 else 's'}"
-
-
-def _json(garbage: Garbage, deleted: bool) -> dict[str, Any]:
-    def listed(files: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
-        return [{"uri": info.uri, "size_bytes": info.size_bytes} for info in files]
-
-    return {
-        "dataset": garbage.dataset,
-        "deleted": deleted,
-        "size_bytes": garbage.size_bytes,
-        "builds": [
-            {"name": d.build.name, "build_id": d.build.build_id, "files": listed(d.files)}
-            for d in garbage.builds
-        ],
-        "orphans": listed(garbage.orphans),
-        "table_files": listed(garbage.table_files),
-        "uploads": listed(garbage.uploads),
-        "left_alone": [{"name": name, "why": why} for name, why in garbage.left_alone],
-    }

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,32 @@ from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.lifecycle.gates import Failure, gates
 
 
-def promote(dataset: Dataset, build: str, *, force: bool = False) -> str:
-    """Make a build current by its name or id, and say so.
+@dataclass(frozen=True)
+class Promoted:
+    """The build that is current now, by its name, and what was so before."""
+
+    build: str
+    before: str = ""  # name of the other build that was current, or empty
+    failures: tuple[Failure, ...] = ()  # what the gates say of it all the same
+    was_current: bool = False  # it was so before
+    asked_again: bool = False  # ... but telecine.toml asked for another one
+    rolled_back: bool = False  # it was so once before
+
+    def __str__(self) -> str:
+        if self.was_current:
+            again = "; telecine.toml asks for it again" if self.asked_again else ""
+            return f"build {self.build} is current already{again}"
+        before = f" (before: {self.before})" if self.before else ""
+        said = f"build {self.build} is current {'again' if self.rolled_back else 'now'}{before}"
+        return said + (f", although{_listed(self.failures)}" if self.failures else "")
+
+
+def _listed(failures: Iterable[Failure]) -> str:
+    return "".join(f"\n  {failure}" for failure in failures)
+
+
+def promote(dataset: Dataset, build: str, *, force: bool = False) -> Promoted:
+    """Make a build current by its name or id.
 
     Raises UsageError where there is no such build or it is not finished, CheckFailed where another
     build is current and a gate says no, unless forced.
@@ -50,21 +75,18 @@ def promote(dataset: Dataset, build: str, *, force: bool = False) -> str:
             "it again, then promote it"
         )
     if found.state is State.CURRENT:
-        if make_current(dataset, found.last).spec == dataset.spec:
-            return f"build {found.name} is current already"
-        return f"build {found.name} is current already; telecine.toml asks for it again"
+        again = make_current(dataset, found.last).spec != dataset.spec
+        return Promoted(found.name, was_current=True, asked_again=again)
     current = current_build(con)
-    failures = gates(con, found.build_id, current.build_id if current is not None else None)
-    listed = "".join(f"\n  {failure}" for failure in failures)
+    failures = tuple(gates(con, found.build_id, current.build_id if current is not None else None))
     if failures and current is not None and not force:
         raise CheckFailed(
-            f"build {found.name} is not made current, since{listed}\n"
+            f"build {found.name} is not made current, since{_listed(failures)}\n"
             f"Compare it with telecine inspect {shlex.quote(dataset.uri)} builds {current.name} "
             f"{found.name}; --force makes it current all the same"
         )
     make_current(dataset, found.last)
-    before = f" (before: {current.name})" if current is not None else ""
-    return f"build {found.name} is current now{before}" + (listed and f", although{listed}")
+    return Promoted(found.name, current.name if current is not None else "", failures)
 
 
 @dataclass(frozen=True)
@@ -122,8 +144,8 @@ def settle(dataset: Dataset, build: Generation, *, wanted: bool, force: bool) ->
     return Settled(False, failures, before)
 
 
-def rollback(dataset: Dataset) -> str:
-    """Make the build current that was so before this one, and say so.
+def rollback(dataset: Dataset) -> Promoted:
+    """Make the build current that was so before this one.
 
     Raises UsageError where there is none. A build that was deleted since is passed over.
     """
@@ -138,7 +160,7 @@ def rollback(dataset: Dataset) -> str:
         )
     *_, before, current = in_force
     make_current(dataset, find_build(connect(dataset.tables), before.build_id).last)
-    return f"build {before.name} is current again (before: {current.name})"
+    return Promoted(before.name, current.name, rolled_back=True)
 
 
 def make_current(dataset: Dataset, build: Generation | Build) -> Dataset:

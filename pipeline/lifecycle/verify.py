@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from rich.console import Console
+from typing import Any
 
 from telecine.infra.errors import UsageError
-from telecine.infra.text import counted, size
 from telecine.manifests.builds import BuildState, State, builds, find_build
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
@@ -22,9 +18,6 @@ from telecine.pipeline.lifecycle.repair import Repaired
 from telecine.pipeline.lifecycle.repair import repair as mend
 from telecine.pipeline.lifecycle.stored import needed, stored
 from telecine.pipeline.run import Run
-from telecine.pipeline.terminal.text import line, write
-
-LISTED = 50  # findings printed on a terminal; the JSON has them all
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,10 @@ class Verified:
     def sound(self) -> bool:
         """Every live shard is whole. Orphans are garbage, no fault."""
         return all(finding.kind is Kind.ORPHANED for finding in self.findings)
+
+    def as_values(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        return dataclasses.asdict(self) | {"sound": self.sound, "counts": self.counts}
 
     @property
     def verdict(self) -> str:
@@ -121,44 +118,3 @@ def _orphans(dataset: Dataset, build: BuildState, there: Iterable[str]) -> list[
         Finding(path, Kind.ORPHANED, "no row names it; telecine gc deletes it")
         for path in sorted(own - needed(dataset, known))
     ]
-
-
-def print_verified(verified: Verified, dataset: str, as_json: bool, console: Console) -> None:
-    if as_json:
-        found = dataclasses.asdict(verified) | {
-            "sound": verified.sound,
-            "counts": verified.counts,
-        }
-        write(console, json.dumps(found, indent=2))
-        return
-    line(
-        console,
-        f"build    {verified.name}: {counted(verified.shards, 'shard')}, "
-        f"{counted(verified.samples, 'sample')}, {size(verified.size_bytes)}",
-    )
-    for finding in verified.findings[:LISTED]:
-        clip = f" clip {finding.clip_id}:" if finding.clip_id else ""
-        line(console, f"{finding.kind:<8} {finding.shard_path}:{clip} {finding.detail}")
-    if len(verified.findings) > LISTED:
-        line(console, f"         and {len(verified.findings) - LISTED:,} more; --json lists all")
-    if verified.repaired is not None:
-        _print_repaired(verified.repaired, console)
-    if verified.in_progress:
-        line(console, "a plan of it is in progress; what that has written is not checked")
-    if verified.sound:
-        line(console, f"verified {verified.verdict}")
-    elif verified.repaired is None:
-        again = f"telecine verify {shlex.quote(dataset)} {verified.name} --repair"
-        line(console, f"repair   {again}")
-
-
-def _print_repaired(repaired: Repaired, console: Console) -> None:
-    line(console, f"repaired {counted(len(repaired.put_back), 'shard')} put back as they were")
-    if repaired.replaced:
-        lost = ", ".join(f"{reason} {n:,}" for reason, n in sorted(repaired.dropped.items()))
-        line(
-            console,
-            f"replaced {counted(len(repaired.replaced), 'shard')} by {len(repaired.added):,}"
-            + (f"; dropped {counted(sum(repaired.dropped.values()), 'sample')} ({lost})"
-               if lost else ""),
-        )  # fmt: skip

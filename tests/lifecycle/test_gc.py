@@ -23,7 +23,8 @@ from telecine.manifests.builds import State, builds, find_build
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.tables import Tables
-from telecine.pipeline.lifecycle.gc import Garbage, collect, delete, print_garbage
+from telecine.pipeline.cli.builds import print_garbage
+from telecine.pipeline.lifecycle.gc import Garbage, collect, delete
 from telecine.pipeline.lifecycle.promote import rollback
 from tests.support import inline
 from tests.support.damage import draw, verify

@@ -19,8 +19,9 @@ from telecine.infra.errors import CheckFailed, UsageError
 from telecine.infra.storage import Storage, join
 from telecine.manifests.schemas import Build
 from telecine.manifests.tables import Tables
+from telecine.pipeline.cli.builds import print_verified
 from telecine.pipeline.lifecycle.check import Kind
-from telecine.pipeline.lifecycle.verify import Verified, print_verified
+from telecine.pipeline.lifecycle.verify import Verified
 from telecine.pipeline.recipes import Built
 from tests.support import inline
 from tests.support.commands import telecine
