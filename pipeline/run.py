@@ -9,7 +9,7 @@ from telecine.infra.cluster import Cluster
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.commit import COMMIT_SECONDS
-from telecine.pipeline.terminal.progress import SILENT, Progress
+from telecine.pipeline.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from telecine.pipeline.build.preview import record_rate
 from telecine.pipeline.build.worker import MemberJob, Receipt, ShardJob, ShardWorker
 from telecine.pipeline.commit import Commits
 from telecine.pipeline.media.timing import encoded_frames, encoded_rate
+from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
-from telecine.pipeline.terminal.progress import Step
 
 ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
 RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]

@@ -41,8 +41,8 @@ from telecine.pipeline.catalog.selection import create_selected_clips
 from telecine.pipeline.catalog.stills import Stills, with_stills
 from telecine.pipeline.commit import Commits
 from telecine.pipeline.models import Needs
+from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
-from telecine.pipeline.terminal.progress import Step
 
 BATCH_CLIPS = 512
 BATCH_CLIPS_WITH_STILLS = 32  # of at most 64 stills of some 15 kB; what a kill may cost

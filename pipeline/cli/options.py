@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from telecine.infra.cluster import Cluster
     from telecine.manifests.dataset import Dataset
     from telecine.manifests.specs import DatasetSpec
-    from telecine.pipeline.terminal.progress import Progress
+    from telecine.pipeline.progress import Progress
 
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")

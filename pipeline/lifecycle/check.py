@@ -27,8 +27,8 @@ from telecine.infra.prefetch import run_ahead
 from telecine.infra.storage import ObjectInfo, Storage, join
 from telecine.manifests.queries import connect
 from telecine.manifests.tar import DTYPE, LATENT, SUFFIXES, TEXT, Found, described, read_members
+from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
-from telecine.pipeline.terminal.progress import Step
 
 CHUNK_BYTES = 8 * 2**20
 ROWS_AT_ONCE = 10_000

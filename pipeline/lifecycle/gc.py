@@ -31,7 +31,7 @@ from telecine.manifests.shards import INDEX, SHARDS, build_folder, index_path, i
 from telecine.manifests.tables import RETENTION_HOURS, Tables
 from telecine.pipeline.build.events import write_index
 from telecine.pipeline.lifecycle.stored import needed, stored
-from telecine.pipeline.terminal.progress import SILENT, Progress, Step
+from telecine.pipeline.progress import SILENT, Progress, Step
 
 UPLOAD_SECONDS = 24 * 3600.0  # after which an upload that was begun is taken for dead
 AT_ONCE = 10_000  # files between two steps of the progress shown

@@ -39,8 +39,8 @@ from telecine.pipeline.build.worker import ShardJob
 from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards
 from telecine.pipeline.lifecycle.promote import spec_of
 from telecine.pipeline.models import encoder_needs
+from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
-from telecine.pipeline.terminal.progress import Step
 
 IN_PLACE = {Kind.MISSING, Kind.DAMAGED}
 

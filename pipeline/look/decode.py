@@ -38,7 +38,7 @@ from telecine.pipeline.build.latents import psnr_db
 from telecine.pipeline.media.decode import decode_clip
 from telecine.pipeline.media.film import write_mp4, write_png
 from telecine.pipeline.media.geometry import Crop
-from telecine.pipeline.terminal.progress import SILENT, Progress, Step
+from telecine.pipeline.progress import SILENT, Progress, Step
 
 _ALONE = "Without --side-by-side the decoded frames are written alone"
 

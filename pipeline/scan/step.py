@@ -15,11 +15,11 @@ from telecine.infra.cluster import Done, Lost, Resources, run_batches
 from telecine.manifests.queries import connect, orphans
 from telecine.manifests.schemas import Source
 from telecine.pipeline.commit import Commits
+from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
 from telecine.pipeline.scan.compare import DigestWorker, Discovery, find_duplicates, needs_digest
 from telecine.pipeline.scan.discover import ScanTask
 from telecine.pipeline.scan.worker import Scanned, ScanWorker, rejected
-from telecine.pipeline.terminal.progress import Step
 
 # A worker that needs longer than this for its bytes makes no progress and is ended.
 SCAN_SECONDS, SCAN_SECONDS_PER_BYTE = 300.0, 40e-6

@@ -24,8 +24,8 @@ from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Duplicate
 from telecine.manifests.specs import ScoreSpec
 from telecine.pipeline.catalog.scores import grouping
+from telecine.pipeline.progress import Progress, Step
 from telecine.pipeline.score.duplicates import Vectors, group_duplicates
-from telecine.pipeline.terminal.progress import Progress, Step
 
 ROWS_AT_ONCE = 8192
 COMMIT_ROWS = 500_000

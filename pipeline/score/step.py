@@ -33,10 +33,10 @@ from telecine.pipeline.catalog.scores import (
 from telecine.pipeline.catalog.stills import Stills, with_stills
 from telecine.pipeline.commit import Commits
 from telecine.pipeline.models import Needs
+from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
 from telecine.pipeline.score.grouping import Grouping, group_clips
 from telecine.pipeline.score.worker import Scored, ScoreTask, ScoreWorker, Wanted, failed
-from telecine.pipeline.terminal.progress import Step
 
 BATCH_CLIPS = 64  # with their stills
 BATCH_EMBEDDINGS = 2048  # clips whose embeddings are there
