@@ -29,6 +29,7 @@ from telecine.pipeline.cli.options import (
     given_score,
     out,
     progress,
+    with_groups,
 )
 from telecine.pipeline.terminal.text import line, print_json
 
@@ -42,6 +43,7 @@ RetryFailed = Annotated[
 ]
 
 
+@with_groups
 def caption(
     dataset: DatasetArgument,
     captioner: Annotated[
@@ -93,6 +95,7 @@ def caption(
         )
 
 
+@with_groups
 def score(
     dataset: DatasetArgument,
     scorer: Annotated[

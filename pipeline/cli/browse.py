@@ -9,13 +9,13 @@ import typer
 
 from telecine.pipeline.cli.options import (
     DatasetArgument,
-    EndpointUrl,
-    Profile,
-    dataset_at,
+    Store,
     out,
+    with_groups,
 )
 
 
+@with_groups
 def browse(
     dataset: DatasetArgument,
     port: Annotated[
@@ -24,15 +24,16 @@ def browse(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's are warned of.")
     ] = "127.0.0.1",
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
 ) -> None:
     """Look at a dataset in a web browser: charts, clips, sources, builds. Reads only."""
     from telecine.pipeline.browse.serve import browse as run_browse
 
-    run_browse(dataset_at(dataset, endpoint_url, profile), host, port, out())
+    run_browse(store.open(dataset), host, port, out())
 
 
+@with_groups
 def report(
     dataset: DatasetArgument,
     output: Annotated[
@@ -48,12 +49,12 @@ def report(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace FILE if it is there.")
     ] = False,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
 ) -> None:
     """Write the overview and a sample of clips as one HTML file that needs nothing else."""
     from telecine.pipeline.browse.report import report as run_report
 
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     written = run_report(opened, output, where=where or "", clips=clips, overwrite=overwrite)
     out().print(written, markup=False, highlight=False, soft_wrap=True)

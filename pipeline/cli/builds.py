@@ -22,6 +22,7 @@ from telecine.pipeline.cli.options import (
     dataset_at,
     out,
     progress,
+    with_groups,
 )
 from telecine.pipeline.terminal.text import line, print_json
 
@@ -66,6 +67,7 @@ def rollback(
     out().print(str(run_rollback(opened)), markup=False, highlight=False, soft_wrap=True)
 
 
+@with_groups
 def verify(
     dataset: DatasetArgument,
     build: Annotated[

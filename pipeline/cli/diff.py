@@ -15,11 +15,10 @@ from telecine.infra.text import length, size
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
-    EndpointUrl,
-    Profile,
-    dataset_at,
+    Store,
     out,
     say_read,
+    with_groups,
 )
 from telecine.pipeline.terminal.text import heading, line, plain, print_json, print_table
 
@@ -37,6 +36,7 @@ LISTED = 100  # clips of a source printed on a terminal; the JSON has them all
 _STYLES = {"ok": "green", "no": "red", "waiting": "yellow"}  # of a step's state
 
 
+@with_groups
 def diff(
     dataset: Annotated[
         str,
@@ -56,21 +56,22 @@ def diff(
         str | None,
         typer.Argument(metavar="[B]", help="The other build (none where versions are compared)."),
     ] = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
     as_json: AsJson = False,
 ) -> None:
     """Say what came, went and changed: between two builds, or two versions of the dataset."""
     if b is not None:
-        print_builds(builds_diff(dataset_at(dataset, endpoint_url, profile), a, b), as_json, out())
+        print_builds(builds_diff(store.open(dataset), a, b), as_json, out())
         return
     from telecine.pipeline.look.versions import diff_versions, same_dataset
 
     name, first, second = same_dataset(dataset, a)
-    opened = dataset_at(name, endpoint_url, profile)
+    opened = store.open(name)
     print_versions(diff_versions(opened, first, second), as_json, out())
 
 
+@with_groups
 def explain(
     dataset: DatasetArgument,
     name: Annotated[
@@ -80,14 +81,14 @@ def explain(
             help="Footage by its uri or how that ends, or a clip by how its id begins.",
         ),
     ],
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
     as_json: AsJson = False,
 ) -> None:
     """Say step by step why footage is in the current build, or is not, and what to do about it."""
     from telecine.pipeline.look.explain import explain as run_explain
 
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     print_explained(run_explain(opened, name), as_json, out())
     say_read(opened)
 

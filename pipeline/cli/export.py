@@ -16,10 +16,9 @@ from telecine.infra.storage import join
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
-    EndpointUrl,
-    Profile,
-    dataset_at,
+    Store,
     out,
+    with_groups,
 )
 from telecine.pipeline.export.formats import EXPORTERS, Options, taking
 
@@ -40,6 +39,7 @@ class WithPlugins(typer.core.TyperCommand):
         super().format_options(ctx, formatter)
 
 
+@with_groups
 def export(
     dataset: DatasetArgument,
     folder: Annotated[
@@ -76,14 +76,14 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write although the folder is not empty.")
     ] = False,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
     as_json: AsJson = False,
 ) -> None:
     """Write what a trainer or a publisher needs beside a build: lists, indexes, a dataset card."""
     from telecine.pipeline.export.export import export as run_export
 
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     options = Options(prefix=prefix, split=split)
     exported = run_export(opened, folder, form, options, build=build, overwrite=overwrite)
     print_exported(exported, as_json, out())

@@ -29,6 +29,7 @@ from telecine.pipeline.cli.options import (
     given_spec,
     out,
     progress,
+    with_groups,
 )
 from telecine.pipeline.terminal.text import line, print_json
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from telecine.pipeline.scan.discover import LeftOut
 
 
+@with_groups
 def ingest(
     sources: Annotated[
         list[str],

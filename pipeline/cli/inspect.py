@@ -15,11 +15,10 @@ from telecine.pipeline.cli.diff import builds_diff, print_builds
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
-    EndpointUrl,
-    Profile,
-    dataset_at,
+    Store,
     out,
     say_read,
+    with_groups,
 )
 from telecine.pipeline.terminal.text import (
     heading,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from telecine.pipeline.look.summary import BuildReport, Summary
 
 
+@with_groups
 def inspect(
     dataset: DatasetArgument,
     table: Annotated[
@@ -63,12 +63,12 @@ def inspect(
         int | None,
         typer.Option(min=0, help="Rows at most, 0 for all (default: 20; with --json all)."),
     ] = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
     as_json: AsJson = False,
 ) -> None:
     """Show what a dataset holds, and what was left out and why; compare two builds; one clip."""
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     if table == "clip":
         if not names or len(names) != 1 or where or columns:
             raise UsageError(f"name one clip: telecine inspect {dataset} clip CLIP_ID")

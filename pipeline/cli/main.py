@@ -20,7 +20,6 @@ from telecine.pipeline.cli.diff import diff, explain
 from telecine.pipeline.cli.export import WithPlugins, export
 from telecine.pipeline.cli.ingest import demo, ingest
 from telecine.pipeline.cli.inspect import inspect
-from telecine.pipeline.cli.options import with_groups
 from telecine.pipeline.cli.plugins import Commands
 from telecine.pipeline.cli.query import query
 from telecine.pipeline.cli.rebuild import rebuild
@@ -60,7 +59,7 @@ COMMANDS = (
     promote, rollback, verify, decode, gc,
 )  # fmt: skip
 for command in COMMANDS:
-    app.command(cls=WithPlugins if command is export else None)(with_groups(command))
+    app.command(cls=WithPlugins if command is export else None)(command)
 
 
 class _ToStderr(logging.Handler):

@@ -20,11 +20,10 @@ from telecine.infra.text import counted, json_value, one_line, size
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
-    EndpointUrl,
-    Profile,
-    dataset_at,
+    Store,
     out,
     say_read,
+    with_groups,
 )
 from telecine.pipeline.terminal.text import line, print_json_rows, print_rows
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 SHOWN = 50  # rows on a terminal, unless told otherwise
 
 
+@with_groups
 def query(
     dataset: DatasetArgument,
     sql: Annotated[
@@ -65,15 +65,15 @@ def query(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the Parquet file if it is there.")
     ] = False,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
 ) -> None:
     """Ask the tables anything, in SQL."""
     text = _sql(sql, file, dataset)
     wanted = Wanted(
         limit=limit, as_json=as_json, as_csv=as_csv, parquet=parquet, overwrite=overwrite
     )
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     try:
         answer(opened, text, wanted, out())
         sys.stdout.flush()

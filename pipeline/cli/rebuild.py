@@ -33,6 +33,7 @@ from telecine.pipeline.cli.options import (
     given_spec,
     out,
     progress,
+    with_groups,
 )
 from telecine.pipeline.terminal.text import line, print_json
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from telecine.pipeline.recipes import Built, Foreseen
 
 
+@with_groups
 def rebuild(
     dataset: DatasetArgument,
     vae: Vae = None,
