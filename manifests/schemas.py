@@ -25,6 +25,16 @@ def column(text: str, default: Any = dataclasses.MISSING, *, since: str = "") ->
     return field(default=default, metadata={"text": text, "since": since})
 
 
+def measured(text: str, default: Any = dataclasses.MISSING, *, since: str = "") -> Any:
+    """A column of clips that says what their pictures are like (pipeline/scan/measure.py).
+
+    Every list of measurements follows from this: charts, pages, `inspect clip`, a dataset card, and
+    each sample's JSON. One that comes later is `float | None` with the default None.
+    """
+    metadata = {"text": text, "since": since, "measured": True}
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DroppedSpan:
     """Frames that the scan left out."""
@@ -124,26 +134,26 @@ class Clip:
     num_stills: int = column("rows in `stills`")
     stills_digest: str = column("SHA-256 over the stills' JPEG bytes, in order")
 
-    motion: float = column("mean picture change from frame to frame, 0..1 of full scale")
-    temporal_information: float = column(
+    motion: float = measured("mean picture change from frame to frame, 0..1 of full scale")
+    temporal_information: float = measured(
         "TI of ITU-T P.910: maximum over frames, full-range levels"
     )
-    spatial_information: float = column("SI of P.910: maximum over stills, at their size")
-    camera_x: float = column("median drift of the whole picture, widths per second, right > 0")
-    camera_y: float = column("median drift of the whole picture, heights per second, down > 0")
-    subject_motion: float = column("motion × the share of it that the drift does not explain")
-    change: float = column("difference of first and last still, 0..1 of full scale")
-    brightness: float = column("mean luma, 0..1 of full range")
-    contrast: float = column("standard deviation of luma, 0..1 of full range")
-    saturation: float = column("mean HSV saturation of the stills, 0..1")
-    sharpness: float = column("log10(1 + variance of the Laplacian of luma), median over stills")
-    black_share: float = column("share of frames that are black, 0..1")
-    frozen_share: float = column("share of frames equal to the one before, 0..1")
-    letterbox_left: int = column("px of black bar, displayed, to one pixel of the stills")
-    letterbox_right: int = column("px of black bar, displayed, to one pixel of the stills")
-    letterbox_top: int = column("px of black bar, displayed, to one pixel of the stills")
-    letterbox_bottom: int = column("px of black bar, displayed, to one pixel of the stills")
-    dominant_colors: tuple[str, ...] = column("up to three colour names, most common first")
+    spatial_information: float = measured("SI of P.910: maximum over stills, at their size")
+    camera_x: float = measured("median drift of the whole picture, widths per second, right > 0")
+    camera_y: float = measured("median drift of the whole picture, heights per second, down > 0")
+    subject_motion: float = measured("motion × the share of it that the drift does not explain")
+    change: float = measured("difference of first and last still, 0..1 of full scale")
+    brightness: float = measured("mean luma, 0..1 of full range")
+    contrast: float = measured("standard deviation of luma, 0..1 of full range")
+    saturation: float = measured("mean HSV saturation of the stills, 0..1")
+    sharpness: float = measured("log10(1 + variance of the Laplacian of luma), median over stills")
+    black_share: float = measured("share of frames that are black, 0..1")
+    frozen_share: float = measured("share of frames equal to the one before, 0..1")
+    letterbox_left: int = measured("px of black bar, displayed, to one pixel of the stills")
+    letterbox_right: int = measured("px of black bar, displayed, to one pixel of the stills")
+    letterbox_top: int = measured("px of black bar, displayed, to one pixel of the stills")
+    letterbox_bottom: int = measured("px of black bar, displayed, to one pixel of the stills")
+    dominant_colors: tuple[str, ...] = measured("up to three colour names, most common first")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,6 +400,12 @@ def _defaults(row: Any) -> Mapping[str, Any]:
     fields = dataclasses.fields(row)
     return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
+
+# Columns of clips, in the order of their declaration.
+MEASUREMENTS = tuple(f.name for f in dataclasses.fields(Clip) if f.metadata.get("measured"))
+MEASURED_NUMBERS = tuple(
+    name for name in MEASUREMENTS if not pa.types.is_list(arrow_schema(Clip).field(name).type)
+)
 
 RowType = typing.TypeVar("RowType", bound=Row)
 

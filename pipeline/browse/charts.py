@@ -18,18 +18,13 @@ from typing import Any
 import duckdb
 
 from telecine.manifests.buckets import ENCODED_SECONDS, by_size
+from telecine.manifests.schemas import MEASURED_NUMBERS
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
 from telecine.pipeline.catalog.scores import DUPLICATES, score_columns
 from telecine.pipeline.look.summary import BucketCount
 
-MEASURED = (
-    "duration_seconds", "num_frames", "width", "height",
-    "motion", "temporal_information", "spatial_information", "camera_x", "camera_y",
-    "subject_motion", "change", "brightness", "contrast", "saturation", "sharpness",
-    "black_share", "frozen_share",
-    "letterbox_left", "letterbox_right", "letterbox_top", "letterbox_bottom",
-)  # fmt: skip
+CHARTED = ("duration_seconds", "num_frames", "width", "height", *MEASURED_NUMBERS)
 LOOKED_AT = 100_000  # clips, about, that say where the bars lie
 BARS = 24  # about
 TAILS = 0.005  # of the clips on either side, in the open bars
@@ -101,7 +96,7 @@ def charts(
     Raises UsageError where the clause is none.
     """
     known = {column.name: column for column in there}
-    names = [*MEASURED, *(c for c in score_columns(spec.score) if c not in DUPLICATES)]
+    names = [*CHARTED, *(c for c in score_columns(spec.score) if c not in DUPLICATES)]
     names += [name for name in DUPLICATES if name in known and known[name].is_number]
     create_filtered(con, spec, where, names)
     with explaining(con, spec, where):

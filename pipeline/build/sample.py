@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from fractions import Fraction
 
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.manifests.fingerprint import JsonValue
-from telecine.manifests.schemas import CHECKS, Clip, Sample, Source
+from telecine.manifests.schemas import CHECKS, MEASUREMENTS, Clip, Sample, Source
 from telecine.manifests.specs import PixelSpec
-
-MEASUREMENTS = (
-    "motion", "temporal_information", "spatial_information", "camera_x", "camera_y",
-    "subject_motion", "change", "brightness", "contrast", "saturation", "sharpness",
-    "black_share", "frozen_share", "letterbox_left", "letterbox_right", "letterbox_top",
-    "letterbox_bottom", "dominant_colors",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +53,7 @@ def sample_json(
         "source": _source_json(clip, source),
         "latent": _latent_json(sample, encoder),
         "pixels": _pixels_json(source, pixels),
-        "measurements": {k: v for k, v in dataclasses.asdict(clip).items() if k in MEASUREMENTS},
+        "measurements": {name: getattr(clip, name) for name in MEASUREMENTS},
         "checks": _checks_json(sample),
     }
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from telecine.infra.text import cell, counted, json_value, size
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect, find_clip
-from telecine.manifests.schemas import Clip
+from telecine.manifests.schemas import MEASUREMENTS, Clip
 from telecine.pipeline.catalog.narrow import focus, uris_of
 from telecine.pipeline.look.clip import (
     Group,
@@ -34,8 +34,7 @@ from telecine.pipeline.terminal.pictures import Drawing, Shown, draw, drawing
 from telecine.pipeline.terminal.text import heading, line, plain, write
 
 TEXTS = {field.name: field.metadata["text"] for field in dataclasses.fields(Clip)}
-_NAMES = list(TEXTS)
-MEASURED = ("width", "height", *_NAMES[_NAMES.index("motion") :])
+MEASURED = ("width", "height", *MEASUREMENTS)
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,8 @@ def print_clip(found: ClipReport, console: Console, stills: bool) -> None:
 
 def _value(clip: Clip, name: str) -> Any:
     value = getattr(clip, name)
+    if value is None:
+        return "unknown"
     return ", ".join(value) if isinstance(value, tuple) else value
 
 

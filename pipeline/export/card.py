@@ -21,10 +21,9 @@ from telecine.encoders.load import load_captioner
 from telecine.infra.text import counted, length, size
 from telecine.manifests.builds import BuildState
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.schemas import Clip, arrow_schema
+from telecine.manifests.schemas import MEASURED_NUMBERS, Clip, arrow_schema
 from telecine.manifests.shards import Shard
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.build.sample import MEASUREMENTS
 from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.export.croissant import croissant
 from telecine.pipeline.export.folder import write_json
@@ -43,8 +42,6 @@ SELECT clip_id, captions_digest, text_digest, encoded_width, encoded_height, enc
     fps_num / fps_den AS fps
 FROM live_samples WHERE build_id = ? AND outcome = 'kept'
 """
-
-_NUMBERS = tuple(name for name in MEASUREMENTS if name != "dominant_colors")
 
 
 def write_card(part: Path, content: Content) -> tuple[str, ...]:
@@ -158,13 +155,13 @@ def _buckets(report: BuildReport, shards: list[Shard]) -> str:
 
 
 def _measurements(con: duckdb.DuckDBPyConnection) -> str:
-    listed = ", ".join(f"min({n}), avg({n}), max({n})" for n in _NUMBERS)
+    listed = ", ".join(f"min({n}), avg({n}), max({n})" for n in MEASURED_NUMBERS)
     (found,) = con.sql(f"SELECT {listed} FROM clips SEMI JOIN kept USING (clip_id)").fetchall()
     schema = arrow_schema(Clip)
     rows = [
         (f"`{name}`", schema.field(name).metadata[b"text"].decode(),
-         *(f"{value:.4g}" for value in found[3 * n : 3 * n + 3]))
-        for n, name in enumerate(_NUMBERS)
+         *("unknown" if value is None else f"{value:.4g}" for value in found[3 * n : 3 * n + 3]))
+        for n, name in enumerate(MEASURED_NUMBERS)
     ]  # fmt: skip
     head = ("measurement", "unit", "lowest", "mean", "highest")
     return "## Measurements\n\nOver the clips of the build.\n\n" + table(head, rows)

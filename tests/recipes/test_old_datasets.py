@@ -1,0 +1,171 @@
+"""A dataset of the first format, made by an older version: opened, topped up and rebuilt by this.
+
+Twice: as it was made, and as a still older version would have left it, without columns that came
+later. Its footage lies in a store, so that it has the same name wherever the test runs.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telecine.infra.storage import Storage
+from telecine.manifests.dataset import open_dataset
+from telecine.manifests.queries import VIEWS, connect
+from telecine.manifests.schemas import TABLES, arrow_schema, defaults_of
+from telecine.manifests.tables import Tables
+from tests.conftest import S3Server
+from tests.fixtures.make_dataset import BUCKET, film
+from tests.support import inline
+from tests.support.browsing import served
+from tests.support.commands import inspect, telecine
+from tests.support.older import LATER, forget_columns, unpack
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+FIRST, VIDEOS = "dct-effcd6c7", "videos"  # its builds; the second one is current
+FOOTAGE = f"s3://{BUCKET}/footage"
+
+
+@pytest.fixture(params=["as it was made", "without later columns"])
+def old(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, storage: Storage) -> str:
+    """The dataset, with its footage where it was."""
+    dataset = unpack(tmp_path)
+    if request.param != "as it was made":
+        forget_columns(dataset)
+    put = urllib.request.Request(f"{s3.endpoint_url}/{BUCKET}", method="PUT")
+    urllib.request.urlopen(put).close()
+    for path in sorted((tmp_path / "footage").iterdir()):
+        storage.upload(path, f"{FOOTAGE}/{path.name}")
+    return str(dataset)
+
+
+def shards(dataset: str) -> Mapping[str, bytes]:
+    return {str(p.relative_to(dataset)): p.read_bytes() for p in Path(dataset).rglob("*.tar")}
+
+
+def done(*args: str | Path) -> str:
+    found = telecine(*args)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def clip_of(dataset: str, name: str) -> str:
+    """The first clip of the footage of that name."""
+    query = (
+        "SELECT clip_id FROM current_clips JOIN current_sources USING (source_id) "
+        "WHERE ends_with(uri, ?) ORDER BY start_frame"
+    )
+    found = connect(Tables(dataset)).sql(query, params=[name]).fetchall()
+    return str(found[0][0])
+
+
+# ── looking at it ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_table_reads_with_every_column(old: str) -> None:
+    tables = Tables(old)
+    con = connect(tables)
+    for name, row in TABLES.items():
+        there = {f.name for f in arrow_schema(row)}
+        assert set(con.sql(f"FROM {name}").columns) == there
+        assert tables.arrow(name).schema.names == arrow_schema(row).names
+        lost = [c for c in LATER.get(name, ()) if c not in tables.columns(name).found.names]
+        for column in lost:
+            default = defaults_of(row)[column]
+            values = {getattr(r, column) for r in tables.rows(row)}
+            assert values == {default}
+    for view in VIEWS:
+        assert con.sql(f"FROM {view}").fetchall()
+
+
+def test_the_commands_that_look(old: str, tmp_path: Path) -> None:
+    done("inspect", old)
+    for name in TABLES:
+        inspect(old, name, "--limit", "0")
+    assert len(inspect(old, "clips", "--where", "motion > 0")) == 3
+    clip = clip_of(old, "captioned.mp4")
+    assert "Red grains drift to the right." in done("inspect", old, "clip", clip)
+    joined = done(
+        "query", old, "SELECT count(*) AS n, count(caption) AS said FROM dataset", "--json"
+    )
+    assert json.loads(joined) == {"n": 4, "said": 4}
+    assert "corrupt" in done("explain", old, "half.mp4")
+    assert "kind" in done("explain", old, "picture.jpg")
+    assert VIDEOS in done("explain", old, "captioned.mp4")
+    assert "picture" in done("diff", old, FIRST, VIDEOS)
+    done("diff", f"{old}@2", f"{old}@now")
+    done("report", old, "-o", tmp_path / "report.html")
+
+
+def test_its_pages(old: str) -> None:
+    clip = clip_of(old, "shots.mp4")
+    dataset = open_dataset(old, Storage())
+    with served(dataset) as server:
+        for path in ("/", "/clips", "/sources", "/builds", f"/clips/{clip}"):
+            answer = server.get(path)
+            assert answer.status == 200, (path, answer.text[:500])
+        assert len(server.get("/clips").clips()) == 4
+
+
+# ── going on with it ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_is_topped_up_and_what_was_there_keeps_its_bytes(
+    old: str, s3: S3Server, storage: Storage, tmp_path: Path
+) -> None:
+    before = shards(old)
+    again = inline.ingest(FOOTAGE, old)
+    assert (again.scanned.scanned, again.built.shards) == (0, 0)
+    new = tmp_path / "more.mp4"
+    new.write_bytes(film((6, 30, 220, 220)))
+    storage.upload(new, s3.uri("more", "more.mp4"))
+    more = inline.ingest(s3.uri("more"), old)
+    assert (more.scanned.scanned, more.built.samples) == (1, 1)
+    after = shards(old)
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 1
+    assert set(Tables(old).columns("sources").found.names) >= set(LATER["sources"])
+    assert len(inspect(old, "clips")) == 5
+    done("verify", old)
+    done("verify", old, FIRST)
+
+
+def test_it_is_rebuilt_promoted_rolled_back_and_cleaned(old: str) -> None:
+    before = shards(old)
+    copied = inline.rebuild(old, {"shards": {"target_bytes": 120_000}}, name="small")
+    assert (copied.samples, copied.samples_copied) == (3, 3)
+    said = inline.rebuild(old, {"caption": {"captioner": "sidecar"}}, name="said")
+    assert said.frames_encoded == 0
+    encoded = inline.rebuild(old, {"vae": {"patch": 1}}, name="fine", promote=False)
+    assert encoded.frames_encoded > 0
+    assert {path: shards(old)[path] for path in before} == before
+    for build in ("small", FIRST, VIDEOS):
+        done("promote", old, build)
+        done("verify", old)
+    done("rollback", old)
+    assert current(old) == FIRST
+    done("gc", old, "--yes")
+    left = {Path(path).parts[1] for path in shards(old)}
+    assert left == {FIRST}
+    done("verify", old)
+    done("inspect", old)
+
+
+def current(dataset: str) -> str:
+    rows: Any = inspect(dataset, "builds", "--limit", "0")
+    events = [r for r in rows if r["event"] in ("promoted", "rolled_back")]
+    return str(max(events, key=lambda r: r["sequence"])["name"])
+
+
+def test_a_damaged_shard_of_it_is_made_again(old: str) -> None:
+    before = shards(old)
+    damaged = next(p for p in Path(old).rglob("*.tar") if VIDEOS in p.parts)
+    damaged.write_bytes(b"x" * 1024)
+    done("verify", old, "--repair", "--workers", "1")
+    assert shards(old) == before
