@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -53,8 +54,8 @@ def sample_json(
         "source": _source_json(clip, source),
         "latent": _latent_json(sample, encoder),
         "pixels": _pixels_json(source, pixels),
-        "measurements": {name: getattr(clip, name) for name in MEASUREMENTS},
-        "checks": _checks_json(sample),
+        "measurements": _known(clip, MEASUREMENTS),
+        "checks": {"finite": True, **_known(sample, CHECKS)},
     }
 
 
@@ -102,9 +103,10 @@ def _latent_json(sample: Sample, encoder: VideoEncoder) -> dict[str, JsonValue]:
     }
 
 
-def _checks_json(sample: Sample) -> dict[str, JsonValue]:
-    known = {name: getattr(sample, name) for name in CHECKS}
-    return {"finite": True, **{k: v for k, v in known.items() if v is not None}}
+def _known(row: Clip | Sample, names: Iterable[str]) -> dict[str, JsonValue]:
+    """Columns that say something: where one came after the row, the JSON stays as it was."""
+    values = {name: getattr(row, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _source_json(clip: Clip, source: Source) -> dict[str, JsonValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 from typing import Any
 
@@ -13,12 +14,15 @@ _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False),
     bool: st.booleans(),
     bytes: st.binary(max_size=20),
+    type(None): st.none(),
 }
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
     if hint in _VALUES:
         return _VALUES[hint]
+    if isinstance(hint, types.UnionType):
+        return st.one_of(map(values_of, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return st.lists(values_of(typing.get_args(hint)[0]), max_size=3).map(tuple)
     return rows_of(hint)

@@ -32,9 +32,9 @@ FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "dataset-format-1.t
 
 # What could have come since a still older version: columns with a default, of every kind.
 LATER = {
-    "sources": ("profile", "mirrored", "color_primaries", "decode_errors", "sidecar_version"),
+    "sources": ("profile", "mirrored", "interlaced", "decode_errors", "color_primaries"),
     "captions": ("text_key", "windows"),
-    "samples": ("psnr_db", "channel_means", "channel_stds", "copied_from", "latent_std"),
+    "samples": ("psnr_db", "channel_means", "channel_stds", "copied_from"),
     "builds": ("replaces",),
 }
 
