@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from telecine.infra.errors import CommitError, NoBucket, NotFound, UsageError
 from telecine.infra.storage import Storage, is_s3, join
-from telecine.manifests.evolve import stamp, version, without_stamp
+from telecine.manifests.evolve import stamp, version
 from telecine.manifests.fingerprint import flat
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
@@ -114,9 +115,15 @@ def create_dataset(uri: str, storage: Storage, given: DatasetSpec | None) -> Dat
 def parse_spec(text: str, where: str) -> DatasetSpec:
     """A `telecine.toml`. Raises UsageError that names the key and what was expected."""
     try:
-        return DatasetSpec.model_validate(without_stamp(tomllib.loads(text), where))
+        return spec_of(tomllib.loads(text), where)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not TOML: {error}") from error
+
+
+def spec_of(tables: Mapping[str, Any], where: str) -> DatasetSpec:
+    """The spec of a `telecine.toml` with these tables. Raises UsageError as `parse_spec` does."""
+    try:
+        return DatasetSpec.model_validate(tables)
     except ValidationError as error:
         raise UsageError(f"{where}:\n" + "\n".join(map(_explain, error.errors()))) from error
 

@@ -7,11 +7,15 @@ spec ─▶ with_models: digests of their files ─▶ check_models: here, and s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from telecine.encoders.kinds import RunsOn
 from telecine.encoders.load import (
+    absolute_captioner,
+    absolute_encoder,
+    absolute_scorer,
     captioner_kind,
     encoder_kind,
     load_captioner,
@@ -22,6 +26,7 @@ from telecine.encoders.load import (
 from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.infra.cluster import Cluster, Resources
 from telecine.infra.errors import UsageError
+from telecine.manifests.dataset import spec_of
 from telecine.manifests.specs import CaptionSpec, DatasetSpec
 from telecine.pipeline.run import Run
 
@@ -29,6 +34,26 @@ from telecine.pipeline.run import Run
 Needs: TypeAlias = Callable[[Run], tuple[Resources, ModelRuntime]]
 
 SERVER_WORKERS = 4  # the last requests of one batch run beside those of others
+
+
+def absolute_spec(tables: Mapping[str, Any], where: str = "spec") -> DatasetSpec:
+    """The spec that tables and keys of a telecine.toml ask for; folders of models from the root.
+
+    A spec is kept with the dataset, and read by workers that stand elsewhere. Raises UsageError,
+    which begins with `where` it stands, for what it cannot say.
+    """
+    given = spec_of(tables, where).model_dump(exclude_unset=True)
+    if "encoder" in given.get("vae", {}):
+        given["vae"]["encoder"] = absolute_encoder(given["vae"]["encoder"])
+    for named in (given.get("caption", {}), given.get("caption_mix", {}).get("second") or {}):
+        if "captioner" in named:
+            named["captioner"] = absolute_captioner(named["captioner"])
+    score = given.get("score", {})
+    if score.get("scorer"):
+        score["scorer"] = absolute_scorer(score["scorer"])
+    if score.get("aesthetic"):
+        score["aesthetic"] = str(Path(score["aesthetic"]).expanduser().resolve())
+    return spec_of(given, where)
 
 
 def with_models(spec: DatasetSpec) -> DatasetSpec:

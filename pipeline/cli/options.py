@@ -156,9 +156,8 @@ def given_spec(
     where: str | None = None,
 ) -> DatasetSpec | None:
     """What a file and the line say of the spec; folders of weights are made absolute."""
-    from telecine.encoders.load import absolute_captioner, absolute_encoder, absolute_scorer
     from telecine.manifests.dataset import parse_spec
-    from telecine.manifests.specs import DatasetSpec
+    from telecine.pipeline.models import absolute_spec
 
     given: dict[str, Any] = {}
     if config is not None:
@@ -171,17 +170,7 @@ def given_spec(
     for (table, key), value in line.items():
         if value is not None:
             given.setdefault(table, {})[key] = value
-    if "encoder" in given.get("vae", {}):
-        given["vae"]["encoder"] = absolute_encoder(given["vae"]["encoder"])
-    for named in (given.get("caption", {}), given.get("caption_mix", {}).get("second") or {}):
-        if "captioner" in named:
-            named["captioner"] = absolute_captioner(named["captioner"])
-    score = given.get("score", {})
-    if score.get("scorer"):
-        score["scorer"] = absolute_scorer(score["scorer"])
-    if score.get("aesthetic"):
-        score["aesthetic"] = str(Path(score["aesthetic"]).expanduser().resolve())
-    return DatasetSpec.model_validate(given) if given else None
+    return absolute_spec(given, str(config or "the options")) if given else None
 
 
 def given_caption(spec: DatasetSpec, config: Path | None, captioner: str | None) -> DatasetSpec:
