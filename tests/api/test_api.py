@@ -16,7 +16,7 @@ import pytest
 
 import telecine
 from telecine.infra import errors
-from tests.conftest import S3Server
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture(scope="module")
