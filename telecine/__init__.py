@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from telecine.manifests.specs import DatasetSpec
     from telecine.pipeline.caption.step import CaptionOutcome
     from telecine.pipeline.export.export import Exported
+    from telecine.pipeline.lifecycle.promote import Promoted
+    from telecine.pipeline.progress import Progress
     from telecine.pipeline.recipes import Built, Ingested
     from telecine.pipeline.run import Run, RunOptions
     from telecine.pipeline.score.step import ScoreOutcome
-    from telecine.pipeline.terminal.progress import Progress
 
 __all__ = [
     "Built",
@@ -59,6 +60,7 @@ __all__ = [
     "DatasetSpec",
     "Exported",
     "Ingested",
+    "Promoted",
     "RunOptions",
     "ScoreOutcome",
     "StorageError",
@@ -85,6 +87,7 @@ _TYPES = {
     "DatasetSpec": "manifests.specs",
     "Exported": "pipeline.export.export",
     "Ingested": "pipeline.recipes",
+    "Promoted": "pipeline.lifecycle.promote",
     "RunOptions": "pipeline.run",
     "ScoreOutcome": "pipeline.score.step",
 }
@@ -241,8 +244,8 @@ def score(
 # ── builds ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def promote(dataset: str | Path | Dataset, build: str, *, force: bool = False) -> str:
-    """Make a build current, by its name; returns the name of the one that was so before.
+def promote(dataset: str | Path | Dataset, build: str, *, force: bool = False) -> Promoted:
+    """Make a build current, by its name or how its id begins.
 
     Raises CheckFailed where a gate says no, unless `force`.
     """
@@ -251,8 +254,8 @@ def promote(dataset: str | Path | Dataset, build: str, *, force: bool = False) -
     return run_promote(_opened(dataset), build, force=force)
 
 
-def rollback(dataset: str | Path | Dataset) -> str:
-    """Make the build current that was so before; returns its name."""
+def rollback(dataset: str | Path | Dataset) -> Promoted:
+    """Make the build current again that was so before. Raises UsageError where there is none."""
     from telecine.pipeline.lifecycle.promote import rollback as run_rollback
 
     return run_rollback(_opened(dataset))
@@ -319,8 +322,8 @@ def _run(
 ) -> Iterator[Run]:
     """A run over the dataset, and its cluster while it lasts."""
     from telecine.infra.inline import InlineCluster
+    from telecine.pipeline.progress import SILENT
     from telecine.pipeline.run import Run, RunOptions
-    from telecine.pipeline.terminal.progress import SILENT
 
     given = (options or RunOptions(), progress or SILENT)
     if workers == 0:
