@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from telecine.encoders.hub import digest_of_file, expanded, read_json
+from telecine.encoders.hub import Repository, digest_of_file, expanded, read_json
 from telecine.encoders.score.names import (
     WEIGHTS,
     Facts,
-    fetched,
     is_path,
     listed,
     named_model,
@@ -166,8 +165,10 @@ def _architecture(config: Path) -> dict[str, Any]:
 
 
 def _on_hub(named: str, repository: str) -> Place:
-    config = fetched(named, repository, [CONFIG])
+    on_hub = Repository(named, repository)
+    config = on_hub.first_of([CONFIG])
     text = _architecture(config)["text_cfg"]
-    fetched(named, repository, WEIGHTS, config.parent.name)  # a branch may move while we read
+    on_hub.revision = config.parent.name  # a branch may move while we read
+    on_hub.first_of(WEIGHTS)
     theirs = f"{HUB}{repository}" if text.get("hf_tokenizer_name") else ""
     return _in_folder(named, config.parent, theirs)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from telecine.encoders.hub import expanded
+from telecine.encoders.hub import Repository, expanded
 from telecine.infra.errors import UsageError
 from telecine.infra.extras import load
 
@@ -123,39 +123,4 @@ def _pretrained(named: str, about: Facts) -> Path:
     if not repository:
         raise UsageError(f"{named}: its weights are not on the hub: download them, and give a file")
     safe = f"{name.rpartition('.')[0]}.safetensors"
-    return fetched(named, repository, (safe, name) if name else WEIGHTS)
-
-
-def fetched(named: str, repository: str, names: Sequence[str], revision: str | None = None) -> Path:
-    """The first of these files that the repository has, or the cache where the hub is out of reach
-    (the client tries for half a minute: once).
-
-    Raises UsageError where none is to be had.
-    """
-    import huggingface_hub as hub
-    from huggingface_hub import errors
-
-    unreached: Exception | None = None
-    for name in names:
-        try:
-            return Path(
-                hub.hf_hub_download(
-                    repository, name, revision=revision, local_files_only=unreached is not None
-                )
-            )
-        except errors.LocalEntryNotFoundError as error:
-            unreached = unreached or error
-        except errors.EntryNotFoundError:
-            continue
-        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-            raise UsageError(
-                f"{named}: the hub does not give {repository}: {error}; check the name, and "
-                "whether it needs a login (`hf auth login`)"
-            ) from error
-    if unreached is None:
-        raise UsageError(f"{named}: the hub's {repository} has no {' or '.join(names)}")
-    raise UsageError(
-        f"{named}: the hub is out of reach ({unreached.__cause__ or unreached}), and this "
-        f"machine's cache has no {' or '.join(names)} of {repository}: check the connection and "
-        "HF_HUB_OFFLINE, or give a folder or file"
-    ) from unreached
+    return Repository(named, repository).first_of((safe, name) if name else WEIGHTS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from telecine.encoders.hub import digest_of_file, folder_of, named_in_index, read_json
+from telecine.encoders.hub import Repository, digest_of_file, folder_of, named_in_index, read_json
 from telecine.encoders.video.families.registry import family_of
 from telecine.infra.errors import UsageError
 
@@ -92,7 +92,7 @@ def _vae_folder(folder: Path) -> Path:
 
 def _from_hub(where: str) -> Path:
     """Config first: what else a repository's root may hold is large and none of ours."""
-    repository = _Repository(where)
+    repository = Repository(f"{KIND}:{where}", where)
     for layout in LAYOUTS:
         config = repository.fetch(layout + CONFIG)
         if config is not None:
@@ -112,53 +112,3 @@ def _from_hub(where: str) -> Path:
         if repository.fetch(layout + name) is None:
             repository.check_reached()
     return config.parent
-
-
-class _Repository:
-    """A hub's, or what the cache holds of it."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._id, _, revision = where.partition("@")
-        self.revision = revision or None
-        self._out_of_reach: Exception | None = None
-
-    def fetch(self, name: str, cached: bool = False) -> Path | None:
-        """A file; None where there is none. Of a hub out of reach (the client tries for half a
-        minute) nothing more is asked: what then comes is what the cache has.
-        """
-        import huggingface_hub as hub
-        from huggingface_hub import errors
-
-        cached = cached or self._out_of_reach is not None
-        where, repository, revision = self._where, self._id, self.revision
-        try:
-            return Path(
-                hub.hf_hub_download(repository, name, revision=revision, local_files_only=cached)
-            )
-        except errors.LocalEntryNotFoundError as error:
-            if not cached:
-                self._out_of_reach = error
-            return None
-        except errors.EntryNotFoundError:
-            return None
-        except errors.RevisionNotFoundError as error:
-            raise UsageError(
-                f"diffusers:{where}: the hub's {repository} has no revision {revision!r}; "
-                "give a branch, a tag or a commit"
-            ) from error
-        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-            raise UsageError(
-                f"diffusers:{where}: there is no such folder, and the hub does not give it: "
-                f"{error}; check the name, and whether it needs a login (`hf auth login`)"
-            ) from error
-
-    def check_reached(self) -> None:
-        """Raises UsageError where the hub was asked and out of reach."""
-        error = self._out_of_reach
-        if error is not None:
-            raise UsageError(
-                f"diffusers:{self._where}: there is no such folder, the hub is out of reach "
-                f"({error.__cause__ or error}), and this machine's cache does not hold all of it: "
-                "check the connection and HF_HUB_OFFLINE, or give a folder"
-            ) from error

@@ -22,6 +22,7 @@ if pytest := sys.modules.get("pytest"):  # so that a failed assert shows its val
 
 from telecine.testing.captioners import CaptionerContract
 from telecine.testing.encoders import EncoderContract
+from telecine.testing.exporters import ExporterContract
 from telecine.testing.scorers import ScorerContract
 
-__all__ = ["CaptionerContract", "EncoderContract", "ScorerContract"]
+__all__ = ["CaptionerContract", "EncoderContract", "ExporterContract", "ScorerContract"]

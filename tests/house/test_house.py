@@ -48,7 +48,7 @@ MAY_IMPORT = {
         "telecine.infra.extras",
     ),
     "pipeline": ("telecine.infra", "telecine.manifests", "telecine.encoders"),
-    "testing": ("telecine.manifests", "telecine.encoders", "telecine.pipeline"),
+    "testing": ("telecine.infra", "telecine.manifests", "telecine.encoders", "telecine.pipeline"),
 }
 
 

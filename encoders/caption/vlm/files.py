@@ -9,11 +9,10 @@ Only safetensors are read: a .bin is a pickle, which can run code.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from telecine.encoders.hub import digest_of_file, folder_of, named_in_index, read_json
+from telecine.encoders.hub import Repository, digest_of_file, folder_of, named_in_index, read_json
 from telecine.infra.errors import UsageError
 from telecine.infra.extras import load
 
@@ -116,42 +115,9 @@ def weights_digest(folder: Path) -> str:
 
 def _from_hub(where: str) -> Path:
     """Configs first: what is no model for us is refused before its weights come."""
-    folder = _fetched(where, None, TEXTS)
+    repository = Repository(f"{KIND}:{where}", where)
+    folder = repository.snapshot(TEXTS)
     check_kind(folder)
+    repository.revision = folder.name  # a branch may move while we read
     names = _shards(folder) if (folder / INDEX).is_file() else []
-    return _fetched(where, folder.name, [TENSORS, *names])  # a branch may move while we read
-
-
-def _fetched(where: str, commit: str | None, names: Sequence[str]) -> Path:
-    """The cache's folder with the files of these names, or patterns of names, in it."""
-    import huggingface_hub as hub
-    from huggingface_hub import errors
-
-    repository, _, revision = where.partition("@")
-    try:
-        return Path(
-            hub.snapshot_download(
-                repository, revision=commit or revision or None, allow_patterns=list(names)
-            )
-        )
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(
-            f"vlm:{where}: the hub's {repository} has no revision {revision!r}; give a branch, a "
-            "tag or a commit"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise UsageError(
-            f"vlm:{where}: there is no such folder, the hub is out of reach "
-            f"({error.__cause__ or error}), and this machine's cache does not hold all of it: "
-            "check the connection and HF_HUB_OFFLINE, or give a folder"
-        ) from error
-    except errors.GatedRepoError as error:
-        raise UsageError(
-            f"vlm:{where}: the hub gives {repository} only to those who were let in: ask for "
-            f"access on its page, then log in with `hf auth login` ({error})"
-        ) from error
-    except Exception as error:  # of the client or of what it speaks over: there is no model
-        raise UsageError(
-            f"vlm:{where}: there is no such folder, and the hub does not give it: {error}; check "
-            "the name, and whether it needs a login (`hf auth login`)"
-        ) from error
+    return repository.snapshot([TENSORS, *names])

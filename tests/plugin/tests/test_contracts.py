@@ -12,7 +12,13 @@ from telecine.encoders.load import load_captioner, load_encoder, load_scorer
 from telecine.encoders.score.interface import Scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.manifests.specs import CaptionSpec, ScoreSpec, VaeSpec
-from telecine.testing import CaptionerContract, EncoderContract, ScorerContract
+from telecine.pipeline.export.formats import Exporter, exporter
+from telecine.testing import (
+    CaptionerContract,
+    EncoderContract,
+    ExporterContract,
+    ScorerContract,
+)
 
 
 class TestMosaic(EncoderContract):
@@ -31,3 +37,9 @@ class TestTint(ScorerContract):
     @pytest.fixture
     def make(self) -> Callable[[], Scorer]:
         return lambda: load_scorer(ScoreSpec(scorer="tint"))
+
+
+class TestManifest(ExporterContract):
+    @pytest.fixture
+    def make(self) -> Callable[[], Exporter]:
+        return lambda: exporter("manifest")
