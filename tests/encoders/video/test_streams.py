@@ -134,9 +134,10 @@ def test_streams_are_exact_in_bfloat16_too(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_an_exact_stream_has_no_identity_and_a_window_has(name: str) -> None:
     identity = streaming(name).identity()
-    windows = {"hunyuan15": (65, 17), "cosmos": (121, 33), "mochi": (97, 25)}
-    if name in windows:
-        assert identity == dict(zip(("window", "overlap"), windows[name], strict=True))
+    family, sample = SAMPLES[name]
+    if family.window:
+        stride = sample.temporal_stride
+        assert identity == {"window": 1 + stride * family.window, "overlap": 1 + stride * 4}
     else:
         assert identity is None
 
