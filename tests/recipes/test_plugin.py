@@ -9,6 +9,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -51,6 +52,13 @@ class Environment:
 
     def telecine(self, *words: str, code: int = 0) -> str:
         return self.run("-c", RUN, *words, code=code)
+
+    def planned(self, dataset: Path) -> dict[str, Any]:
+        """What a rebuild of it would do here."""
+        found: dict[str, Any] = json.loads(
+            self.telecine("rebuild", str(dataset), "--dry-run", "--json")
+        )
+        return found
 
     def run(self, *words: str, code: int = 0, cwd: Path | None = None) -> str:
         """Its standard output, or standard error where it is to fail."""
@@ -136,7 +144,7 @@ def test_where_it_is_not_installed_that_is_said_without_a_traceback(
 ) -> None:
     bare = Environment(tmp_path / "bare")
     said = bare.telecine("rebuild", str(dataset), "--dry-run", code=2)
-    assert "there is no video encoder 'mosaic'" in said
+    assert "there is no scorer 'tint'" in said
     assert "has to be installed" in said
     assert "Traceback" not in said
 
@@ -144,11 +152,13 @@ def test_where_it_is_not_installed_that_is_said_without_a_traceback(
 def test_another_version_makes_another_build(
     environment: Environment, dataset: Path, source: Path, tmp_path: Path
 ) -> None:
-    before = json.loads(environment.telecine("rebuild", str(dataset), "--dry-run", "--json"))
+    same = environment.planned(dataset)
+    assert same["to"]["build_id"] == same["from"]["build_id"]
+    assert same["samples"]["to_encode"] == 0
     newer = Environment(tmp_path / "newer")
     project = source / "pyproject.toml"
     project.write_text(project.read_text().replace('version = "1.0"', 'version = "1.1"'))
     newer.install(source)
-    after = json.loads(newer.telecine("rebuild", str(dataset), "--dry-run", "--json"))
-    print(before, after)
-    assert before["build"] != after["build"]
+    other = newer.planned(dataset)
+    assert other["to"]["build_id"] != other["from"]["build_id"]
+    assert other["samples"]["to_encode"] == 2
