@@ -14,12 +14,9 @@ from telecine.infra.text import counted, size
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,
-    EndpointUrl,
     Machines,
-    Profile,
     Store,
     Vae,
-    dataset_at,
     out,
     progress,
     with_groups,
@@ -38,32 +35,34 @@ BuildArgument = Annotated[
 ]
 
 
+@with_groups
 def promote(
     dataset: DatasetArgument,
     build: BuildArgument,
     force: Annotated[
         bool, typer.Option("--force", help="Make it current although a gate says no.")
     ] = False,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
 ) -> None:
     """Make a build the current one: what `ingest` adds to and trainers follow."""
     from telecine.pipeline.lifecycle.promote import promote as run_promote
 
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     promoted = run_promote(opened, build, force=force)
     out().print(str(promoted), markup=False, highlight=False, soft_wrap=True)
 
 
+@with_groups
 def rollback(
     dataset: DatasetArgument,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
 ) -> None:
     """Go back to the build that was current before."""
     from telecine.pipeline.lifecycle.promote import rollback as run_rollback
 
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     out().print(str(run_rollback(opened)), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -96,6 +95,7 @@ def verify(
         raise CheckFailed(verified.verdict)
 
 
+@with_groups
 def decode(
     dataset: DatasetArgument,
     clip_id: Annotated[
@@ -118,13 +118,13 @@ def decode(
         bool, typer.Option("--overwrite", help="Replace FILE if it is there.")
     ] = False,
     vae: Vae = None,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
 ) -> None:
     """Decode a sample's latents back to pictures, to look at."""
     from telecine.pipeline.look.decode import decode as run_decode
 
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     decoded = run_decode(
         opened,
         clip_id,
@@ -139,6 +139,7 @@ def decode(
     out().print(str(decoded), markup=False, highlight=False, soft_wrap=True)
 
 
+@with_groups
 def gc(
     dataset: DatasetArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
@@ -150,14 +151,14 @@ def gc(
         bool,
         typer.Option("--unfinished", help="Also builds that are not finished, or being written."),
     ] = False,
-    endpoint_url: EndpointUrl = None,
-    profile: Profile = None,
+    *,
+    store: Store,
     as_json: AsJson = False,
 ) -> None:
     """List builds that are not current and files that nothing names; with --yes, delete them."""
     from telecine.pipeline.lifecycle.gc import collect, delete
 
-    opened = dataset_at(dataset, endpoint_url, profile)
+    opened = store.open(dataset)
     garbage = collect(opened, keep or [], unfinished)
     if yes:
         delete(opened, garbage, progress())

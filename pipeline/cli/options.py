@@ -92,10 +92,12 @@ class Store:
 
     def open(self, dataset: str) -> Dataset:
         """The dataset that is there. Raises UsageError where there is none."""
-        return dataset_at(dataset, self.endpoint_url, self.profile)
+        from telecine.manifests.dataset import open_dataset
+
+        return open_dataset(absolute(dataset), self.storage())
 
     def storage(self) -> Storage:
-        return storage(self.endpoint_url, self.profile)
+        return Storage(StoreOptions(endpoint_url=self.endpoint_url, profile=self.profile))
 
 
 @dataclass(frozen=True)
@@ -256,17 +258,6 @@ def _read(path: Path) -> str:
 
 
 # ── what a command opens and writes to ───────────────────────────────────────────────────────────
-
-
-def dataset_at(uri: str, endpoint_url: str | None, profile: str | None) -> Dataset:
-    """The dataset that is there. Raises UsageError where there is none."""
-    from telecine.manifests.dataset import open_dataset
-
-    return open_dataset(absolute(uri), storage(endpoint_url, profile))
-
-
-def storage(endpoint_url: str | None, profile: str | None) -> Storage:
-    return Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
 
 
 def out() -> Console:

@@ -97,6 +97,11 @@ def test_manifests_reach_no_torch_av_or_ray() -> None:
             assert not {"torch", "av", "ray"} & outsiders_reached(module), module
 
 
+def test_recipes_are_given_their_cluster_and_print_nothing() -> None:
+    """Whoever opens it and prints is above them: the command, or a program of the user's."""
+    assert not {"ray", "rich", "typer"} & outsiders_reached("telecine.pipeline.recipes")
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module: str) -> None:
     home = module.split(".")[1]
