@@ -95,11 +95,10 @@ class DiskRanges:
         self._wanted = wanted
         with explained(wanted.uri):
             self._file = os.open(wanted.uri, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(self.close)
             self.verify()
-        except BaseException:
-            self.close()
-            raise
+            opened.pop_all()
 
     def read(self, offset: int, length: int) -> bytes:
         with explained(self._wanted.uri):
@@ -138,9 +137,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    finally:
+        part.unlink(missing_ok=True)  # there is none where all went well
     _sync_folder(path.parent)
 
 

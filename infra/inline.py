@@ -60,7 +60,7 @@ def _started(make_worker: MakeWorker[Item, Result]) -> Callable[[Item], Result]:
         return make_worker()
     except TelecineError:
         raise
-    except Exception as error:
+    except Exception as error:  # of which a worker's process would die
         raise ClusterError(f"a worker could not start: {error!r}") from error
 
 
@@ -72,7 +72,7 @@ def _end(
             return Done(item, worker(item))
         except TelecineError:
             raise  # the store, the spec: no other item would fare better
-        except Exception as error:
+        except Exception as error:  # of which a worker's process would die
             if not left:
                 _log.warning("a worker failed: %r", error, exc_info=error)
                 return Lost(item, Reason.CRASHED, repr(error))

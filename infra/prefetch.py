@@ -74,7 +74,7 @@ class _RunAhead(Generic[Value]):
             with contextlib.closing(self._values):
                 while self._wait_for_room():
                     self._put(next(self._values))
-        except BaseException as error:
+        except BaseException as error:  # raised again where the values are read
             self._finish(error)
         else:
             self._finish(StopIteration())

@@ -7,6 +7,7 @@ Bytes go through as they are, a piece at a time (RFC 9110, section 14).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -119,11 +120,10 @@ async def footage_response(request: Request, storage: Storage, footage: Footage)
     if request.method == "HEAD" or start == stop:
         reader.close()
         return Response(status_code=status, headers=headers, media_type=footage.media_type)
-    try:
+    with contextlib.ExitStack() as opened:
+        opened.callback(reader.close)
         first = await anyio.to_thread.run_sync(_read, reader, start, stop)
-    except BaseException:
-        reader.close()
-        raise
+        opened.pop_all()
     pieces = _pieces(reader, start, stop, first)
     return StreamingResponse(pieces, status, headers, media_type=footage.media_type)
 

@@ -79,7 +79,7 @@ class Stills:
             return
         try:
             found = read_stills(self._snapshot, asked, self._files)
-        except BaseException as error:
+        except BaseException as error:  # raised again for each who waits
             with self._lock:
                 for clip_id in asked:
                     del self._waiting[clip_id]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -156,30 +156,12 @@ def plan_shards(
     above `target_bytes` unless one sample alone is, or the shard that it follows has these clips.
     """
     candidates = {c.clip_id: c for c in wanted}
-    followers = Counter(c.followed_shard for c in candidates.values())
     shards: dict[str, list[LiveMember]] = defaultdict(list)
     for member in live:
         shards[member.shard_id].append(member)
-
-    def fresh(shard_id: str) -> bool:
-        members = shards[shard_id]
-        there = [candidates.get(m.clip_id) for m in members]
-        if [c and c.captions_digest for c in there] != [m.captions_digest for m in members]:
-            return False
-        followed, *others = {c.followed_shard for c in there if c}
-        whole = len(members) == followers[followed] and (shard_id == followed or followed in taken)
-        return not others and (not followed or whole)
-
-    kept = set(filter(fresh, shards))
+    fresh = _fresh(candidates, shards, taken)
+    kept = fresh - _topped_up(candidates, {s: shards[s] for s in fresh}, target_bytes)
     settled = {m.clip_id for shard_id in kept for m in shards[shard_id]}
-    unbound = [c for c in candidates.values() if not c.followed_shard]
-    busy = {c.bucket for c in unbound if c.clip_id not in settled}
-    for shard_id in sorted(kept):
-        first = shards[shard_id][0]
-        small = 2 * first.shard_bytes < target_bytes
-        if small and first.bucket in busy and not candidates[first.clip_id].followed_shard:
-            kept.remove(shard_id)
-            settled.difference_update(m.clip_id for m in shards[shard_id])
     pool: dict[tuple[Bucket, str], list[Candidate]] = defaultdict(list)
     for candidate in candidates.values():
         if candidate.clip_id not in settled:
@@ -192,6 +174,43 @@ def plan_shards(
         ),
         tuple(sorted(shards.keys() - kept)),
     )
+
+
+def _fresh(
+    candidates: Mapping[str, Candidate],
+    shards: Mapping[str, list[LiveMember]],
+    taken: Collection[str],
+) -> set[str]:
+    """Shards of which each member is wanted as it is, and where the layout followed has it."""
+    followers = Counter(c.followed_shard for c in candidates.values())
+
+    def fresh(shard_id: str) -> bool:
+        members = shards[shard_id]
+        there = [candidates.get(m.clip_id) for m in members]
+        if [c and c.captions_digest for c in there] != [m.captions_digest for m in members]:
+            return False
+        followed, *others = {c.followed_shard for c in there if c}
+        whole = len(members) == followers[followed] and (shard_id == followed or followed in taken)
+        return not others and (not followed or whole)
+
+    return set(filter(fresh, shards))
+
+
+def _topped_up(
+    candidates: Mapping[str, Candidate], fresh: Mapping[str, list[LiveMember]], target_bytes: int
+) -> set[str]:
+    """Of the fresh shards the small ones in buckets that get new members."""
+    settled = {m.clip_id for members in fresh.values() for m in members}
+    unbound = [c for c in candidates.values() if not c.followed_shard]
+    busy = {c.bucket for c in unbound if c.clip_id not in settled}
+    firsts = {shard_id: members[0] for shard_id, members in fresh.items()}
+    return {
+        shard_id
+        for shard_id, first in firsts.items()
+        if 2 * first.shard_bytes < target_bytes
+        and first.bucket in busy
+        and not candidates[first.clip_id].followed_shard
+    }
 
 
 def _fill(candidates: list[Candidate], target_bytes: float) -> Iterator[list[Candidate]]:

@@ -111,7 +111,7 @@ class CaptionWorker:
             return self._captioner.caption(requests)
         except (TelecineError, Interrupted):
             raise  # no other clip would fare better
-        except Exception as error:
+        except Exception as error:  # a captioner is anybody's code; it costs the clip that does it
             if len(requests) > 1:
                 return [answer for request in requests for answer in self._ask([request])]
             speaker = self._captioner.speakers[-1]

@@ -83,7 +83,7 @@ class Inputs:
         for place, view in asked:
             try:
                 shown.append((place, self.shown(view)))
-            except Exception as error:
+            except Exception as error:  # Pillow raises whatever its decoders do
                 refused[place] = f"its stills cannot be shown: {error}"
         return Prepared(self._ready(shown, refused), refused)
 
@@ -111,7 +111,7 @@ class Inputs:
             return []
         try:
             return [self._batch(tuple(place for place, _ in shown), [each for _, each in shown])]
-        except Exception as error:
+        except Exception as error:  # the model's own code: which view it is, halves tell
             if len(shown) == 1:
                 refused[shown[0][0]] = f"the model's processor refuses it: {error!r}"
                 return []

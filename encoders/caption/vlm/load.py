@@ -109,7 +109,7 @@ def _probe(loaded: Loaded, folder: Path) -> None:
                 speak(loaded.model, prepared.ready[0].tensors, brief, [view])
         except torch.OutOfMemoryError:
             raise  # it says nothing of the model
-        except Exception as error:
+        except Exception as error:  # the model's own code, tried once before any clip
             raise UsageError(
                 f"the model in {folder} does not take what its processor makes, in "
                 f"{device.dtype} on {device.torch.type}: {error!r}"
