@@ -29,6 +29,7 @@ from telecine.pipeline.lifecycle.promote import rollback
 from tests.support import inline
 from tests.support.damage import draw, verify
 from tests.support.lab import Lab
+from tests.support.s3 import put
 from tests.support.snapshot import assert_same, shards_of
 
 # webdataset leaves its files for the garbage collector to close.
@@ -82,12 +83,10 @@ def lab(rebuilt: Path) -> Lab:
 # ── builds ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_build_that_is_not_current_goes(tmp_path: Path, root: str) -> None:
+def test_a_build_that_is_not_current_goes(lab: Lab, root: str) -> None:
     """On disk and in a store: listed, then deleted, and made anew when it is asked for again."""
-    storage, footage = Storage(), draw(tmp_path).footage
-    inline.ingest(str(footage), root)
-    first = builds(connect(open_dataset(root, storage).tables))[0].name
-    inline.rebuild(root, OTHER_VAE, name="second")
+    storage, first = Storage(), lab.builds()[0].name
+    put(lab.dataset, root)
     before = {info.uri for info in storage.list(root)}
     garbage = offered(root)
     assert {info.uri for info in storage.list(root)} == before  # listing deletes nothing

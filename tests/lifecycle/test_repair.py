@@ -27,6 +27,7 @@ from tests.support import inline
 from tests.support.commands import telecine
 from tests.support.damage import draw, verify
 from tests.support.lab import Lab
+from tests.support.s3 import put
 from tests.support.snapshot import assert_same, shards_of, tables_of
 
 # webdataset leaves its files for the garbage collector to close.
@@ -108,10 +109,10 @@ def test_damage_is_found_and_mended_in_place(how: str, lab: Lab) -> None:
     assert (shards_of(lab.dataset), tables_of(lab.dataset)) == (before, tables)
 
 
-def test_in_a_store(tmp_path: Path, root: str) -> None:
+def test_in_a_store(lab: Lab, root: str) -> None:
     """The same on S3 as on disk."""
-    storage, lab = Storage(), draw(tmp_path)
-    inline.ingest(str(lab.footage), root)
+    storage = Storage()
+    put(lab.dataset, root)
     assert verify(root).sound
     (one, two) = [i.uri for i in storage.list(join(root, "shards")) if i.uri.endswith(".tar")]
     whole = storage.read_bytes(one)
@@ -335,11 +336,11 @@ def test_findings_are_printed(lab: Lab) -> None:
 
 
 def test_the_command_and_its_exit_codes(lab: Lab) -> None:
-    """With Ray really started."""
+    """With Ray really started for what is repaired."""
     path = tars(lab)[0]
     before = shards_of(lab.dataset)
     flip(lab.dataset / path)
-    done = telecine("verify", lab.dataset, "--json")
+    done = telecine("verify", lab.dataset, "--json", "--workers", "0")
     assert done.returncode == 6, done.stderr
     assert json.loads(done.stdout)["counts"] == {"damaged": 1}
     assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 shards of ")

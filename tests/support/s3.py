@@ -1,4 +1,4 @@
-"""An S3 server in a process of its own, on loopback."""
+"""An S3 server in a process of its own, on loopback; and what lies on disk put there."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _answers(port: int) -> bool:
 
 
 def put(folder: Path, uri: str) -> str:
-    """Copy a folder of the disk, such as a dataset, into the store; returns where it is there."""
+    """Copy a folder of the disk, such as a dataset, to a path or a URI, and return that."""
     storage = Storage()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         storage.upload(path, join(uri, str(path.relative_to(folder))))
