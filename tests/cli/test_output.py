@@ -212,7 +212,7 @@ def test_a_disk_that_is_full(made: Made, writer: Writer, tmp_path: Path) -> None
         pytest.skip("no disk of 4 kB can be mounted here")
     telecine = Path(sys.executable).with_name("telecine")
     words = writer.line(str(made.dataset), made.video, str(disk / f"out{writer.suffix}"))
-    done = subprocess.run([*alone, disk, telecine, *words], capture_output=True, timeout=120)
+    done = subprocess.run([*alone, disk, telecine, *words], capture_output=True)
     said = done.stderr.decode()
     assert done.returncode == StorageError.exit_code, said
     assert "the disk is full" in said

@@ -124,6 +124,15 @@ def test_what_tests_share_is_in_support() -> None:
         assert not [name for name in tests if re.search(r"\.(test_\w+|conftest)\b", name)], path
 
 
+def test_no_test_gives_a_wait_a_time() -> None:
+    """A busy machine is no failure: pytest's own `timeout` ends what hangs."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            given = node.keywords if isinstance(node, ast.Call) else []
+            times = [k for k in given if k.arg == "timeout" and isinstance(k.value, ast.Constant)]
+            assert not times, f"{path}:{times[0].value.lineno}"
+
+
 # The command line
 
 

@@ -13,7 +13,6 @@ from telecine.infra.extras import EXTRAS
 from tests.support.environments import ROOT, Environment, build, copy_tree, environment
 from tests.support.lab import Lab
 
-pytestmark = pytest.mark.timeout(600)
 NOWHERE = "http://127.0.0.1:9/v1"
 ROOMS = ("pipeline", "encoders", "manifests", "infra")
 
@@ -209,9 +208,7 @@ def test_every_extra_is_asked_for() -> None:
 def test_the_demo_runs_where_other_packages_have_our_names(
     prepare: Environment, tmp_path: Path
 ) -> None:
-    done = prepare.run(
-        "telecine", "demo", "here", cwd=hostile(tmp_path), timeout=550, PYTHONPATH=str(tmp_path)
-    )
+    done = prepare.run("telecine", "demo", "here", cwd=hostile(tmp_path), PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     listed = prepare.run("telecine", "inspect", "here/dataset", "--json", cwd=tmp_path)
     assert json.loads(listed.stdout)

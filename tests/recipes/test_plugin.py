@@ -65,7 +65,7 @@ class Environment:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         done = subprocess.run(
             [self._python, *words],
-            capture_output=True, text=True, timeout=240, env=environment, cwd=cwd, check=False,
+            capture_output=True, text=True, env=environment, cwd=cwd, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stderr if code else done.stdout

@@ -42,9 +42,7 @@ def build(kind: str, tree: Path, out: Path) -> Path:
     """A `wheel` or an `sdist` of a tree, by the backend that pyproject.toml names."""
     code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(out)!r}))"
     out.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out / done.stdout.splitlines()[-1]
 
@@ -57,14 +55,12 @@ class Environment:
     def python(self) -> Path:
         return self.folder / "bin" / "python"
 
-    def run(
-        self, *words: str, cwd: Path, timeout: float = 240, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         """A command of the environment, which knows of no other. `words[0]` is in its bin/."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AWS_", "RAY_"))}
         return subprocess.run(
             [str(self.folder / "bin" / words[0]), *words[1:]],
-            cwd=cwd, env=kept | variables, capture_output=True, text=True, timeout=timeout,
+            cwd=cwd, env=kept | variables, capture_output=True, text=True,
         )  # fmt: skip
 
 
@@ -72,10 +68,10 @@ def environment(folder: Path, wheel: Path, *extras: str) -> Environment:
     """A new one that has the wheel and what it requires with these extras, and nothing else."""
     made = Environment(folder)
     venv = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
-    subprocess.run(venv, check=True, timeout=120)
+    subprocess.run(venv, check=True)
     pip = [sys.executable, "-m", "pip", "--python", str(made.python), "install", "--quiet"]
     offline = ["--no-index", "--no-deps", "--disable-pip-version-check", str(wheel)]
-    subprocess.run([*pip, *offline], check=True, timeout=240)
+    subprocess.run([*pip, *offline], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (about,) = site.glob("telecine-*.dist-info")
     for each in closure(Distribution.at(about).requires or [], extras).values():
