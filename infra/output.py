@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from telecine.infra import disk
 from telecine.infra.errors import UsageError
-from telecine.infra.uris import is_s3
+from telecine.infra.store import disk
+from telecine.infra.store.uris import is_s3
 
 
 def check_file(path: Path, option: str, *, dataset: str, overwrite: bool) -> None:

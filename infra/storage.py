@@ -1,4 +1,4 @@
-"""Objects on disk and in S3-compatible stores under one set of names (infra/uris.py)."""
+"""Objects on disk and in S3-compatible stores under one set of names (infra/store/uris.py)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from telecine.infra import disk
-from telecine.infra.disk import ObjectInfo
 from telecine.infra.errors import NotFound, Unreadable, UsageError
-from telecine.infra.reader import ObjectReader
-from telecine.infra.uris import absolute, is_s3, join, without_password
+from telecine.infra.store import disk
+from telecine.infra.store.disk import ObjectInfo
+from telecine.infra.store.reader import ObjectReader
+from telecine.infra.store.uris import absolute, is_s3, join, without_password
 
 if TYPE_CHECKING:
-    from telecine.infra.s3 import S3
+    from telecine.infra.store.s3 import S3
 
 __all__ = ["ObjectInfo", "ObjectReader", "Storage", "StoreOptions", "absolute", "is_s3", "join"]
 
@@ -58,7 +58,9 @@ class Storage:
 
     @cached_property
     def _s3(self) -> S3:
-        from telecine.infra.s3 import S3  # a tenth of a second, which work on a disk need not wait
+        from telecine.infra.store.s3 import (
+            S3,  # a tenth of a second, which work on a disk need not wait
+        )
 
         return S3(self.options)
 

@@ -7,11 +7,12 @@ import logging
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from telecine.infra import extras
+from telecine.infra import extras, plugins
 from telecine.infra.errors import StorageError, TelecineError
 from telecine.pipeline.cli.annotate import caption, score
 from telecine.pipeline.cli.browse import browse, report
@@ -20,9 +21,31 @@ from telecine.pipeline.cli.diff import diff, explain
 from telecine.pipeline.cli.export import WithPlugins, export
 from telecine.pipeline.cli.ingest import demo, ingest
 from telecine.pipeline.cli.inspect import inspect
-from telecine.pipeline.cli.plugins import Commands
 from telecine.pipeline.cli.query import query
 from telecine.pipeline.cli.rebuild import rebuild
+
+PLUGIN_OPTIONS = {
+    plugins.ENCODERS: "--vae",
+    plugins.CAPTIONERS: "--captioner",
+    plugins.SCORERS: "--scorer",
+    plugins.EXPORTERS: "--format",
+}
+
+
+class Commands(TyperGroup):
+    """The commands, and below them in help the plug-ins that are installed; none is imported."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        super().format_epilog(ctx, formatter)
+        found = [
+            (f"{option} {plugin.name}", str(plugin))
+            for group, option in PLUGIN_OPTIONS.items()
+            for plugin in plugins.installed(group)
+        ]
+        if found:
+            with formatter.section("Plug-ins"):
+                formatter.write_dl(found)
+
 
 app = typer.Typer(
     name="telecine",

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from telecine.infra import disk
 from telecine.infra.errors import UsageError
 from telecine.infra.output import check_folder
+from telecine.infra.store import disk
 from telecine.manifests.builds import completed_build, shards_of
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from telecine.infra import disk
 from telecine.infra.errors import UsageError
+from telecine.infra.store import disk
 
 
 @contextlib.contextmanager

@@ -15,9 +15,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from telecine.infra.disk import PART_PREFIX
 from telecine.infra.errors import AccessDenied, BadCredentials, UsageError
 from telecine.infra.storage import ObjectInfo, Storage, absolute, is_s3, join
+from telecine.infra.store.disk import PART_PREFIX
 from telecine.manifests.fingerprint import short_id
 
 SIDECARS = ("json", "txt", "srt")  # the first of these that is there is the sidecar

@@ -31,8 +31,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from telecine.infra.disk import explained
 from telecine.infra.errors import UsageError
+from telecine.infra.store.disk import explained
 from telecine.pipeline.score.neighbours import Cells, Flat, Half, Neighbours, Places, needed_bytes
 
 EXACT_ROWS = 50_000  # more are searched through an index

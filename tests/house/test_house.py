@@ -27,8 +27,8 @@ MODULES = {
 # Who may import what: nobody else does.
 ONLY_IN = {
     "ray": {"telecine.infra.ray"},
-    "boto3": {"telecine.infra.s3"},
-    "botocore": {"telecine.infra.s3"},
+    "boto3": {"telecine.infra.store.s3"},
+    "botocore": {"telecine.infra.store.s3"},
     "av": {
         *(f"telecine.pipeline.media.{n}" for n in ("open", "images", "pixels", "decode", "film")),
         "telecine.pipeline.scan.worker",

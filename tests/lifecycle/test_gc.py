@@ -16,9 +16,9 @@ from typing import TypeAlias
 import pytest
 from rich.console import Console
 
-from telecine.infra.disk import PART_PREFIX
 from telecine.infra.errors import CommitError, UsageError
 from telecine.infra.storage import Storage, join
+from telecine.infra.store.disk import PART_PREFIX
 from telecine.manifests.builds import State, builds, find_build
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.queries import connect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from telecine.infra.reader import BLOCK_BYTES
+from telecine.infra.store.reader import BLOCK_BYTES
 
 
 def reference_digest(data: bytes) -> str:

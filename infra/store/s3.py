@@ -19,8 +19,6 @@ import botocore.exceptions as aws
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from telecine.infra import disk
-from telecine.infra.disk import ObjectInfo
 from telecine.infra.errors import (
     AccessDenied,
     BadCredentials,
@@ -31,7 +29,9 @@ from telecine.infra.errors import (
     Unreadable,
     UsageError,
 )
-from telecine.infra.uris import join, split_s3, without_password
+from telecine.infra.store import disk
+from telecine.infra.store.disk import ObjectInfo
+from telecine.infra.store.uris import join, split_s3, without_password
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
