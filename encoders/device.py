@@ -113,6 +113,11 @@ class Device:
         return pixels
 
 
+def fastest() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def picture(pixels: torch.Tensor) -> Pixels:
     """[1, 3, t, H, W] in [-1, 1] as uint8 [t, H, W, 3], rounded and clipped; by single frames."""
     frames = pixels[0].permute(1, 2, 3, 0)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import sys
+from collections.abc import Callable
 from contextlib import closing
 
 import uvicorn
-from rich.console import Console
 
 from telecine.infra.errors import UsageError
 from telecine.manifests.dataset import Dataset
@@ -18,9 +17,11 @@ from telecine.pipeline.browse.guard import LOOPBACK_NAMES, is_loopback
 
 PORT = 8042
 
+_log = logging.getLogger("telecine.browse")
 
-def browse(dataset: Dataset, host: str, port: int, console: Console) -> None:
-    """Serve the dataset's pages until interrupted; prints where. Port 0 is any that is free.
+
+def browse(dataset: Dataset, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve the dataset's pages until interrupted; says where. Port 0 is any that is free.
 
     Raises UsageError where the port is in use, or the host is none of this machine's.
     """
@@ -28,15 +29,14 @@ def browse(dataset: Dataset, host: str, port: int, console: Console) -> None:
         address, number = server.getsockname()[:2]
         names = LOOPBACK_NAMES | {host.lower()} if is_loopback(address) else frozenset[str]()
         if not names:
-            print(
+            _log.warning(
                 f"warning: {host} can be reached from other machines: whoever reaches it sees the "
-                "dataset and its footage, and nobody is asked for a password",
-                file=sys.stderr,
+                "dataset and its footage, and nobody is asked for a password"
             )
         app = make_app(dataset, names)
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{number}/"
-        console.print(f"{url}  (Ctrl-C stops)", markup=False, highlight=False, soft_wrap=True)
+        say(f"{url}  (Ctrl-C stops)")
         config = uvicorn.Config(
             app,
             log_level="error",

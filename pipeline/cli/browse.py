@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from telecine.pipeline.cli.options import (
     out,
     with_groups,
 )
+from telecine.pipeline.terminal.text import line
 
 
 @with_groups
@@ -30,7 +32,8 @@ def browse(
     """Look at a dataset in a web browser: charts, clips, sources, builds. Reads only."""
     from telecine.pipeline.browse.serve import browse as run_browse
 
-    run_browse(store.open(dataset), host, port, out())
+    screen = out()
+    run_browse(store.open(dataset), host, port, partial(line, screen))
 
 
 @with_groups

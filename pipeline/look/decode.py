@@ -192,9 +192,9 @@ def _device(spec: VaeSpec) -> str:
     """A GPU where there is one: a learned decoder takes longer than the encoder."""
     if encoder_kind(spec.encoder).runs_on == RunsOn.CPU:
         return "cpu"
-    import torch
+    from telecine.encoders.device import fastest
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return fastest()
 
 
 def _latents(dataset: Dataset, sample: Sample) -> Latents:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,8 @@ from telecine.pipeline.media.geometry import (
     to_square,
 )
 
+Decoded: TypeAlias = VideoFrame  # a frame as the decoder gave it
+PlaneLayout: TypeAlias = VideoFormat  # of its planes
 Plane = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Planes = list[Plane]
 Stored = tuple[str, str]  # matrix and range of the values as they lie in memory

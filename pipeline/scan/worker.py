@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from av.video.format import VideoFormat
-from av.video.frame import VideoFrame
 
 from telecine.infra.errors import MediaError, Reason, StorageError, concerns_one_object
 from telecine.infra.faults import kill_point
@@ -23,7 +21,15 @@ from telecine.manifests.schemas import Clip, Source, Still
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.open import Video, check_size, open_media
-from telecine.pipeline.media.pixels import PICK, Scaler, frame_size, plane_view, still
+from telecine.pipeline.media.pixels import (
+    PICK,
+    Decoded,
+    PlaneLayout,
+    Scaler,
+    frame_size,
+    plane_view,
+    still,
+)
 from telecine.pipeline.scan.clips import (
     FALLBACK_RATE,
     Accounted,
@@ -198,7 +204,7 @@ class Pass:
         self._rate = self._hint or FALLBACK_RATE  # until the stamps tell the true one
         self._period = float(1 / self._rate)
         self._scaler = Scaler()
-        self._picker: StillPicker[VideoFrame, Picked] = StillPicker(spec.scan, self._develop)
+        self._picker: StillPicker[Decoded, Picked] = StillPicker(spec.scan, self._develop)
         self._pts: list[int | None] = []
         self._last_duration = 0
         self._clock = 0.0
@@ -209,7 +215,7 @@ class Pass:
         self._frames: list[Rows] = []
         self._pairs: list[Rows] = []
 
-    def take(self, frame: VideoFrame) -> None:
+    def take(self, frame: Decoded) -> None:
         ordinal = len(self._pts)
         if self._tick(frame) > self._longest_gap:
             self._gaps.add(ordinal)
@@ -220,7 +226,7 @@ class Pass:
         if self._run.take(frame):
             self._settle(self._run.chunk())
 
-    def _tick(self, frame: VideoFrame) -> float:
+    def _tick(self, frame: Decoded) -> float:
         """Moves the clock on to this frame; returns seconds since the one before.
 
         By its stamp, but at least by the nominal period: stamps may stand still or fall.
@@ -235,7 +241,7 @@ class Pass:
         self._clock += max(step, self._period)
         return step
 
-    def _begin(self, ordinal: int, frame: VideoFrame) -> None:
+    def _begin(self, ordinal: int, frame: Decoded) -> None:
         """A new size, or a hole in the stamps: frames are not compared across it."""
         self._end_run()
         if ordinal:
@@ -268,7 +274,7 @@ class Pass:
         self._cuts += cuts
         self._picker.decide(cuts, run.start + run.detector.decided)
 
-    def _develop(self, frame: VideoFrame) -> Picked:
+    def _develop(self, frame: Decoded) -> Picked:
         stills = self._spec.scan.stills
         return pick(still(frame, self._facts, stills.short_side, self._scaler), stills.quality)
 
@@ -293,7 +299,7 @@ class Pass:
 class _Run:
     """Frames of one size and layout: their grids, the detector and the meter over them."""
 
-    def __init__(self, start: int, frame: VideoFrame, facts: MediaFacts, apart: int) -> None:
+    def __init__(self, start: int, frame: Decoded, facts: MediaFacts, apart: int) -> None:
         self.start = start
         self.detector = CutDetector()
         self.meter = Meter(facts.color_range == "full", apart)
@@ -304,10 +310,10 @@ class _Run:
         self._count = 0
         self._grid = self._sampler.empty(self._size)
 
-    def fits(self, frame: VideoFrame) -> bool:
+    def fits(self, frame: Decoded) -> bool:
         return (frame.width, frame.height, frame.format.name) == self._shape
 
-    def take(self, frame: VideoFrame) -> bool:
+    def take(self, frame: Decoded) -> bool:
         """Whether the chunk is full."""
         self._sampler.sample(frame, self._grid, self._count)
         self._count += 1
@@ -327,7 +333,7 @@ class Sampler:
     values, RGB becomes BT.709 of full range.
     """
 
-    def __init__(self, frame: VideoFrame, facts: MediaFacts) -> None:
+    def __init__(self, frame: Decoded, facts: MediaFacts) -> None:
         self._facts = facts
         self._scaler = None if _has_plain_planes(frame.format) else Scaler()
         if self._scaler is not None:
@@ -355,7 +361,7 @@ class Sampler:
         luma, cb, cr = (np.full((frames, *size), 128, np.uint8) for size in sizes)
         return Grid(luma, cb, cr)
 
-    def sample(self, frame: VideoFrame, grid: Grid, place: int) -> None:
+    def sample(self, frame: Decoded, grid: Grid, place: int) -> None:
         if self._scaler is not None:
             frame = self._shrink(frame)
         shift, targets = self._shift, (grid.luma, grid.cb, grid.cr)
@@ -363,12 +369,12 @@ class Sampler:
             few = plane_view(frame, index)[part]
             target[place] = few >> shift if shift else few
 
-    def _shrink(self, frame: VideoFrame) -> VideoFrame:
+    def _shrink(self, frame: Decoded) -> Decoded:
         assert self._scaler is not None
         return self._scaler(frame, self._facts, self._small, "yuv444p", PICK)
 
 
-def _chroma_steps(frame: VideoFrame, step: int) -> tuple[int, int]:
+def _chroma_steps(frame: Decoded, step: int) -> tuple[int, int]:
     """Samples across and down, half as many as of luma."""
     plane = frame.planes[1]
     across = round(2 * step * plane.width / frame.width)
@@ -379,7 +385,7 @@ def _length(part: slice) -> int:
     return len(range(part.start, part.stop, part.step))
 
 
-def _has_plain_planes(layout: VideoFormat) -> bool:
+def _has_plain_planes(layout: PlaneLayout) -> bool:
     """Planar luma and chroma (or luma alone) of 8 to 16 bits in this machine's byte order."""
     parts = layout.components
     return (
