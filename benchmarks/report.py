@@ -249,11 +249,11 @@ last = ""
 for name, asked in (
     ("first page", Asked()),
     ("sorted", Asked(sort="motion", descending=True)),
-    ("filtered", Asked(where="motion > 0.5 AND in_build", sort="motion")),
-    ("page after it", Asked(where="motion > 0.5 AND in_build", sort="motion", after="last")),
+    ("filtered", Asked(where="motion > 0.5", place="kept", sort="motion")),
+    ("page after it", Asked(where="motion > 0.5", place="kept", sort="motion", after="last")),
 ):
     if asked.after:
-        asked = Asked(where=asked.where, sort=asked.sort, after=last)
+        asked = Asked(where=asked.where, place=asked.place, sort=asked.sort, after=last)
     start, cpu = time.perf_counter(), time.process_time()
     with snapshot.asking() as con:
         page = clips_page(con, snapshot.spec, asked, snapshot.columns)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -64,3 +65,20 @@ def json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(part) for part in value]
     return value if value is None or isinstance(value, str | bool | int) else str(value)
+
+
+# ── within SQL, in DuckDB's quotes; values go as parameters where they can ───────────────────────
+
+
+def identifier(name: str) -> str:
+    """A column's or table's name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def literals(texts: Iterable[str]) -> str:
+    """Strings, separated by commas."""
+    return ", ".join(map(literal, texts))

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from telecine.infra.errors import UsageError
+from telecine.infra.text import identifier, literal, literals
 from telecine.manifests.schemas import Row, arrow_schema, defaults_of
 
 FORMAT = 1  # of a dataset. Another one cannot be read or appended to by this code
@@ -176,54 +177,51 @@ def select_of(columns: Columns, types: Mapping[str, str], files: Sequence[str]) 
 
     Where the table is as declared, nothing but the files is named: that is read fastest.
     """
-    listed = f"[{', '.join(map(quoted, files))}]"
+    listed = f"[{literals(files)}]"
     if columns.same:
         return f"SELECT * FROM read_parquet({listed})"
     there = [name for name in types if name not in columns.missing]
     if columns.uneven:
         kinds = ", ".join(
-            f"{quoted(n)}: {{name: {quoted(n)}, type: {quoted(types[n])}, default_value: NULL}}"
+            f"{literal(n)}: {{name: {literal(n)}, type: {literal(types[n])}, default_value: NULL}}"
             for n in there
         )
         listed += f", schema = MAP {{{kinds}}}"
     chosen = ", ".join(
-        f"{_value(columns, name, kind)} AS {_name(name)}" for name, kind in types.items()
+        f"{_value(columns, name, kind)} AS {identifier(name)}" for name, kind in types.items()
     )
     return f"SELECT {chosen} FROM read_parquet({listed})"
 
 
 def _value(columns: Columns, name: str, kind: str) -> str:
     if name in columns.missing:
-        return f"CAST({_literal(defaults_of(columns.row)[name])} AS {kind})"
-    return _with_default(columns.row, name) if columns.found.field(name).nullable else _name(name)
+        return f"CAST({_constant(defaults_of(columns.row)[name])} AS {kind})"
+    return (
+        _with_default(columns.row, name) if columns.found.field(name).nullable else identifier(name)
+    )
 
 
 def select_filled(row: type[Row], relation: str) -> str:
     """The rows of a relation that has every column of the type, with defaults for NULL."""
     names = arrow_schema(row).names
     return (
-        f"SELECT {', '.join(f'{_with_default(row, n)} AS {_name(n)}' for n in names)} "
+        f"SELECT {', '.join(f'{_with_default(row, n)} AS {identifier(n)}' for n in names)} "
         f"FROM {relation}"
     )
 
 
 def _with_default(row: type[Row], name: str) -> str:
     default = defaults_of(row).get(name)
-    return _name(name) if default is None else f"coalesce({_name(name)}, {_literal(default)})"
+    return (
+        identifier(name)
+        if default is None
+        else f"coalesce({identifier(name)}, {_constant(default)})"
+    )
 
 
-def _literal(value: Any) -> str:
+def _constant(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_literal, value))}]"
-    return quoted(value) if isinstance(value, str) else str(value)
-
-
-def quoted(text: str) -> str:
-    """A string in SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+        return f"[{', '.join(map(_constant, value))}]"
+    return literal(value) if isinstance(value, str) else str(value)

@@ -19,7 +19,8 @@ from pathlib import Path
 import duckdb
 
 from telecine.infra.errors import StorageError, UsageError
-from telecine.manifests.evolve import quoted, select_of
+from telecine.infra.text import literal
+from telecine.manifests.evolve import select_of
 from telecine.manifests.schemas import TABLES, arrow_schema
 from telecine.manifests.tables import Tables, one_line
 
@@ -93,14 +94,14 @@ def connect(tables: Tables, versions: Mapping[str, int] | None = None) -> duckdb
     """
     con = duckdb.connect(":memory:")
     con.execute("SET memory_limit = '2GB'")  # larger joins spill
-    con.execute(f"SET temp_directory = {quoted(_spill_folder())}")
+    con.execute(f"SET temp_directory = {literal(_spill_folder())}")
     con.execute("SET enable_progress_bar = false")  # it would go to standard output
     con.execute("SET python_enable_replacements = false")
     con.execute("SET parquet_metadata_cache = true")  # a table's files never change
     if not tables.on_disk:
         con.register_filesystem(tables.store_files)
         con.execute(f"SET external_file_cache_remote_max_block_size = {READ_BYTES}")
-    con.execute(f"SET allowed_directories = [{quoted(f'{tables.uri}/tables/')}]")
+    con.execute(f"SET allowed_directories = [{literal(f'{tables.uri}/tables/')}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
     for name in TABLES:

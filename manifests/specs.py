@@ -196,7 +196,7 @@ class BucketSpec(Spec):
 
 
 class SelectSpec(Spec):
-    """Which clips a build takes: an SQL condition over the columns of `clips`."""
+    """Which clips a build takes: an SQL condition over clips (pipeline/catalog/selection.py)."""
 
     where: str | None = None
 

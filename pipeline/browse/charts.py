@@ -17,11 +17,13 @@ from typing import Any
 
 import duckdb
 
+from telecine.infra.text import identifier, literal
 from telecine.manifests.buckets import ENCODED_SECONDS, by_size
 from telecine.manifests.schemas import MEASURED_NUMBERS
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
+from telecine.pipeline.browse.columns import Column, place_condition
 from telecine.pipeline.catalog.scores import DUPLICATES, score_columns
+from telecine.pipeline.catalog.selection import create_filtered, explaining
 from telecine.pipeline.look.summary import BucketCount
 
 CHARTED = ("duration_seconds", "num_frames", "width", "height", *MEASURED_NUMBERS)
@@ -62,7 +64,7 @@ class Cell:
     duration: str
     clips: int
     hours: float
-    where: str
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Color:
 @dataclass(frozen=True, slots=True)
 class Charts:
     where: str
+    place: str
     clips: int
     cells: tuple[Cell, ...]
     histograms: tuple[Histogram, ...]
@@ -88,9 +91,10 @@ def charts(
     spec: DatasetSpec,
     there: Sequence[Column],
     where: str = "",
+    place: str = "",
     buckets: Sequence[BucketCount] | None = None,
 ) -> Charts:
-    """Of the clips that the clause takes, of the columns there are.
+    """Of the clips at a place that the condition takes, of the columns there are.
 
     Where all clips are meant, the current build's `buckets` are known and not counted again.
     Raises UsageError where the clause is none.
@@ -98,7 +102,7 @@ def charts(
     known = {column.name: column for column in there}
     names = [*CHARTED, *(c for c in score_columns(spec.score) if c not in DUPLICATES)]
     names += [name for name in DUPLICATES if name in known and known[name].is_number]
-    create_filtered(con, spec, where, names)
+    create_filtered(con, spec, where, names, place_condition(place))
     with explaining(con, spec, where):
         ((clips,),) = con.sql("SELECT count(*) FROM filtered").fetchall()
         counted = [(b.resolution, b.aspect, b.duration, b.clips, b.hours) for b in buckets or ()]
@@ -106,6 +110,7 @@ def charts(
             counted = con.sql(_CELLS).fetchall()
         return Charts(
             where,
+            place,
             clips,
             tuple(sorted((Cell(*row, _bucket(*row[:3])) for row in counted), key=by_size)),
             _histograms(con, [known[name] for name in names], clips),
@@ -130,10 +135,7 @@ SELECT color, sum(clips)::BIGINT FROM (
 
 
 def _bucket(resolution: int, aspect: str, duration: str) -> str:
-    return (
-        f"bucket_resolution = {resolution} AND bucket_aspect = {literal(aspect)} "
-        f"AND bucket_duration = {literal(duration)}"
-    )
+    return f"kept/{resolution}/{aspect}/{duration}"
 
 
 def _colors(con: duckdb.DuckDBPyConnection) -> tuple[Color, ...]:
@@ -164,7 +166,7 @@ class _Ends:
 
 
 def _finite(column: Column) -> str:
-    value = f"{quoted(column.name)}::DOUBLE"
+    value = f"{identifier(column.name)}::DOUBLE"
     return f"CASE WHEN isfinite({value}) THEN {value} END"
 
 

@@ -10,7 +10,7 @@ import duckdb
 from telecine.infra.errors import NotFound
 from telecine.manifests.builds import State, builds
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.browse.filtered import TEXTS
+from telecine.pipeline.browse.columns import TEXTS
 from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.catalog.scores import create_scored_clips, score_columns, similarity
 

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 import duckdb
 
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.browse.filtered import create_filtered, literal
+from telecine.pipeline.browse.columns import place_condition
+from telecine.pipeline.catalog.conditions import is_blank
+from telecine.pipeline.catalog.selection import create_filtered, explaining, taken
 from telecine.pipeline.look.summary import BuildReport, Summary
 
 KEPT, NOT_SELECTED = "kept", "not selected"
 NO_CAPTION, NOT_BUILT = "without a caption", "not built yet"
+UNPLANNED = "unplanned"  # as in place_condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Part:
     count: int
     frames: int  # 0 of sources
     share: float  # of the stage: of its sources, or of all frames decoded
-    where: str = ""  # of the clips; empty of anything else
+    where: str = ""  # of the clips
+    place: str = ""  # of the clips, as in place_condition; empty of anything else
     reason: str = ""  # of the sources that were rejected; empty of anything else
     kept: bool = False
 
@@ -94,36 +98,33 @@ def fates(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, frames: int) -> tup
     parts, waiting = [], 0
     for in_build, reason, clips, shown in built:
         if in_build:
-            parts.append(Part(KEPT, clips, shown, _share(shown, frames), "in_build", kept=True))
+            parts.append(Part(KEPT, clips, shown, _share(shown, frames), place="kept", kept=True))
         elif reason is not None:
-            where = f"drop_reason = {literal(reason)}"
-            parts.append(Part(f"dropped: {reason}", clips, shown, _share(shown, frames), where))
+            name, place = f"dropped: {reason}", f"dropped/{reason}"
+            parts.append(Part(name, clips, shown, _share(shown, frames), place=place))
         else:
             waiting = clips
     return (*parts, *(_waiting(con, spec, frames) if waiting else ()))
 
 
-_WAITING = "NOT in_build AND drop_reason IS NULL"
-
-
 def _waiting(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, frames: int) -> Sequence[Part]:
     """Clips that the build has no row for."""
-    selected = f"coalesce((\n{spec.select.where}\n), false)" if spec.select.where else ""
-    chosen = [_WAITING, selected] if selected else [_WAITING]
-    wheres = {
-        NO_CAPTION: " AND ".join([*chosen, "caption IS NULL"]),
-        NOT_BUILT: " AND ".join([*chosen, "caption IS NOT NULL"]),
-    }
-    if selected:
-        wheres = {NOT_SELECTED: f"{_WAITING} AND NOT {selected}"} | wheres
+    selection = spec.select.where
+    wheres = {NO_CAPTION: "caption IS NULL", NOT_BUILT: "caption IS NOT NULL"}
+    if not is_blank(selection):
+        taken(con, spec, selection)  # refused in its own words, where it is no condition
+        selected = f"coalesce((\n{selection}\n), false)"
+        wheres = {name: f"{selected} AND {where}" for name, where in wheres.items()}
+        wheres = {NOT_SELECTED: f"NOT {selected}"} | wheres
     parts = []
     for name, where in wheres.items():
-        create_filtered(con, spec, where)
-        ((clips, shown),) = con.sql(
-            "SELECT count(*), coalesce(sum(num_frames), 0) FROM filtered"
-        ).fetchall()
+        create_filtered(con, spec, where, place=place_condition(UNPLANNED))
+        with explaining(con, spec, selection):
+            ((clips, shown),) = con.sql(
+                "SELECT count(*), coalesce(sum(num_frames), 0) FROM filtered"
+            ).fetchall()
         if clips:
-            parts.append(Part(name, clips, shown, _share(shown, frames), where))
+            parts.append(Part(name, clips, shown, _share(shown, frames), where, UNPLANNED))
     return parts
 
 

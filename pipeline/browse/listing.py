@@ -15,9 +15,11 @@ from typing import Any
 import duckdb
 
 from telecine.infra.errors import UsageError
+from telecine.infra.text import identifier, literal, literals
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.browse.filtered import Column, create_filtered, explaining, literal, quoted
+from telecine.pipeline.browse.columns import Column, place_condition
 from telecine.pipeline.catalog.narrow import focus, uris_of
+from telecine.pipeline.catalog.selection import create_filtered, explaining
 
 SIZE, MOST = 24, 200  # clips of a page
 SHOWN = (
@@ -31,6 +33,7 @@ class Asked:
     """Which clips, in which order, and where the page begins."""
 
     where: str = ""
+    place: str = ""  # as in place_condition: what the current build did with them
     sort: str = "clip_id"
     descending: bool = False
     size: int = SIZE
@@ -73,8 +76,8 @@ def clip_ids(
 ) -> tuple[int, int, list[str]]:
     """How many clips there are, the number of the page's first one, and the clips on the page."""
     _check(asked, there)
-    create_filtered(con, spec, asked.where, [asked.sort])
-    order = _Order(quoted(asked.sort), "clip_id", asked.descending)
+    create_filtered(con, spec, asked.where, [asked.sort], place_condition(asked.place))
+    order = _Order(identifier(asked.sort), "clip_id", asked.descending)
     with explaining(con, spec, asked.where):
         return _some(con, "filtered", order, asked, _at(con, asked))
 
@@ -121,7 +124,7 @@ def _at(con: duckdb.DuckDBPyConnection, asked: Asked) -> tuple[Any, str] | None:
     key = asked.after or asked.before
     if not key:
         return None
-    query = f"SELECT {quoted(asked.sort)} FROM dataset WHERE clip_id = $key LIMIT 1"
+    query = f"SELECT {identifier(asked.sort)} FROM dataset WHERE clip_id = $key LIMIT 1"
     found = con.sql(query, params={"key": key}).fetchall()
     if not found:
         raise UsageError(f"there is no clip {key!r} any more: begin at the first page")
@@ -169,7 +172,9 @@ def _details(
         return []
     focus(con, ids, uris_of(con, ids))
     create_filtered(con, spec, "", [*SHOWN, sort])
-    found = con.sql(f"SELECT clip_id, {', '.join(SHOWN)}, {quoted(sort)} AS sorted FROM filtered")
+    found = con.sql(
+        f"SELECT clip_id, {', '.join(SHOWN)}, {identifier(sort)} AS sorted FROM filtered"
+    )
     names = found.columns
     rows = {row[0]: dict(zip(names, row, strict=True)) for row in found.fetchall()}
     return [rows[clip_id] for clip_id in ids if clip_id in rows]
@@ -200,6 +205,6 @@ def rejected_page(
     total, first, ids = _some(con, "rejected", _Order("uri", "source_id"), asked, at)
     if not ids:
         return Page([], total, 0)
-    listed = ", ".join(map(literal, ids))
+    listed = literals(ids)
     rows = con.sql(f"SELECT {_FACTS} FROM rejected WHERE source_id IN ({listed}) ORDER BY uri")
     return Page([dict(zip(rows.columns, r, strict=True)) for r in rows.fetchall()], total, first)

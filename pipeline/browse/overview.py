@@ -35,14 +35,16 @@ def _overview(snapshot: Snapshot) -> Overview:
         return Overview(found, funnel(con, snapshot.spec, found))
 
 
-def charts_of(snapshot: Snapshot, where: str) -> Charts:
-    """Asked once of each clause and version of the tables. Raises UsageError where it is none."""
+def charts_of(snapshot: Snapshot, where: str, place: str = "") -> Charts:
+    """Asked once of each condition, place and version of the tables.
+
+    Raises UsageError where the one or the other is none.
+    """
 
     def ask() -> Charts:
-        build = None if where.strip() else overview(snapshot).funnel.build
+        build = None if where.strip() or place else overview(snapshot).funnel.build
         with snapshot.asking() as con:
-            return charts(
-                con, snapshot.spec, snapshot.columns, where, build.buckets if build else None
-            )
+            buckets = build.buckets if build else None
+            return charts(con, snapshot.spec, snapshot.columns, where, place, buckets)
 
-    return snapshot.once.get(("charts", where), ask)
+    return snapshot.once.get(("charts", where, place), ask)

@@ -1,7 +1,7 @@
 """pages: what each address shows. Every page is a function of the newest snapshot and its address.
 
 /                   overview: funnel, heat map, histograms
-/charts.json        the charts of the clips that ?where= takes
+/charts.json        the charts of the clips that ?where= and ?place= take
 /clips              a grid of them, in the order of a column, a page at a time
 /clips/ID           one of them
 /rejected           sources that were rejected
@@ -81,9 +81,11 @@ def show_overview(request: Request) -> Response:
 
 def show_charts(request: Request) -> Response:
     """JSON; of what is refused the words."""
-    where = request.query_params.get("where", "")
+    given = request.query_params
     try:
-        found = charts_of(site(request).watch.snapshot, where)
+        found = charts_of(
+            site(request).watch.snapshot, given.get("where", ""), given.get("place", "")
+        )
     except UsageError as error:
         return JSONResponse({"error": str(error)}, 400)
     return JSONResponse(json_value(dataclasses.asdict(found)))
@@ -97,7 +99,7 @@ def show_clips(request: Request) -> Response:
     there = snapshot.columns
     page, refusal = Page([], 0, 0), ""
     given = request.query_params
-    asked = Asked(where=given.get("where", ""))
+    asked = Asked(where=given.get("where", ""), place=given.get("place", ""))
     try:
         asked = _asked(request)
         with snapshot.asking() as con:
@@ -108,7 +110,7 @@ def show_clips(request: Request) -> Response:
     return _page(
         request, "clips.html", snapshot, 400 if refusal else 200,
         page=page, asked=asked, columns=there, refusal=refusal,
-        charts=link("/charts.json", where=asked.where),
+        charts=link("/charts.json", where=asked.where, place=asked.place),
         back=_beside(asked, before=page.rows[0]["clip_id"]) if page.has_before else "",
         on=_beside(asked, after=page.rows[-1]["clip_id"]) if page.has_after and page.rows else "",
     )  # fmt: skip
@@ -121,6 +123,7 @@ def _asked(request: Request) -> Asked:
         raise UsageError(f"size={size!r}: a page has 1 to {MOST} clips")
     return Asked(
         where=given.get("where", ""),
+        place=given.get("place", ""),
         sort=given.get("sort", "") or "clip_id",
         descending=given.get("order", "") == "down",
         size=int(size),
@@ -129,14 +132,15 @@ def _asked(request: Request) -> Asked:
     )
 
 
-def _beside(asked: Asked, **place: str) -> str:
+def _beside(asked: Asked, **beside: str) -> str:
     return link(
         "/clips",
         where=asked.where,
+        place=asked.place,
         sort="" if asked.sort == "clip_id" else asked.sort,
         order="down" if asked.descending else "",
         size="" if asked.size == SIZE else asked.size,
-        **place,
+        **beside,
     )
 
 

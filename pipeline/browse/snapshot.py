@@ -24,7 +24,7 @@ from telecine.infra.errors import TelecineError, UsageError
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES
-from telecine.pipeline.browse.filtered import Column, columns
+from telecine.pipeline.browse.columns import Column, columns
 
 LOOK_SECONDS = 5.0  # between two looks for newer tables
 LOOK_SHARE = 0.05  # of the time that may go into looking, where opening the tables is slow
@@ -108,7 +108,7 @@ class Snapshot:
 
     @property
     def columns(self) -> list[Column]:
-        """What a WHERE clause may name."""
+        """What an order may name, and a condition, but for those of a clip's place."""
         return self.once.get("columns", self._columns)
 
     def _columns(self) -> list[Column]:

@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from telecine.pipeline.browse.filtered import literal
+from telecine.infra.text import literals
 from telecine.pipeline.browse.snapshot import Snapshot
 
 FEW = 64  # files that are as well opened all
@@ -83,7 +83,7 @@ class StillFiles:
             self.learn(snapshot, files)
 
     def _add(self, snapshot: Snapshot, files: Sequence[str]) -> None:
-        there = f"read_parquet([{', '.join(map(literal, files))}], filename = true)"
+        there = f"read_parquet([{literals(files)}], filename = true)"
         with snapshot.asking(hurry=True) as con:
             query = f"SELECT DISTINCT hash(source_id) AS source, filename FROM {there}"
             found = con.sql(query).to_arrow_table()
@@ -98,7 +98,7 @@ class StillFiles:
 
 
 def _hashes(con: duckdb.DuckDBPyConnection, clip_ids: Iterable[str]) -> npt.NDArray[np.uint64]:
-    listed = ", ".join(map(literal, clip_ids))
+    listed = literals(clip_ids)
     query = f"SELECT DISTINCT hash(source_id) AS source FROM clips WHERE clip_id IN ({listed})"
     found: npt.NDArray[np.uint64] = con.sql(query).to_arrow_table().column("source").to_numpy()
     return found

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
-from telecine.pipeline.browse.filtered import literal
+from telecine.infra.text import literals
 from telecine.pipeline.browse.snapshot import Snapshot
 from telecine.pipeline.browse.still_files import StillFiles
 
@@ -106,11 +106,11 @@ def read_stills(
 ) -> dict[str, Jpegs]:
     """Of each clip; empty for those that have none. One pass over the table, or what files say."""
     found: dict[str, Jpegs] = {clip_id: {} for clip_id in clip_ids}
-    listed = ", ".join(map(literal, found))
+    listed = literals(found)
     some = files.of(snapshot, found) if files else None
     if some is not None and not some:
         return found
-    table = "stills" if some is None else f"read_parquet([{', '.join(map(literal, some))}])"
+    table = "stills" if some is None else f"read_parquet([{literals(some)}])"
     query = f"SELECT clip_id, position, jpeg FROM {table} WHERE clip_id IN ({listed}) ORDER BY ALL"
     with snapshot.asking(hurry=True) as con:
         for clip_id, position, jpeg in con.sql(query).fetchall():

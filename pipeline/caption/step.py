@@ -36,6 +36,8 @@ from telecine.pipeline.catalog.captions import (
     inputs,
     usable,
 )
+from telecine.pipeline.catalog.conditions import columns_named
+from telecine.pipeline.catalog.dataset import CAPTION_COLUMNS
 from telecine.pipeline.catalog.scores import TEXT_SIMILARITY
 from telecine.pipeline.catalog.selection import create_selected_clips
 from telecine.pipeline.catalog.stills import Stills, with_stills
@@ -121,10 +123,12 @@ def _count_texts(con: duckdb.DuckDBPyConnection, dataset: Dataset, outcome: Capt
     con.execute(f"CREATE TEMP TABLE said AS {captions_of(dataset.spec.caption)}")
     ((outcome.clips,),) = con.sql("SELECT count(*) FROM current_clips").fetchall()
     ((outcome.with_text,),) = con.sql("SELECT count(*) FROM said WHERE said.text <> ''").fetchall()
-    # A selection by similarity to captions takes no clip that has none: all may be waited for.
+    # A selection by captions, or similarity to them, may take a clip once it has one: all may be
+    # waited for.
     selection = "current_clips"
-    outcome.score_first = TEXT_SIMILARITY in (dataset.spec.select.where or "").lower()
-    if not outcome.score_first:
+    named = columns_named(dataset.spec.select.where)
+    outcome.score_first = TEXT_SIMILARITY in named
+    if named.isdisjoint({TEXT_SIMILARITY, *CAPTION_COLUMNS}):
         create_selected_clips(con, dataset.spec)
         selection = "selected_clips"
     waiting = con.sql(f"SELECT count(*) FROM {selection} ANTI JOIN said USING (clip_id)")

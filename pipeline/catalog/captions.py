@@ -11,12 +11,12 @@ one that is still pending has no row.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import duckdb
 
 from telecine.encoders.caption.interface import WITH_TEXT, Captioner, ClipFacts, Input
 from telecine.encoders.load import load_captioner
+from telecine.infra.text import literal, literals
 from telecine.manifests.specs import CaptionMixSpec, CaptionSpec, DatasetSpec
 
 FACTS = tuple(field.name for field in dataclasses.fields(ClipFacts))
@@ -27,7 +27,9 @@ MAX_ATTEMPTS = 3  # failed rows for one input, after which only `retry_failed` a
 def inputs(uses: frozenset[Input]) -> str:
     """SQL: every current clip with what its captions are made from, and the digest of that."""
     named = ["stills_digest", *(FACTS if Input.FACTS in uses else ())]
-    digested = "to_json({" + ", ".join(f"'{name}': clip.{name}" for name in named) + "})::VARCHAR"
+    digested = (
+        "to_json({" + ", ".join(f"{literal(name)}: clip.{name}" for name in named) + "})::VARCHAR"
+    )
     uri, version = "''", "''"
     if Input.SIDECAR in uses:
         uri, version = "source.sidecar_uri", "source.sidecar_version"
@@ -43,28 +45,23 @@ def inputs(uses: frozenset[Input]) -> str:
     """
 
 
-def _quoted(words: Iterable[str]) -> str:
-    """Hashes and outcomes: they hold no quote."""
-    return ", ".join(f"'{word}'" for word in words)
-
-
-_TEXTS = f"({_quoted(sorted(WITH_TEXT))})"
+_TEXTS = f"({literals(sorted(WITH_TEXT))})"
 
 
 def by_speakers(captioner: Captioner) -> str:
     """SQL: the row was said by one of the captioner's speakers."""
-    return f"captioner_fingerprint IN ({_quoted(s.fingerprint for s in captioner.speakers)})"
+    return f"captioner_fingerprint IN ({literals(s.fingerprint for s in captioner.speakers)})"
 
 
 def usable(captioner: Captioner) -> str:
     """SQL: a caption that may be in force: it has a text, or nobody is left who could give one."""
     last = captioner.speakers[-1].fingerprint
-    return f"outcome IN {_TEXTS} OR outcome <> 'failed' AND captioner_fingerprint = '{last}'"
+    return f"outcome IN {_TEXTS} OR outcome <> 'failed' AND captioner_fingerprint = {literal(last)}"
 
 
 def _preference(captioner: Captioner) -> str:
     """SQL: the lowest is in force."""
-    order = _quoted(speaker.fingerprint for speaker in captioner.speakers)
+    order = literals(speaker.fingerprint for speaker in captioner.speakers)
     rank = f"list_position([{order}], captioner_fingerprint)"
     return f"(outcome NOT IN {_TEXTS}, {rank}, outcome, text)"
 

@@ -1,4 +1,4 @@
-"""joined: the view `dataset`, a row per current clip with all that is known of it.
+"""What is known of each current clip, in one row: the views `described_clips` and `dataset`.
 
 clips and their scores ─┬─ source ──┬─ caption in force ──┬─ sample of the current build
                         └ uri, ...  └ caption, captioner  └ in_build, shard_path, ...
@@ -6,18 +6,17 @@ clips and their scores ─┬─ source ──┬─ caption in force ──┬�
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import duckdb
 
 from telecine.manifests.schemas import CHECKS
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.captions import create_chosen_captions
-from telecine.pipeline.catalog.scores import create_scored_clips
+from telecine.pipeline.catalog.scores import score_columns, scored_clips
 
-# Columns of the view by the table they are from, as SQL over it.
-_SOURCE = {
+# Columns of the views by the table that they are from, as SQL over it.
+SOURCE_COLUMNS = {
     name: f"source.{name}"
     for name in (
         "uri", "size_bytes", "container", "codec", "profile", "pixel_format", "bit_depth",
@@ -25,12 +24,12 @@ _SOURCE = {
         "rotation_degrees", "mirrored", "sidecar_uri",
     )
 }  # fmt: skip
-_CAPTION = {
+CAPTION_COLUMNS = {
     "caption": "said.text",
     "captioner": "said.captioner",
     "caption_outcome": "said.outcome",
 }
-_SAMPLE = {
+PLACE_COLUMNS = {
     "in_build": "coalesce(sample.outcome = 'kept', false)",
     "drop_reason": "nullif(sample.reason, '')",
     "drop_detail": "nullif(sample.detail, '')",
@@ -47,32 +46,61 @@ _SAMPLE = {
     },
 }  # fmt: skip
 
-_JOINS = {
-    "LEFT JOIN current_sources AS source USING (source_id)": _SOURCE,
-    "LEFT JOIN chosen_captions AS said USING (clip_id)": _CAPTION,
-    "LEFT JOIN current_samples AS sample USING (clip_id)": _SAMPLE,
-}
+
+def described_columns(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> tuple[str, ...]:
+    """What is known of a clip by itself: the columns that a condition over clips may name."""
+    own = con.sql("FROM current_clips").columns
+    return (*own, *score_columns(spec.score), *SOURCE_COLUMNS, *CAPTION_COLUMNS)
 
 
-def create_joined(
-    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, expressions: Iterable[str | None] = ("*",)
+def create_described_clips(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, names: Iterable[str] | None = None
 ) -> None:
-    """Make the view `dataset`, with those tables joined whose columns the expressions name.
+    """Make the view `described_clips`: current clips with their scores, sources and captions.
 
-    An expression `*` names all. `in_build` says whether the current build has the clip; it is
-    false, with a `drop_reason` of NULL, where the build does not know the clip.
+    It has a clip's own columns and those of the names, in lower case, that there are (None: all):
+    what is not named is not looked up.
     """
-    said = [expression for expression in expressions if expression]
-    every = any(expression.strip() == "*" for expression in said)
-    create_scored_clips(con, spec, said)
-    create_chosen_captions(con, spec)
-    words = set(re.findall(r"\w+", " ".join(said).lower()))
+    described = _described(con, spec, names if names is None else frozenset(names))
+    con.execute(f"CREATE OR REPLACE TEMP VIEW described_clips AS {described}")
+
+
+def create_dataset_view(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, names: Iterable[str] | None = None
+) -> None:
+    """Make the view `dataset`: the columns of `described_clips`, and those of a clip's place.
+
+    `in_build` says whether the current build has the clip; it is false, with a `drop_reason` of
+    NULL, where the build does not know the clip. `names` as in `create_described_clips`.
+    """
+    wanted = names if names is None else frozenset(names)
+    dataset = _described(con, spec, wanted)
+    if _some(wanted, PLACE_COLUMNS):
+        dataset = (
+            f"SELECT clip.*, {_listed(PLACE_COLUMNS)} FROM ({dataset}) AS clip "
+            "LEFT JOIN current_samples AS sample USING (clip_id)"
+        )
+    con.execute(f"CREATE OR REPLACE TEMP VIEW dataset AS {dataset}")
+
+
+def _described(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, names: frozenset[str] | None
+) -> str:
     columns, joins = ["clip.*"], []
-    for join, names in _JOINS.items():
-        if every or words & names.keys():
-            joins.append(join)
-            columns += [f"{sql} AS {name}" for name, sql in names.items()]
-    con.execute(
-        f"CREATE OR REPLACE TEMP VIEW dataset AS SELECT {', '.join(columns)} "
-        f"FROM scored_clips AS clip {' '.join(joins)}"
-    )
+    if _some(names, SOURCE_COLUMNS):
+        columns.append(_listed(SOURCE_COLUMNS))
+        joins.append("LEFT JOIN current_sources AS source USING (source_id)")
+    if _some(names, CAPTION_COLUMNS):
+        create_chosen_captions(con, spec)
+        columns.append(_listed(CAPTION_COLUMNS))
+        joins.append("LEFT JOIN chosen_captions AS said USING (clip_id)")
+    clips = scored_clips(spec, names)
+    return f"SELECT {', '.join(columns)} FROM ({clips}) AS clip {' '.join(joins)}"
+
+
+def _some(names: frozenset[str] | None, columns: Mapping[str, str]) -> bool:
+    return names is None or not names.isdisjoint(columns)
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{sql} AS {name}" for name, sql in columns.items())

@@ -19,17 +19,17 @@ from typing import Any
 import duckdb
 
 from telecine.encoders.load import load_scorer
+from telecine.infra.text import literal
 from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
 from telecine.pipeline.catalog.captions import captions_of
+from telecine.pipeline.catalog.conditions import columns_named
 
 TEXT_SIMILARITY = "text_similarity"
 AESTHETIC = "aesthetic_score"
 DUPLICATES = ("duplicate_rank", "duplicate_group")
 
-_COLUMN = re.compile(
-    rf"\b(?:{TEXT_SIMILARITY}|{AESTHETIC}|similarity_\w+|{'|'.join(DUPLICATES)})\b", re.IGNORECASE
-)
+_COLUMN = re.compile(rf"{TEXT_SIMILARITY}|{AESTHETIC}|similarity_[a-z0-9_]+|{'|'.join(DUPLICATES)}")
 
 
 def similarity(prompt: str) -> str:
@@ -37,9 +37,9 @@ def similarity(prompt: str) -> str:
     return f"similarity_{prompt}"
 
 
-def uses_scores(expression: str | None) -> bool:
-    """Whether an SQL expression speaks of scores."""
-    return bool(_COLUMN.search(expression or ""))
+def is_score(column: str) -> bool:
+    """Whether a column of that name, in lower case, is a score's, be there one or not."""
+    return bool(_COLUMN.fullmatch(column))
 
 
 def scores_wanted(score: ScoreSpec) -> tuple[str, ...]:
@@ -56,16 +56,13 @@ def score_columns(score: ScoreSpec) -> tuple[str, ...]:
     return (*scores_wanted(score), *(DUPLICATES if grouped else ()))
 
 
-def _named(score: ScoreSpec, text: str) -> list[str]:
-    """The score columns that a text speaks of."""
-    words = set(re.findall(r"\w+", text.lower()))
-    return [column for column in score_columns(score) if column in words]
-
-
 def scores_used(spec: DatasetSpec) -> ScoreSpec | None:
-    """Of the spec's scores what its selection hangs on; None where it hangs on none."""
+    """Of the spec's scores what its selection hangs on; None where it hangs on none.
+
+    Raises UsageError where the selection is no condition.
+    """
     score = spec.score
-    named = set(_named(score, spec.select.where or ""))
+    named = columns_named(spec.select.where) & set(score_columns(score))
     if not named:
         return None
     kept: dict[str, Any] = {
@@ -79,33 +76,35 @@ def scores_used(spec: DatasetSpec) -> ScoreSpec | None:
 
 
 def create_scored_clips(
-    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, expressions: Iterable[str | None] = ("*",)
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, names: Iterable[str] | None = None
 ) -> None:
-    """Make the view `scored_clips`: current clips with those scores that the expressions name.
+    """Make the view `scored_clips`: current clips with those of the scores named, None: with all.
 
-    An expression `*` names all of them. What is not named is not looked up: each is a join.
+    What is not named is not looked up: each is a join.
     """
-    said = ", ".join(filter(None, expressions))
-    every = re.search(r"(?:^|,)\s*(?:\w+\.)?\*", said) is not None
-    columns = score_columns(spec.score) if every else _named(spec.score, said)
+    clips = scored_clips(spec, names if names is None else frozenset(names))
+    con.execute(f"CREATE OR REPLACE TEMP VIEW scored_clips AS {clips}")
+
+
+def scored_clips(spec: DatasetSpec, names: frozenset[str] | None) -> str:
+    """SQL of that view."""
+    columns = [name for name in score_columns(spec.score) if names is None or name in names]
     joins = [f"LEFT JOIN ({_query(spec, column)}) USING (clip_id)" for column in columns]
     listed = ", ".join(["current_clips.*", *columns])
-    con.execute(
-        "CREATE OR REPLACE TEMP VIEW scored_clips AS "
-        f"SELECT {listed} FROM current_clips {' '.join(joins)}"
-    )
+    return f"SELECT {listed} FROM current_clips {' '.join(joins)}"
 
 
 def _query(spec: DatasetSpec, column: str) -> str:
     if column in DUPLICATES:
         return f"""
             SELECT clip_id, arg_max({column}, round) AS {column} FROM duplicates
-            WHERE grouping = '{grouping(spec.score)}' GROUP BY clip_id
+            WHERE grouping = {literal(grouping(spec.score))} GROUP BY clip_id
         """
+    scorer = load_scorer(spec.score).fingerprint
     return f"""
         SELECT clip_id, any_value(CASE WHEN isfinite(value) THEN value END) AS {column}
         FROM scores SEMI JOIN ({score_inputs(spec, column)}) USING (clip_id, input_digest)
-        WHERE name = '{column}' AND scorer_fingerprint = '{load_scorer(spec.score).fingerprint}'
+        WHERE name = {literal(column)} AND scorer_fingerprint = {literal(scorer)}
         GROUP BY clip_id
     """
 
@@ -119,7 +118,7 @@ def score_inputs(spec: DatasetSpec, column: str) -> str:
             FROM current_clips JOIN ({captions_of(spec.caption)}) USING (clip_id)
             WHERE said.text <> ''
         """
-    compared = f"'{_compared(spec.score, column)}'"
+    compared = literal(_compared(spec.score, column))
     return (
         f"SELECT clip_id, {digest.format(compared)} AS input_digest, '' AS text FROM current_clips"
     )

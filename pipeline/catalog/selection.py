@@ -1,122 +1,151 @@
-"""Which clips are meant: an SQL condition over the columns of `clips` and the scores in force."""
+"""The one language of `--where`: which clips are meant.
+
+A condition over clips is an SQL expression over `described_clips`: a clip's own columns, the
+scores, source and caption in force. What hangs on a build (`in_build`, its bucket, its shard) is no
+part of it, since a build is made from what a condition takes. A clip is taken where the condition
+is true of it, not where it is false or unknown (NULL). Whoever lists, counts, charts, captions,
+scores or builds clips by a condition asks here: what was looked at can be built.
+"""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import duckdb
 import pyarrow as pa
 
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import DatasetSpec
-from telecine.manifests.tables import words
-from telecine.pipeline.catalog.scores import (
-    TEXT_SIMILARITY,
-    create_scored_clips,
-    score_columns,
-    uses_scores,
+from telecine.pipeline.catalog.conditions import ROWS, columns_named, is_blank
+from telecine.pipeline.catalog.dataset import (
+    PLACE_COLUMNS,
+    create_dataset_view,
+    create_described_clips,
+    described_columns,
 )
+from telecine.pipeline.catalog.scores import TEXT_SIMILARITY, is_score, score_columns
+from telecine.pipeline.catalog.statement import said_in_short
 
 
 def check_where(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str | None) -> int:
-    """How many clips there are now that an SQL condition takes.
+    """How many clips there are now that a condition takes; None and blank ones take all.
 
-    Raises UsageError, with DuckDB's words and the columns there are, where it is no condition over
-    a clip's own columns and scores, or one that says something else each time: then so would every
-    plan. None takes all.
+    Raises UsageError, with what is wrong and the columns there are, where it is none.
     """
-    if where is None:
-        ((count,),) = con.sql("SELECT count(*) FROM current_clips").fetchall()
-        return int(count)
-    create_scored_clips(con, spec, [where])
-    try:
-        changing = _changing(con, where)
-        asks = _asks_again(con, where)
-        clips = con.sql("FROM scored_clips").filter(where)
-        (counted,) = clips.aggregate("count(*)").fetchall()
-    except duckdb.Error as error:
-        raise _refused(con, spec, where, words(error)) from error
-    if changing:
-        raise _refused(con, spec, where, f"{changing} is not the same at every run")
-    if asks:
-        raise _refused(
-            con, spec, where, "a query within it; a clip is taken for what it is by itself"
-        )
-    return int(counted[0])
-
-
-_CHANGING = """
-SELECT DISTINCT lower(called) FROM (
-    SELECT unnest(json_extract_string(tree, '$..function_name') ||
-        json_extract_string(tree, '$..column_names[0]')) AS called
-    FROM (SELECT json_serialize_sql(?) AS tree)
-) WHERE lower(called) IN (
-    SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'
-) OR lower(called) IN ('current_timestamp', 'current_time', 'localtime', 'localtimestamp')
-ORDER BY ALL
-"""
-
-
-def _changing(con: duckdb.DuckDBPyConnection, where: str) -> str:
-    """Functions of the condition whose value hangs on the clock or on chance."""
-    found = con.execute(_CHANGING, [f"SELECT 1 WHERE ({where}\n)"]).fetchall()
-    return ", ".join(f"{name}()" for (name,) in found)
-
-
-_SUBQUERIES = """
-SELECT list_contains(json_extract_string(json_serialize_sql(?), '$..class'), 'SUBQUERY')
-"""
-
-
-def _asks_again(con: duckdb.DuckDBPyConnection, where: str) -> bool:
-    """Whether a query is within the condition: a sample, or rows that change beside the clip."""
-    ((asks,),) = con.execute(_SUBQUERIES, [f"SELECT 1 WHERE ({where}\n)"]).fetchall()
-    return bool(asks)
+    with explaining(con, spec, where):
+        ((count,),) = con.sql(f"SELECT count(*) FROM ({taken(con, spec, where)})").fetchall()
+    return int(count)
 
 
 def create_selected_clips(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> None:
     """Make `selected_clips`, the ids of the current clips that the spec's selection takes."""
     where = spec.select.where
-    if not where:
-        con.sql("FROM current_clips").project("clip_id").create_view("selected_clips")
-        return
-    try:
-        _taken(con, spec, where).create("selected_clips")  # so that it is evaluated once
-    except duckdb.Error as error:
-        raise _refused(con, spec, where, words(error)) from error
+    kind = "VIEW" if is_blank(where) else "TABLE"  # so that it is evaluated once
+    with explaining(con, spec, where):
+        con.execute(f"CREATE TEMP {kind} selected_clips AS {taken(con, spec, where)}")
 
 
 def selected(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str) -> pa.Table:
     """The ids of the current clips that a condition takes, as `clip_id`. Raises UsageError."""
-    try:
-        return _taken(con, spec, where).to_arrow_table()
-    except duckdb.Error as error:
-        raise _refused(con, spec, where, words(error)) from error
+    with explaining(con, spec, where):
+        return con.sql(taken(con, spec, where)).to_arrow_table()
 
 
 def selected_or_none(
     con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str | None
 ) -> pa.Table | None:
-    """`selected` of a condition that is checked first; None where there is none: all are meant.
+    """`selected`; None where there is no condition: all are meant.
 
     Raises UsageError also where it takes no clip.
     """
-    if not where:
+    if where is None or is_blank(where):
         return None
-    if not check_where(con, spec, where):
+    found = selected(con, spec, where)
+    if not found.num_rows:
         raise UsageError(f"--where {where!r} takes none of the clips")
-    return selected(con, spec, where)
+    return found
 
 
-def _taken(
-    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str
-) -> duckdb.DuckDBPyRelation:
-    create_scored_clips(con, spec, [where])
-    return con.sql("FROM scored_clips").filter(where).project("clip_id")
+def taken(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str | None) -> str:
+    """SQL: the ids of the current clips that a condition takes. Makes `described_clips`.
+
+    Raises UsageError where it is no condition over clips. What it says of one value may still fail
+    when the query is asked: see `explaining`.
+    """
+    if where is None or is_blank(where):
+        return "SELECT clip_id FROM current_clips"
+    _bound(con, spec, where)
+    return f"SELECT clip_id FROM described_clips AS {ROWS} WHERE (\n{where}\n)"
+
+
+def create_filtered(
+    con: duckdb.DuckDBPyConnection,
+    spec: DatasetSpec,
+    where: str,
+    names: Iterable[str] = (),
+    place: str = "",
+) -> None:
+    """Make the views `dataset` and `filtered`: what a condition is true of; all, where it is blank.
+
+    Both have the columns that the condition and the names name, and a clip's own. `place`: SQL,
+    our own, over a clip's place in the current build, which has to be true too.
+    Raises UsageError where it is no condition over clips.
+    """
+    named = {*names, *PLACE_COLUMNS} if place else set(names)
+    conditions = [place] if place else []
+    if not is_blank(where):
+        _bound(con, spec, where)
+        named |= columns_named(where)
+        conditions.append(f"(\n{where}\n)")
+    create_dataset_view(con, spec, named)
+    chosen = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    con.execute(f"CREATE OR REPLACE TEMP VIEW filtered AS SELECT * FROM dataset AS {ROWS}{chosen}")
+
+
+@contextlib.contextmanager
+def explaining(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str | None
+) -> Iterator[None]:
+    """Turns what DuckDB says of a condition, also of one value on its way, into UsageError."""
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise
+    except duckdb.Error as error:
+        if is_blank(where):
+            raise
+        raise _refused(con, spec, str(where), said_in_short(error)) from error
+
+
+def cannot_select(where: str) -> str:
+    """How every refusal of a condition begins; why stands behind it."""
+    return f"cannot select clips where {where!r}: "
+
+
+def _bound(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str) -> None:
+    """Make the view `described_clips` with what a condition names. Raises UsageError."""
+    try:
+        names = columns_named(where)
+    except UsageError as error:
+        raise _refused(con, spec, where, str(error)) from error
+    create_described_clips(con, spec, names)
+    with explaining(con, spec, where):
+        con.sql(f"SELECT 1 FROM described_clips AS {ROWS} WHERE (\n{where}\n)")
 
 
 def _refused(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, where: str, why: str) -> UsageError:
-    columns = [*con.sql("FROM current_clips").columns, *score_columns(spec.score)]
-    message = f"cannot select clips where {where!r}: {why}\nclips have the columns "
-    message += ", ".join(columns)
-    if uses_scores(where) and TEXT_SIMILARITY not in columns:
+    message = f"{cannot_select(where)}{why}\nclips have the columns "
+    message += ", ".join(described_columns(con, spec))
+    try:
+        named = columns_named(where)
+    except UsageError:
+        named = frozenset()
+    if any(map(is_score, named)) and TEXT_SIMILARITY not in score_columns(spec.score):
         message += "; scores come with: telecine score DATASET --scorer openclip:MODEL"
+    if place := sorted(named.intersection(PLACE_COLUMNS)):
+        message += (
+            f"; {', '.join(place)} is of the current build and not of the clip itself: ask for it "
+            "with telecine query"
+        )
     return UsageError(message)

@@ -17,6 +17,7 @@ from telecine.infra.errors import UsageError
 from telecine.infra.text import one_line
 from telecine.manifests.queries import VIEWS
 from telecine.manifests.schemas import TABLES
+from telecine.manifests.tables import one_line as in_one_line
 from telecine.manifests.tables import words
 
 JOINED = "dataset"  # the view of pipeline/catalog/dataset.py
@@ -41,27 +42,32 @@ def parsed(con: duckdb.DuckDBPyConnection, sql: str) -> Any:
             raise UsageError("PIVOT needs its columns named here, as in ON kind IN ('video')")
         if kind != duckdb.StatementType.SELECT:
             raise _refused(kind.name)
-        ((text,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
-        tree = json.loads(text)
+        tree = tree_of(con, sql)
     except duckdb.Error as error:
         raise UsageError(f"{said(error)}\n{tables_there()}") from error
-    except RecursionError as error:
-        raise UsageError("this SQL is nested too deeply: write it with fewer levels") from error
-    if tree.get("error"):
-        raise UsageError(f"{tree.get('error_message')}\n{tables_there()}")
-    for node in _nodes(tree):
+    for node in nodes(tree):
         _refuse_others(node)
     return tree
 
 
-def check_condition(con: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Raises UsageError where a condition over rows would read anything but the tables."""
-    parsed(con, f"SELECT 1 WHERE (\n{where}\n)")
+def tree_of(con: duckdb.DuckDBPyConnection, sql: str) -> Any:
+    """What DuckDB's parser makes of a SELECT. Raises duckdb.Error where that is nothing."""
+    try:
+        ((text,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+        tree = json.loads(text)
+    except RecursionError as error:
+        raise UsageError("this SQL is nested too deeply: write it with fewer levels") from error
+    if tree.get("error"):
+        raise duckdb.ParserException(f"Parser Error: {tree.get('error_message')}")
+    return tree
 
 
-def check_columns(con: duckdb.DuckDBPyConnection, columns: str) -> None:
-    """Raises UsageError where columns to list would read anything but the tables."""
-    parsed(con, f"SELECT {columns}\nFROM dataset")
+def check_columns(con: duckdb.DuckDBPyConnection, columns: str) -> Any:
+    """The syntax tree of columns to list.
+
+    Raises UsageError where they would read anything but the tables.
+    """
+    return parsed(con, f"SELECT {columns}\nFROM {JOINED}")
 
 
 def _refused(what: str) -> UsageError:
@@ -86,16 +92,16 @@ def _refuse_others(node: dict[str, Any]) -> None:
         raise UsageError(f"there is no table {node['table_name']!r}\n{tables_there()}")
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a JSON value, in no particular order."""
+def nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a JSON value, in the order of its text."""
     waiting = [tree]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             yield value
-            waiting.extend(value.values())
+            waiting.extend(reversed(value.values()))
         elif isinstance(value, list):
-            waiting.extend(value)
+            waiting.extend(reversed(value))
 
 
 def takes_whole_rows(tree: Any) -> bool:
@@ -104,9 +110,9 @@ def takes_whole_rows(tree: Any) -> bool:
     A star, COLUMNS(...), SUMMARIZE and DESCRIBE do; a table's name in place of a column, NATURAL
     and columns by position may.
     """
-    nodes = list(_nodes(tree))
-    tables = {str(n.get(key, "")).lower() for n in nodes for key in ("alias", "table_name")}
-    for node in nodes:
+    found = list(nodes(tree))
+    tables = {str(n.get(key, "")).lower() for n in found for key in ("alias", "table_name")}
+    for node in found:
         kind, names = node.get("type"), node.get("column_names") or ()
         if "STAR" in (kind, node.get("class")) or node.get("ref_type") == "NATURAL":
             return True
@@ -115,6 +121,11 @@ def takes_whole_rows(tree: Any) -> bool:
         if kind == "COLUMN_REF" and names and str(names[-1]).lower() in tables - {""}:
             return True
     return False
+
+
+def words_in(sql: str) -> set[str]:
+    """In lower case: all names of columns in it, and more."""
+    return set(re.findall(r"\w+", sql.lower()))
 
 
 def tables_there() -> str:
@@ -127,3 +138,8 @@ def tables_there() -> str:
 def said(error: duckdb.Error) -> str:
     """DuckDB's words, which may quote other people's text."""
     return "\n".join(one_line(line) for line in words(error).split("\n") if line.strip())
+
+
+def said_in_short(error: duckdb.Error) -> str:
+    """The same in one line, without the SQL around what a user wrote."""
+    return one_line(in_one_line(error))

@@ -121,8 +121,9 @@ def inspect_table(
     from telecine.manifests.queries import connect
     from telecine.pipeline.look.listing import listing, reading
 
-    with reading(name):
-        rows = listing(connect(dataset.tables), dataset.spec, name, where, columns, limit)
+    con = connect(dataset.tables)
+    with reading(con, dataset.spec, name, where):
+        rows = listing(con, dataset.spec, name, where, columns, limit)
         if as_json:
             print_json_rows(rows.to_arrow_reader(10_000), console)
             return

@@ -23,7 +23,7 @@ from telecine.infra.errors import Reason
 from telecine.infra.text import counted
 from telecine.manifests.builds import last_plan
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.catalog.scores import create_scored_clips
+from telecine.pipeline.catalog.selection import taken
 from telecine.pipeline.lifecycle.channels import (
     NARROWEST,
     OUTLYING,
@@ -341,8 +341,7 @@ FROM live_samples SEMI JOIN (
 
 # Selected now, kept by the current build and without any row in this one.
 _WAITING = """
-SELECT count(*) FROM (FROM scored_clips WHERE ({where}
-))
+SELECT count(*) FROM ({taken})
 SEMI JOIN (SELECT clip_id FROM live_samples WHERE build_id = ? AND outcome = 'kept') USING (clip_id)
 ANTI JOIN (SELECT clip_id FROM live_samples WHERE build_id = ?) USING (clip_id)
 """
@@ -381,9 +380,7 @@ def _waiting(con: duckdb.DuckDBPyConnection, build_id: str, current: str) -> int
     """Clips that the current build keeps and that wait: for a caption, or for the next plan."""
     event = last_plan(con, build_id)
     spec = DatasetSpec() if event is None else DatasetSpec.model_validate_json(event.spec)
-    where = spec.select.where
-    create_scored_clips(con, spec, [where])
-    query = _WAITING.format(where=where or "true")
+    query = _WAITING.format(taken=taken(con, spec, spec.select.where))
     ((count,),) = con.sql(query, params=[current, build_id]).fetchall()
     return int(count)
 

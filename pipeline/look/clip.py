@@ -25,7 +25,12 @@ from telecine.manifests.builds import BuildState, State, builds
 from telecine.manifests.schemas import Caption, Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.plan import plan_encoding
-from telecine.pipeline.catalog.captions import captions_of, create_chosen_captions, inputs
+from telecine.pipeline.catalog.captions import (
+    by_speakers,
+    captions_of,
+    create_chosen_captions,
+    inputs,
+)
 from telecine.pipeline.catalog.scores import (
     DUPLICATES,
     create_scored_clips,
@@ -189,11 +194,10 @@ def _is(chosen: Chosen | None, row: Caption) -> bool:
 
 def _attempts(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> dict[str, Attempts]:
     captioner = load_captioner(spec.caption)
-    names = ", ".join(f"'{speaker.fingerprint}'" for speaker in captioner.speakers)
     rows = con.sql(
         "SELECT clip_id, count(*), list(DISTINCT detail ORDER BY detail) FROM captions "
         f"SEMI JOIN ({inputs(captioner.uses)}) USING (clip_id, input_digest) "
-        f"WHERE outcome = 'failed' AND captioner_fingerprint IN ({names}) GROUP BY clip_id"
+        f"WHERE outcome = 'failed' AND {by_speakers(captioner)} GROUP BY clip_id"
     ).fetchall()
     return {
         clip_id: Attempts(spec.caption.captioner, failed, tuple(filter(None, details)))

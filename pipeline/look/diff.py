@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 
+from telecine.infra.text import literal
 from telecine.manifests.builds import BuildState
 from telecine.pipeline.lifecycle.changes import Change, differences
 from telecine.pipeline.lifecycle.channels import Channel, pooled
@@ -152,10 +153,9 @@ def diff(con: duckdb.DuckDBPyConnection, a: BuildState, b: BuildState) -> Diff:
 
 
 def _create_side(con: duckdb.DuckDBPyConnection, side: str, build_id: str) -> None:
-    quoted = build_id.replace("'", "''")
     con.execute(
         f"CREATE OR REPLACE TEMP VIEW {side}_samples AS "
-        f"SELECT {COLUMNS} FROM live_samples WHERE build_id = '{quoted}'"
+        f"SELECT {COLUMNS} FROM live_samples WHERE build_id = {literal(build_id)}"
     )
 
 

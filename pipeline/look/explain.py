@@ -24,10 +24,9 @@ from telecine.manifests.builds import builds
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import NAMED, clips_that_begin, connect, find_clip
 from telecine.manifests.schemas import Source, from_arrow
-from telecine.manifests.tables import words
-from telecine.pipeline.catalog.conditions import judged
+from telecine.pipeline.catalog.conditions import is_blank, judged
 from telecine.pipeline.catalog.narrow import focus, uris_of
-from telecine.pipeline.catalog.scores import create_scored_clips
+from telecine.pipeline.catalog.selection import cannot_select, selected
 from telecine.pipeline.look.clip import KnownClip, known_clips
 from telecine.pipeline.look.steps import (
     Ground,
@@ -187,14 +186,13 @@ def _selected(
 ) -> tuple[Ground, Mapping[str, Selection]]:
     clip_ids = [k.clip.clip_id for k in known]
     where = dataset.spec.select.where
-    if not where:
+    if where is None or is_blank(where):
         return ground, dict.fromkeys(clip_ids, Selection(True))
-    create_scored_clips(con, dataset.spec, ["*"])
     try:
-        parts = judged(con, "scored_clips", where)
-        taken = con.sql("FROM scored_clips").filter(where).project("clip_id").fetchall()
-    except duckdb.Error as error:
-        failed = dataclasses.replace(ground, where_error=words(error).splitlines()[0])
+        chosen = set(selected(con, dataset.spec, where)["clip_id"].to_pylist())
+        parts = judged(con, "described_clips", where)
+    except UsageError as error:
+        why = str(error).splitlines()[0].removeprefix(cannot_select(where))
+        failed = dataclasses.replace(ground, where_error=why)
         return failed, dict.fromkeys(clip_ids, Selection(False))
-    chosen = {clip_id for (clip_id,) in taken}
     return ground, {c: Selection(c in chosen, parts.get(c, ())) for c in clip_ids}

@@ -11,8 +11,16 @@ import duckdb
 from telecine.infra.errors import UsageError
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import words
-from telecine.pipeline.catalog.scores import create_scored_clips, score_columns
-from telecine.pipeline.catalog.statement import check_columns, check_condition
+from telecine.pipeline.catalog.conditions import columns_named, is_blank
+from telecine.pipeline.catalog.dataset import described_columns
+from telecine.pipeline.catalog.selection import check_where, create_filtered
+from telecine.pipeline.catalog.statement import (
+    check_columns,
+    said,
+    said_in_short,
+    takes_whole_rows,
+    words_in,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ LISTED = {
         "uri",
     ),
     "clips": Listed(
-        "FROM scored_clips",
+        "FROM filtered",
         "clip_id, kind, num_frames, duration_seconds, width, height, motion, brightness, sharpness",
         "clip_id",
     ),
@@ -75,53 +83,58 @@ def listing(
 ) -> duckdb.DuckDBPyRelation:
     """Rows of a table in force; `columns` are SQL expressions, `limit` 0 means all, unordered.
 
-    Clips have the scores in force under the spec as columns too.
+    Clips have what is known of each beside their own columns. A condition over them is that of
+    pipeline/catalog/selection.py; one over another table may hold no more.
 
     Raises UsageError, with DuckDB's words, for a table, condition or column that there is not.
     """
     if name not in LISTED:
         raise UsageError(f"there is no table {name!r}: choose one of {', '.join(LISTED)}")
     listed = LISTED[name]
+    whole = takes_whole_rows(check_columns(con, columns)) if columns else False
     if name == "clips":
-        create_scored_clips(con, spec, [where, columns])
-    rows = con.sql(listed.relation)
+        there = described_columns(con, spec)
+        create_filtered(con, spec, where or "", there if whole else words_in(columns or ""))
+        chosen = con.sql(listed.relation)
+    else:
+        chosen = _rows(con, name, where)
+        there = tuple(chosen.columns)
     try:
-        chosen = rows.filter(where) if where else rows
         if limit:
             chosen = chosen.order(listed.order)
         chosen = chosen.project(columns or listed.columns)
-        chosen = chosen.limit(limit) if limit else chosen
-        if where:
-            check_condition(con, where)
-        if columns:
-            check_columns(con, columns)
     except duckdb.Error as error:
-        there = [*rows.columns]
-        if name == "clips":
-            there += [c for c in score_columns(spec.score) if c not in there]
-        raise _refused(name, where, columns, there, error) from error
-    return chosen
+        raise UsageError(
+            f"cannot list {name} --columns {columns!r}: {said(error)}\n"
+            f"{name} have the columns {', '.join(there)}"
+        ) from error
+    return chosen.limit(limit) if limit else chosen
 
 
-def _refused(
-    name: str,
-    where: str | None,
-    columns: str | None,
-    there: list[str],
-    error: duckdb.Error,
-) -> UsageError:
-    given = f"--where {where!r}" if where else ""
-    given += f" --columns {columns!r}" if columns else ""
-    return UsageError(
-        f"cannot list {name} {given.strip()}: {words(error)}\n"
-        f"{name} has the columns {', '.join(there)}"
-    )
+def _rows(con: duckdb.DuckDBPyConnection, name: str, where: str | None) -> duckdb.DuckDBPyRelation:
+    """Of another table than clips."""
+    rows = con.sql(LISTED[name].relation)
+    if is_blank(where):
+        return rows
+    try:
+        columns_named(where)
+        return con.sql(f"SELECT * FROM ({LISTED[name].relation}) AS {name} WHERE (\n{where}\n)")
+    except (UsageError, duckdb.Error) as error:
+        why = said_in_short(error) if isinstance(error, duckdb.Error) else error
+        raise UsageError(
+            f"cannot select {name} where {where!r}: {why}\n"
+            f"{name} have the columns {', '.join(rows.columns)}"
+        ) from error
 
 
 @contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
-    """A condition may fail on a value, a cast or a division: raises UsageError then."""
+def reading(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, name: str, where: str | None
+) -> Iterator[None]:
+    """An expression may fail on a value, a cast or a division: raises UsageError then."""
     try:
         yield
     except duckdb.Error as error:
+        if name == "clips":
+            check_where(con, spec, where)  # has its own words where it is the condition
         raise UsageError(f"cannot list {name}: {words(error)}") from error

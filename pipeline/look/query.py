@@ -22,8 +22,15 @@ from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import VIEWS
 from telecine.manifests.schemas import TABLES
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.catalog.dataset import create_joined
-from telecine.pipeline.catalog.statement import JOINED, parsed, said, tables_there, takes_whole_rows
+from telecine.pipeline.catalog.dataset import create_dataset_view
+from telecine.pipeline.catalog.statement import (
+    JOINED,
+    parsed,
+    said,
+    tables_there,
+    takes_whole_rows,
+    words_in,
+)
 
 NAMES = (*TABLES, *VIEWS, JOINED)
 
@@ -43,13 +50,13 @@ def ask(
     named = _names(sql, JOINED) or _names(sql, "SHOW")  # which lists it
     narrow = named and not takes_whole_rows(tree)
     if named:
-        create_joined(con, spec, [_words(sql)] if narrow else ["*"])
+        create_dataset_view(con, spec, words_in(sql) if narrow else None)
     try:
         rows = con.sql(sql)
     except duckdb.Error as error:
         if not narrow:
             raise _mistaken(con, spec, sql, error) from error
-        create_joined(con, spec)  # a column may be meant that the text does not spell out
+        create_dataset_view(con, spec)  # a column may be meant that the text does not spell out
         try:
             rows = con.sql(sql)
         except duckdb.Error:
@@ -69,10 +76,6 @@ def _without_end(sql: str) -> str:
     return text[:end].decode()
 
 
-def _words(sql: str) -> str:
-    return " ".join(re.findall(r"\w+", sql))
-
-
 def _names(sql: str, name: str) -> bool:
     return re.search(rf"\b{name}\b", sql, re.IGNORECASE) is not None
 
@@ -86,7 +89,7 @@ def _mistaken(
     """What DuckDB says, and the columns of the tables that are named, or else the tables."""
     there = [name for name in NAMES if _names(sql, name)]
     if JOINED in there:
-        create_joined(con, spec)
+        create_dataset_view(con, spec)
     columns = [
         f"{name} has the columns {', '.join(con.sql(f'FROM {name}').columns)}" for name in there
     ]

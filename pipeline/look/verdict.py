@@ -17,6 +17,7 @@ from telecine.infra.text import counted
 from telecine.manifests.schemas import Source
 from telecine.pipeline.catalog.captions import MAX_ATTEMPTS
 from telecine.pipeline.catalog.conditions import Part
+from telecine.pipeline.catalog.dataset import CAPTION_COLUMNS
 from telecine.pipeline.look.clip import KnownClip
 from telecine.pipeline.look.steps import Ground, Selection, lost, retold, times
 
@@ -170,13 +171,13 @@ def _held_back(known: KnownClip, selection: Selection, ground: Ground) -> Verdic
 
 def _unselected(known: KnownClip, selection: Selection, ground: Ground) -> Verdict:
     false = [part for part in selection.parts if part.true is not True]
-    lacking = [
-        name
-        for part in false
-        for name, value in part.values.items()
-        if value is None and name in known.scores
-    ]
-    if lacking and not any(part.true is False for part in false):
+    unknown = [
+        name for part in false for name, value in part.values.items()
+        if value is None and not any(part.true is False for part in false)
+    ]  # fmt: skip
+    if known.chosen is None and not CAPTION_COLUMNS.keys().isdisjoint(unknown):
+        return _uncaptioned(known, ground)
+    if lacking := [name for name in unknown if name in known.scores]:
         text = f"{ground.absent}: the selection asks for {', '.join(lacking)}, which it lacks"
         retry = ["--retry-failed"] if known.unembedded else []
         return Verdict(Why.NOT_SCORED, text, ground.command("score", *retry))

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from telecine.encoders.load import load_scorer
 from telecine.infra.faults import kill_point
+from telecine.infra.text import literal
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Duplicate
@@ -81,14 +82,14 @@ def _create_tables(con: duckdb.DuckDBPyConnection, spec: ScoreSpec) -> None:
         CREATE TEMP TABLE grouped AS
         SELECT clip_id, arg_max(duplicate_group, round) AS duplicate_group,
             arg_max(duplicate_rank, round) AS duplicate_rank, max(round) AS round
-        FROM duplicates WHERE grouping = '{grouping(spec)}' GROUP BY clip_id
+        FROM duplicates WHERE grouping = {literal(grouping(spec))} GROUP BY clip_id
     """)
 
 
 def _vectors(spec: ScoreSpec) -> str:
     return f"""
         SELECT clip_id, stills_digest, embedding FROM embeddings
-        WHERE scorer_fingerprint = '{load_scorer(spec).fingerprint}'
+        WHERE scorer_fingerprint = {literal(load_scorer(spec).fingerprint)}
         AND octet_length(embedding) > 0
     """
 
@@ -111,8 +112,8 @@ def _is_empty(con: duckdb.DuckDBPyConnection) -> bool:
 def _is_stale(con: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Other clips were grouped, or a run was killed before it wrote all that it had found."""
     last = f"""
-        SELECT grouped FROM duplicates WHERE grouping = '{name}' AND grouped <> ''
-        AND round = (SELECT max(round) FROM duplicates WHERE grouping = '{name}')
+        SELECT grouped FROM duplicates WHERE grouping = {literal(name)} AND grouped <> ''
+        AND round = (SELECT max(round) FROM duplicates WHERE grouping = {literal(name)})
     """
     return [_clips(con)] != [grouped for (grouped,) in con.sql(last).fetchall()]
 

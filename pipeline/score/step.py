@@ -21,6 +21,7 @@ from telecine.encoders.load import load_scorer
 from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.interface import Scorer
 from telecine.infra.cluster import Cluster, Done, Resources, run_batches
+from telecine.infra.text import literal
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Embedding, Score
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
@@ -80,7 +81,7 @@ def score_clips(run: Run, needs: Needs, only: pa.Table | None = None) -> ScoreOu
             step.advance(done=len(batch), weight=len(batch))
     outcome.grouping = group_clips(dataset, run.progress)
     with connect(dataset.tables) as con:
-        seen = f"scorer_fingerprint = '{load_scorer(spec).fingerprint}'"
+        seen = f"scorer_fingerprint = {literal(load_scorer(spec).fingerprint)}"
         query = f"FROM current_clips ANTI JOIN (FROM embeddings WHERE {seen})"
         found = con.sql(f"SELECT count(*) {query} USING (clip_id, stills_digest)").fetchall()
         ((outcome.waiting,),) = found
@@ -165,7 +166,7 @@ def _statements(spec: DatasetSpec, only: bool, retry_failed: bool) -> list[str]:
 
     A column for each score: the input digest of one that the clip lacks, else NULL.
     """
-    scorer = load_scorer(spec.score).fingerprint
+    scorer = literal(load_scorer(spec.score).fingerprint)
     there = "octet_length(embedding) > 0" if retry_failed else "true"
     names = scores_wanted(spec.score)
     lacking = " ".join(
@@ -174,7 +175,7 @@ def _statements(spec: DatasetSpec, only: bool, retry_failed: bool) -> list[str]:
             SELECT clip_id, input_digest AS {name}{", text" if name == TEXT_SIMILARITY else ""}
             FROM ({score_inputs(spec, name)}) ANTI JOIN (
                 SELECT clip_id, input_digest FROM scores
-                WHERE name = '{name}' AND scorer_fingerprint = '{scorer}'
+                WHERE name = {literal(name)} AND scorer_fingerprint = {scorer}
             ) USING (clip_id, input_digest)
         ) USING (clip_id)
         """
@@ -188,13 +189,13 @@ def _statements(spec: DatasetSpec, only: bool, retry_failed: bool) -> list[str]:
         f"""
         CREATE TEMP TABLE unseen AS FROM lacking ANTI JOIN (
             SELECT clip_id, stills_digest FROM embeddings
-            WHERE scorer_fingerprint = '{scorer}' AND {there}
+            WHERE scorer_fingerprint = {scorer} AND {there}
         ) USING (clip_id, stills_digest)
         """,
         f"""
         CREATE TEMP VIEW unscored AS SELECT lacking.*, embedding
         FROM embeddings JOIN lacking USING (clip_id, stills_digest)
-        WHERE scorer_fingerprint = '{scorer}' AND octet_length(embedding) > 0
+        WHERE scorer_fingerprint = {scorer} AND octet_length(embedding) > 0
         AND coalesce({", ".join(names)}) IS NOT NULL
         """,
     ]

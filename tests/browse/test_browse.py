@@ -97,7 +97,9 @@ def test_charts_count_what_duckdb_counts(server: Served, tables: duckdb.DuckDBPy
         for c in charts["cells"]
     }
     for cell in charts["cells"]:
-        assert len(server.get(clips_where(cell["where"])).clips()) == cell["clips"]
+        there = server.get(f"/clips?place={quote(cell['place'])}")
+        assert len(there.clips()) == cell["clips"]
+        assert "Of the current build" in there.text
 
 
 def test_charts_of_some_clips_are_of_those_alone(
@@ -136,7 +138,11 @@ def test_a_wrong_clause_is_refused_in_duckdbs_words_with_the_columns_there_are(
     assert answer.status == 400
     said = unescape(answer.text)
     assert 'Referenced column "nonesuch" not found' in said
-    assert "in_build" in said
+    assert "clips have the columns clip_id" in said
+    assert "caption_outcome" in said
+    assert "in_build is of the current build" in unescape(
+        server.get(clips_where("NOT in_build")).text
+    )
     assert "nonesuch > 1" in said  # still there to be corrected
     for clause in (
         "1) UNION (SELECT 1",
@@ -147,6 +153,7 @@ def test_a_wrong_clause_is_refused_in_duckdbs_words_with_the_columns_there_are(
         assert server.get(clips_where(clause)).status == 400, clause
     assert server.get(clips_where("true", sort="nonesuch")).status == 400
     assert server.get(clips_where("true", sort="dominant_colors")).status == 400
+    assert server.get(clips_where("true", place="nowhere")).status == 400
     assert server.get(clips_where("true", size="0")).status == 400
     assert server.get(clips_where("true", size="100000")).status == 400
     outside = clips_where("uri IN (SELECT content FROM read_text('/etc/hostname'))")

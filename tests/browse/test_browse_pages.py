@@ -140,7 +140,8 @@ def test_a_click_on_a_chart_shows_its_clips_and_another_adds_to_the_clause(
     if shown["cells"]:  # of the current build's
         cell = shown["cells"][0]
         click(page, "#heat .canvas", 0, 0)
-        assert clause(page) == f"{bar['where']} AND {cell['where']}"
+        assert clause(page) == bar["where"]
+        assert parse_qs(urlsplit(page.url).query)["place"] == [cell["place"]]
         assert page.locator("a.clip").count() == cell["clips"]
 
 

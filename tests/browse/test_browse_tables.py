@@ -99,8 +99,8 @@ SORTS = st.sampled_from(["clip_id", "motion", "kind", "in_build", "bucket_resolu
 def test_pages_forward_and_back_have_every_clip_once_in_order(
     snapshot: Snapshot, size: int, sort: str, descending: bool
 ) -> None:
-    def page(**place: Any) -> tuple[int, int, list[str]]:
-        asked = Asked(sort=sort, descending=descending, where="motion >= 0", **place)
+    def page(**beside: Any) -> tuple[int, int, list[str]]:
+        asked = Asked(sort=sort, descending=descending, where="motion >= 0", **beside)
         with snapshot.asking() as con:
             return clip_ids(con, snapshot.spec, asked, snapshot.columns)
 
@@ -129,7 +129,7 @@ def test_every_clip_has_one_fate_and_a_clause_that_takes_it(snapshot: Snapshot) 
     assert found.funnel.gone == 1  # the build keeps it, but its source was replaced
     for part in fates.values():
         with snapshot.asking() as con:
-            asked = Asked(where=part.where)
+            asked = Asked(where=part.where, place=part.place)
             total, _, ids = clip_ids(con, snapshot.spec, asked, snapshot.columns)
         assert total == len(ids) == part.count
     sources = {part.name: part.count for part in found.funnel.sources}

@@ -281,15 +281,15 @@ def test_too_many_columns_for_a_terminal_become_blocks(tables: Tables) -> None:
     [
         (
             {"where": "motio > 1"},
-            r'--where .motio > 1.*"motio" not found(.|\n)*has the columns clip_id',
+            r'where .motio > 1.*"motio" not found(.|\n)*have the columns clip_id',
         ),
-        ({"columns": "nothing"}, r"--columns 'nothing'(.|\n)*has the columns clip_id"),
+        ({"columns": "nothing"}, r"--columns 'nothing'(.|\n)*have the columns clip_id"),
         ({"where": "1 = 1; DROP TABLE clips"}, "Parser Error"),
         ({"where": "1 = 1) UNION (SELECT 2"}, "Parser Error"),
         ({"columns": "1 FROM range(3)"}, "Parser Error"),
         ({"where": "kind"}, "Conversion Error|Binder Error|Could not convert"),
         ({"where": "error('stop')"}, "stop"),
-        ({"where": "(SELECT count(*) FROM read_text('/etc/hostname')) > 0"}, "Cannot access file"),
+        ({"where": "(SELECT count(*) FROM read_text('/etc/hostname')) > 0"}, "a query within it"),
     ],
 )
 def test_mistakes_are_explained(choice: dict[str, str], words: str, tables: Tables) -> None:
@@ -304,19 +304,22 @@ def test_an_unknown_table_is_explained(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "why"),
     [
-        {"where": "EXISTS(SELECT 1 FROM read_text('{tables}/clips/_delta_log/0.json'))"},
-        {"where": "EXISTS(SELECT 1 FROM query('SELECT 1'))"},
-        {"columns": "(SELECT count(*) FROM duckdb_settings())"},
+        (
+            {"where": "EXISTS(SELECT 1 FROM read_text('{tables}/clips/_delta_log/0.json'))"},
+            "a query within it",
+        ),
+        ({"where": "EXISTS(SELECT 1 FROM query('SELECT 1'))"}, "a query within it"),
+        ({"columns": "(SELECT count(*) FROM duckdb_settings())"}, r"\(\) is refused"),
     ],
 )
 def test_conditions_and_columns_read_the_tables_alone(
-    given: dict[str, str], tables: Tables
+    given: dict[str, str], why: str, tables: Tables
 ) -> None:
     fill(tables)
     given = {key: text.format(tables=f"{tables.uri}/tables") for key, text in given.items()}
-    with pytest.raises(UsageError, match=r"\(\) is refused"):
+    with pytest.raises(UsageError, match=why):
         as_json(tables, "clips", **given)
 
 

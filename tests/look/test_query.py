@@ -24,7 +24,7 @@ from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.tables import Tables
-from telecine.pipeline.catalog.dataset import create_joined
+from telecine.pipeline.catalog.dataset import create_dataset_view
 from telecine.pipeline.catalog.statement import parsed, takes_whole_rows
 from telecine.pipeline.cli import query as cli_query
 from telecine.pipeline.cli.query import SHOWN, Wanted, answer
@@ -140,7 +140,7 @@ def con(dataset: Dataset) -> duckdb.DuckDBPyConnection:
 def full(dataset: Dataset) -> duckdb.DuckDBPyConnection:
     """With everything joined."""
     con = connect(dataset.tables)
-    create_joined(con, dataset.spec)
+    create_dataset_view(con, dataset.spec)
     return con
 
 

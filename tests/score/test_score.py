@@ -23,7 +23,7 @@ from telecine.manifests.dataset import Dataset, open_dataset, replace_spec
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Duplicate, Embedding, Score
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
-from telecine.pipeline.catalog.scores import create_scored_clips, uses_scores
+from telecine.pipeline.catalog.scores import create_scored_clips
 from telecine.pipeline.catalog.selection import check_where
 from telecine.pipeline.cli.options import given_score
 from telecine.pipeline.models import scorer_needs, with_models
@@ -354,18 +354,3 @@ def test_a_result_never_lands_on_another_clip(
     assert [(s.clip_id, s.value) for s in scores] == [
         (f"clip{n}", float(n)) for n in numbers if n not in lost
     ]
-
-
-@pytest.mark.parametrize(
-    ("expression", "answer"),
-    [
-        ("motion > 0.2", False),
-        ("TEXT_SIMILARITY > 0.2", True),
-        ('"similarity_red" < 1', True),
-        ("my_text_similarity > 0", False),
-        ("duplicate_rank = 0", True),
-        (None, False),
-    ],
-)
-def test_which_conditions_speak_of_scores(expression: str | None, answer: bool) -> None:
-    assert uses_scores(expression) == answer

@@ -23,7 +23,7 @@ from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample, from_arrow
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
-from telecine.pipeline.catalog.scores import create_scored_clips
+from telecine.pipeline.catalog.selection import selected
 from telecine.pipeline.recipes import Built
 from tests.support import inline
 
@@ -121,10 +121,8 @@ class Lab:
         current = current_build(con)
         assert current is not None
         spec = DatasetSpec.model_validate(json.loads(current.spec))
-        where = spec.select.where or "true"
-        create_scored_clips(con, spec, [where])
-        wanted = con.sql(f"SELECT clip_id FROM scored_clips WHERE {where} ORDER BY clip_id")
-        assert [s.clip_id for s in live[current.build_id]] == [row[0] for row in wanted.fetchall()]
+        wanted = selected(con, spec, spec.select.where or "true")["clip_id"].to_pylist()
+        assert [s.clip_id for s in live[current.build_id]] == sorted(wanted)
         pointer = json.loads((self.dataset / "shards" / "current.json").read_text())
         assert (pointer["build_id"], pointer["name"]) == (current.build_id, current.name)
         assert (self.dataset / "shards" / pointer["index"]).is_file()

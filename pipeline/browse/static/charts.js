@@ -1,6 +1,6 @@
 // Draws what /charts.json says: a heat map of the current build's buckets, a histogram of every
-// measurement and score, and colours. A click adds to the WHERE clause; the tables under each
-// chart have the same numbers and links.
+// measurement and score, and colours. A click adds to the condition, or names a bucket of the
+// build; the tables under each chart have the same numbers and links.
 "use strict";
 
 (() => {
@@ -46,7 +46,15 @@
     return /\bor\b/i.test(where) ? `(${where}) AND ${term}` : `${where} AND ${term}`;
   }
 
-  const address = (term) => `${go}?${new URLSearchParams({ where: narrowed(term) })}`;
+  // A term is part of a condition, or {place}: a bucket of the build.
+  function address(term) {
+    const asked = new URLSearchParams();
+    const where = typeof term === "string" ? narrowed(term) : (root.dataset.where || "").trim();
+    const place = typeof term === "string" ? root.dataset.place : term.place;
+    if (where) asked.set("where", where);
+    if (place) asked.set("place", place);
+    return `${go}?${asked}`;
+  }
 
   function named(text, term) {
     return go ? element("a", { href: address(term), textContent: text }) : text;
@@ -170,7 +178,8 @@
 
     function clicked(chart, point) {
       const where = chart.convertFromPixel({ seriesIndex: 0 }, point);
-      return where && chart.containPixel("grid", point) ? cellAt.get(where.join())?.where : "";
+      const cell = where && chart.containPixel("grid", point) && cellAt.get(where.join());
+      return cell ? { place: cell.place } : "";
     }
 
     const kinds = ["hours", "clips"].map((kind) => {
@@ -185,7 +194,7 @@
     later(place, options, clicked);
     const build = root.dataset.build ? ` of build ${root.dataset.build}` : " of the current build";
     const rows = found.cells.map((cell) => [
-      named(`${cell.resolution} px, ${cell.aspect}, ${cell.duration}`, cell.where),
+      named(`${cell.resolution} px, ${cell.aspect}, ${cell.duration}`, { place: cell.place }),
       cell.clips.toLocaleString("en"), hours(cell.hours),
     ]);
     return element("section", { id: "heat" },
