@@ -11,7 +11,8 @@ from telecine.infra.errors import NotFound
 from telecine.manifests.builds import State, builds
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.browse.columns import TEXTS
-from telecine.pipeline.catalog.captions import create_chosen_captions
+from telecine.pipeline.catalog.captions import Said, captions_said
+from telecine.pipeline.catalog.narrow import focus, uris_of
 from telecine.pipeline.catalog.scores import create_scored_clips, score_columns, similarity
 
 
@@ -98,8 +99,8 @@ def clip_facts(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, clip_id: str) 
         facts=_facts(clip, "clips"),
         source_facts=_facts(source or {}, "sources"),
         scores=scores or (),
-        captions=_captions(con, spec, clip_id),
         builds=_builds(con, clip_id),
+        captions=_captions(con, spec, clip_id),
     )
 
 
@@ -133,25 +134,23 @@ def _scores(
 
 
 def _captions(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, clip_id: str) -> tuple[Told, ...]:
-    create_chosen_captions(con, spec)
-    chosen = _one(con, "SELECT * FROM chosen_captions WHERE clip_id = $id", clip_id) or {}
-    said = (chosen.get("captioner_fingerprint"), chosen.get("text"))
-    rows = _rows(con, "SELECT * FROM captions WHERE clip_id = $id ORDER BY ALL", clip_id)
-    told = [
-        Told(
-            captioner=row["captioner"],
-            fingerprint=row["captioner_fingerprint"],
-            outcome=row["outcome"],
-            text=row["text"],
-            windows=tuple(
-                (w["start_seconds"], w["end_seconds"], w["text"]) for w in row["windows"]
-            ),
-            detail=row["detail"],
-            in_force=(row["captioner_fingerprint"], row["text"]) == said,
-        )
-        for row in rows
-    ]
-    return tuple(sorted(told, key=lambda caption: not caption.in_force))
+    """Narrows the tables to the clip."""
+    focus(con, [clip_id], uris_of(con, [clip_id]))
+    _, said = captions_said(con, spec)
+    return tuple(_told(one) for one in said.get(clip_id, ()))
+
+
+def _told(said: Said) -> Told:
+    row = said.caption
+    return Told(
+        captioner=row.captioner,
+        fingerprint=row.captioner_fingerprint,
+        outcome=row.outcome,
+        text=row.text,
+        windows=tuple((w.start_seconds, w.end_seconds, w.text) for w in row.windows),
+        detail=row.detail,
+        in_force=said.chosen,
+    )
 
 
 _LEFT_OUT = (

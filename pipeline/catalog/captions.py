@@ -11,12 +11,15 @@ one that is still pending has no row.
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
 
 import duckdb
 
 from telecine.encoders.caption.interface import WITH_TEXT, Captioner, ClipFacts, Input
 from telecine.encoders.load import load_captioner
 from telecine.infra.text import literal, literals
+from telecine.manifests.schemas import Caption, from_arrow
 from telecine.manifests.specs import CaptionMixSpec, CaptionSpec, DatasetSpec
 
 FACTS = tuple(field.name for field in dataclasses.fields(ClipFacts))
@@ -141,3 +144,77 @@ def mixed(first: str, second: str | None, mix: CaptionMixSpec) -> str:
 
 # 52 bits of a hash as a number in 0..1.
 TURN = "('0x' || left(sha256('caption_mix ' || clip_id), 13))::BIGINT / 4503599627370496.0"
+
+
+# ── of some clips, row by row ────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A caption, and what it is good for under a spec."""
+
+    caption: Caption
+    asked: bool  # one of the mix's captioners said it ...
+    present: bool  # ... of what the clip is now
+    in_force: bool  # it is that captioner's word on the clip
+    chosen: bool  # the mix takes its text for the clip's sample
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The text that the clip's next sample gets; of the captioner `none` an empty one."""
+
+    captioner: str
+    outcome: str
+    text: str
+    captions_digest: str
+
+
+def captions_said(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec
+) -> tuple[dict[str, Chosen], dict[str, tuple[Said, ...]]]:
+    """By clip: the text in force, and all that was said of it, what is in force first.
+
+    Of equal rows (a retry that was told the same) one is marked. Made for few clips: reads all rows
+    that the tables have. Makes the view `chosen_captions`.
+    """
+    create_chosen_captions(con, spec)
+    columns = "clip_id, captioner, outcome, text, captions_digest, captioner_fingerprint"
+    rows = con.sql(f"SELECT {columns} FROM chosen_captions").fetchall()
+    chosen = {clip_id: Chosen(*rest) for clip_id, *rest, _ in rows}
+    taken = {(clip_id, speaker, outcome, text) for clip_id, _, outcome, text, _, speaker in rows}
+    asked, present, in_force = _standing(con, spec)
+    found: dict[str, list[Said]] = defaultdict(list)
+    captions = con.sql("FROM captions ORDER BY ALL").to_arrow_table()
+    for row in from_arrow(captions, Caption):
+        speaker = row.captioner_fingerprint
+        here = (row.clip_id, row.input_digest, speaker) in present
+        word = (row.clip_id, speaker, row.outcome, row.text)
+        heard = here and word in in_force
+        in_force -= {word} if heard else set()
+        found[row.clip_id].append(Said(row, speaker in asked, here, heard, heard and word in taken))
+    return chosen, {
+        clip_id: tuple(
+            sorted(said, key=lambda s: (not s.chosen, not s.in_force, not s.present, not s.asked))
+        )
+        for clip_id, said in found.items()
+    }
+
+
+def _standing(
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec
+) -> tuple[set[str], set[tuple[str, str, str]], set[tuple[str, ...]]]:
+    """Speakers of the mix; clips as they are now with each; and what each captioner's word is."""
+    asked, present, in_force = set[str](), set[tuple[str, str, str]](), set[tuple[str, ...]]()
+    for one in filter(None, (spec.caption, spec.caption_mix.second)):
+        captioner = load_captioner(one)
+        names = {speaker.fingerprint for speaker in captioner.speakers}
+        asked |= names
+        keys = con.sql(f"SELECT clip_id, input_digest FROM ({inputs(captioner.uses)})")
+        present |= {(*key, name) for key in keys.fetchall() for name in names}
+        rows = con.sql(
+            "SELECT clip_id, said.captioner_fingerprint, said.outcome, said.text "
+            f"FROM ({captions_of(one)})"
+        )
+        in_force |= set(rows.fetchall())
+    return asked, present, in_force

@@ -19,12 +19,12 @@ from telecine.infra.text import cell, counted, json_value, size
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect, find_clip
 from telecine.manifests.schemas import MEASUREMENTS, Clip
+from telecine.pipeline.catalog.captions import Said
 from telecine.pipeline.catalog.narrow import focus, uris_of
 from telecine.pipeline.look.clip import (
     Group,
     KnownClip,
     Placed,
-    Said,
     StillFacts,
     group_of,
     known_clips,

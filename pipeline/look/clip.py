@@ -22,13 +22,14 @@ from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
 from telecine.manifests.buckets import Bucket, bucket_of
 from telecine.manifests.builds import BuildState, State, builds
-from telecine.manifests.schemas import Caption, Clip, Sample, Source, from_arrow
+from telecine.manifests.schemas import Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.plan import plan_encoding
 from telecine.pipeline.catalog.captions import (
+    Chosen,
+    Said,
     by_speakers,
-    captions_of,
-    create_chosen_captions,
+    captions_said,
     inputs,
 )
 from telecine.pipeline.catalog.scores import (
@@ -37,27 +38,6 @@ from telecine.pipeline.catalog.scores import (
     grouping,
     score_columns,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A caption, and what it is good for under the spec in force."""
-
-    caption: Caption
-    asked: bool  # one of the mix's captioners said it ...
-    present: bool  # ... of what the clip is now
-    in_force: bool  # it is that captioner's word on the clip
-    chosen: bool  # the mix takes its text for the clip's sample
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The text that the clip's next sample gets; of the captioner `none` an empty one."""
-
-    captioner: str
-    outcome: str
-    text: str
-    captions_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +95,9 @@ def known_clips(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> list[Known
     Raises UsageError where the spec names a captioner or scorer that there is not.
     """
     create_scored_clips(con, spec)
-    create_chosen_captions(con, spec)
     clips = _rows(con, "FROM clips ORDER BY source_id, start_frame, clip_id", Clip)
     sources = _rows(con, "FROM sources ORDER BY revision", Source)
-    chosen = _chosen(con)
-    said = _said(con, spec, chosen)
+    chosen, said = captions_said(con, spec)
     attempts = _attempts(con, spec)
     scores, failures = _scores(con, spec), _unembedded(con, spec)
     encoder = _encoder(spec)
@@ -129,7 +107,7 @@ def known_clips(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> list[Known
             clip=clip,
             source=next((s for s in reversed(sources) if _cut_from(clip, s)), None),
             in_force=sources[-1] if sources else None,
-            captions=tuple(said[clip.clip_id]),
+            captions=said.get(clip.clip_id, ()),
             chosen=chosen.get(clip.clip_id),
             attempts=attempts.get(clip.clip_id, Attempts(spec.caption.captioner, 0, ())),
             scores=scores.get(clip.clip_id, {}),
@@ -149,47 +127,6 @@ def _cut_from(clip: Clip, source: Source) -> bool:
 
 def _rows(con: duckdb.DuckDBPyConnection, query: str, row: Any) -> list[Any]:
     return from_arrow(con.sql(query).to_arrow_table(), row)
-
-
-def _chosen(con: duckdb.DuckDBPyConnection) -> dict[str, Chosen]:
-    columns = "clip_id, captioner, outcome, text, captions_digest"
-    rows = con.sql(f"SELECT {columns} FROM chosen_captions").fetchall()
-    return {clip_id: Chosen(*rest) for clip_id, *rest in rows}
-
-
-def _said(
-    con: duckdb.DuckDBPyConnection, spec: DatasetSpec, chosen: Mapping[str, Chosen]
-) -> dict[str, list[Said]]:
-    """By clip, those in force first. Of equal rows (a retry that failed again) one is marked."""
-    asked, present, in_force = set(), set(), set()
-    for one in filter(None, (spec.caption, spec.caption_mix.second)):
-        captioner = load_captioner(one)
-        names = {speaker.fingerprint for speaker in captioner.speakers}
-        asked |= names
-        keys = con.sql(f"SELECT clip_id, input_digest FROM ({inputs(captioner.uses)})")
-        present |= {(*key, name) for key in keys.fetchall() for name in names}
-        rows = con.sql(
-            "SELECT clip_id, said.captioner_fingerprint, said.outcome, said.text "
-            f"FROM ({captions_of(one)})"
-        )
-        in_force |= set(rows.fetchall())
-    found: dict[str, list[Said]] = defaultdict(list)
-    for row in _rows(con, "FROM captions ORDER BY ALL", Caption):
-        here = (row.clip_id, row.input_digest, row.captioner_fingerprint) in present
-        word = (row.clip_id, row.captioner_fingerprint, row.outcome, row.text)
-        heard = here and word in in_force
-        in_force -= {word} if heard else set()
-        taken = heard and _is(chosen.get(row.clip_id), row)
-        said = Said(row, row.captioner_fingerprint in asked, here, heard, taken)
-        found[row.clip_id].append(said)
-    for captions in found.values():
-        captions.sort(key=lambda s: (not s.chosen, not s.in_force, not s.present, not s.asked))
-    return found
-
-
-def _is(chosen: Chosen | None, row: Caption) -> bool:
-    said = (row.captioner, row.outcome, row.text)
-    return chosen is not None and said == (chosen.captioner, chosen.outcome, chosen.text)
 
 
 def _attempts(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> dict[str, Attempts]:
