@@ -128,7 +128,7 @@ class Repository:
             found = self.fetch(name)
             if found is not None:
                 return found
-        self.check_reached(" or ".join(names))
+        self.check_reached(f"{' or '.join(names)} of {self.id}")
         raise UsageError(f"{self._named}: the hub's {self.id} has no {' or '.join(names)}")
 
     def snapshot(self, names: Sequence[str]) -> Path:
@@ -156,8 +156,8 @@ class Repository:
     def _unreached(self, error: Exception, missing: str) -> UsageError:
         return UsageError(
             f"{self._named}: the hub is out of reach ({error.__cause__ or error}), and this "
-            f"machine's cache of {self.id} does not hold {missing}: check the connection and "
-            "HF_HUB_OFFLINE, or give a folder or file that is here"
+            f"machine's cache does not hold {missing}: check the connection and HF_HUB_OFFLINE, or "
+            "give a folder or file that is here"
         )
 
     def _refused(self, error: Exception) -> UsageError:

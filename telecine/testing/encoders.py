@@ -149,6 +149,15 @@ class EncoderContract:
             with refused(ValueError, "block 1"):
                 encoder.encode([smooth(first, a, a), other], frames)
 
+    def test_the_identity_tells_what_gates_measure_latents_by(self, make: Make) -> None:
+        encoder = make()
+        identity = encoder.identity()
+        assert identity.get("posterior", "mean") == encoder.posterior
+        assert identity.get("normalise", True) == encoder.normalised
+        if not encoder.normalised:
+            assert identity["latents_mean"] == list(encoder.latents_mean)
+            assert identity["latents_std"] == list(encoder.latents_std)
+
     def test_the_fingerprint_is_that_of_the_identity(self, make: Make) -> None:
         check_identity(make(), make())
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import ipaddress
 import json
 import logging
@@ -113,30 +114,29 @@ def _forms(secret: str) -> set[str]:
 
 
 def client_of(server: Server, timeout_seconds: float, max_retries: int) -> AsyncOpenAI:
-    """For one event loop; to be closed in it."""
+    """For one event loop; to be closed in it. Raises UsageError where a proxy is none."""
     import httpx2
     import openai
 
-    class Http(httpx2.AsyncClient):
-        """With a limit to the whole of an exchange: the library's is for each wait in it."""
+    timeout = httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
+    return openai.AsyncOpenAI(
+        api_key="none",  # `_transport` puts in the true one
+        base_url=server.url,
+        http_client=_transport(server, timeout),
+        timeout=timeout,
+        max_retries=max_retries,
+    )
 
-        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-            retried = request.headers.get("x-stainless-retry-count", "0") != "0"
-            seconds = request.extensions["timeout"]["read"]
-            try:
-                async with asyncio.timeout(seconds):
-                    return await super().send(request, **options)
-            except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
-                if retried:  # what took all its time twice will hardly do better
-                    raise openai.APITimeoutError(request) from None
-                raise httpx2.ReadTimeout("no answer in time", request=request) from None
+
+def _transport(server: Server, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
+    """A connection for each request, which carries our headers alone."""
+    import httpx2
 
     async def prepare(request: httpx2.Request) -> None:
         request.headers = _headers(server, request)
 
-    timeout = httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS))
     try:
-        http = Http(
+        return _patient()(
             event_hooks={"request": [prepare]},
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
             timeout=timeout,
@@ -148,13 +148,27 @@ def client_of(server: Server, timeout_seconds: float, max_retries: int) -> Async
             f"{server.name} is to be reached by a proxy (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY): "
             f"{why}; correct it, or name the server in NO_PROXY"
         ) from None
-    return openai.AsyncOpenAI(
-        api_key="none",  # `prepare` puts in the true one
-        base_url=server.url,
-        http_client=http,
-        timeout=timeout,
-        max_retries=max_retries,
-    )
+
+
+@functools.cache
+def _patient() -> type[httpx2.AsyncClient]:
+    """A client with a limit to the whole of an exchange: the library's is for each wait in it."""
+    import httpx2
+    import openai
+
+    class Patient(httpx2.AsyncClient):
+        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            retried = request.headers.get("x-stainless-retry-count", "0") != "0"
+            seconds = request.extensions["timeout"]["read"]
+            try:
+                async with asyncio.timeout(seconds):
+                    return await super().send(request, **options)
+            except (TimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout):
+                if retried:  # what took all its time twice will hardly do better
+                    raise openai.APITimeoutError(request) from None
+                raise httpx2.ReadTimeout("no answer in time", request=request) from None
+
+    return Patient
 
 
 def _headers(server: Server, request: httpx2.Request) -> httpx2.Headers:
