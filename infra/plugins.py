@@ -15,10 +15,12 @@ import functools
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from telecine.infra.errors import TelecineError, UsageError
+
+if TYPE_CHECKING:  # it costs more than all of `import telecine`, and every command reads this file
+    from importlib.metadata import EntryPoint
 
 ENCODERS = "telecine.encoders"
 CAPTIONERS = "telecine.captioners"
@@ -96,6 +98,8 @@ def listed(group: str, form: str = "{}") -> list[str]:
 @functools.cache
 def _scanned(group: str, _path: tuple[str, ...]) -> tuple[Plugin, ...]:
     """Asked once for a search path: it reads a file of every distribution that is installed."""
+    from importlib.metadata import entry_points
+
     found = [
         Plugin(group, entry.name, entry.dist.name, entry.dist.version, entry)
         for entry in entry_points(group=group)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import signal
 import sys
@@ -63,7 +62,9 @@ INTERRUPTED = 130
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"telecine {importlib.metadata.version('telecine')}")
+        from importlib.metadata import version
+
+        print(f"telecine {version('telecine')}")
         raise typer.Exit
 
 
