@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LINES = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
 PROJECT = tomllib.loads("\n".join(LINES))["project"]
 OPTIONAL = PROJECT["optional-dependencies"]
-TREES = ("telecine/__init__.py", "pipeline", "encoders", "manifests", "infra")
+TREES = ("telecine", "pipeline", "encoders", "manifests", "infra")
 # Modules of other distributions than that which pyproject.toml names for them.
 COMES_WITH = {"botocore": "boto3", "httpx2": "openai"}
 TYPES = {"_typeshed", "mypy_boto3_s3"}  # for the type checker alone
@@ -44,8 +44,7 @@ def declared_as(module: str) -> str:
 
 def shipped() -> Iterator[Path]:
     for tree in TREES:
-        path = ROOT / tree
-        yield from [path] if path.is_file() else path.rglob("*.py")
+        yield from (ROOT / tree).rglob("*.py")
 
 
 def modules_of(node: ast.AST) -> list[str]:
