@@ -23,7 +23,7 @@ OPTIONAL = PROJECT["optional-dependencies"]
 TREES = ("telecine", "pipeline", "encoders", "manifests", "infra")
 # Modules of other distributions than that which pyproject.toml names for them.
 COMES_WITH = {"botocore": "boto3", "httpx2": "openai"}
-TYPES = {"_typeshed", "mypy_boto3_s3"}  # for the type checker alone
+ELSEWHERE = {"_typeshed", "mypy_boto3_s3", "pytest"}  # for type checkers, and who runs tests
 SHOWN = {"webdataset"}  # the reader of README.md, which our own code has no need of
 
 
@@ -66,7 +66,7 @@ def imported() -> dict[str, set[str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for module in modules_of(node):
                 found.setdefault(module.partition(".")[0], set()).add(str(path.relative_to(ROOT)))
-    ours = {*sys.stdlib_module_names, "telecine", "megatron", "torchvision", *TYPES}
+    ours = {*sys.stdlib_module_names, "telecine", "megatron", "torchvision", *ELSEWHERE}
     return {module: users for module, users in found.items() if module not in ours}
 
 
