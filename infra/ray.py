@@ -45,11 +45,12 @@ POLL_SECONDS = 1.0
 class RayCluster(Cluster):
     """Ray on this machine, or the cluster at `address` (or RAY_ADDRESS): reached on first use.
 
-    Use as a context manager; a run that turns out to have nothing to do never starts Ray. A Ray
-    that this process has joined already is used as it is, and goes on running afterwards.
+    Use as a context manager; a run that turns out to have nothing to do never starts Ray. Without
+    an address, a Ray that this process has joined already is used, and goes on running afterwards.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        self._joins_any = address is None
         self._address = address or os.environ.get("RAY_ADDRESS")
         self._workers = workers
         self._running = False
@@ -101,7 +102,7 @@ class RayCluster(Cluster):
         return replace(resources, workers=min(bounds, default=None))
 
     def _start(self) -> None:
-        if self._running or ray.is_initialized():
+        if self._running or (self._joins_any and ray.is_initialized()):
             return
         options: dict[str, Any] = {"address": self._address}
         if self._address is not None:
