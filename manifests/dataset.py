@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from telecine.infra.errors import CommitError, NoBucket, NotFound, UsageError
 from telecine.infra.storage import Storage, is_s3, join
-from telecine.manifests.evolve import stamp, version
+from telecine.manifests.evolve import stamp, version, without_stamp
 from telecine.manifests.fingerprint import flat
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
@@ -123,7 +123,7 @@ def parse_spec(text: str, where: str) -> DatasetSpec:
 def spec_of(tables: Mapping[str, Any], where: str) -> DatasetSpec:
     """The spec of a `telecine.toml` with these tables. Raises UsageError as `parse_spec` does."""
     try:
-        return DatasetSpec.model_validate(tables)
+        return DatasetSpec.model_validate(without_stamp(tables, where))
     except ValidationError as error:
         raise UsageError(f"{where}:\n" + "\n".join(map(_explain, error.errors()))) from error
 

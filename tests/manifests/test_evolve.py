@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
@@ -20,7 +21,14 @@ from hypothesis import strategies as st
 from telecine.infra.errors import CommitError, UsageError
 from telecine.infra.storage import Storage, StoreOptions
 from telecine.manifests.dataset import SPEC_FILE, open_dataset, parse_spec
-from telecine.manifests.evolve import ADDED, FORMAT, stamp, without_stamp
+from telecine.manifests.evolve import (
+    ADDED,
+    FORMAT,
+    Columns,
+    select_filled,
+    stamp,
+    without_stamp,
+)
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import (
     TABLES,
@@ -29,13 +37,16 @@ from telecine.manifests.schemas import (
     Row,
     Source,
     arrow_schema,
+    column,
     defaults_of,
+    from_arrow,
+    measured,
     to_arrow,
 )
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables
 from tests.support.any_rows import rows_of
-from tests.support.older import write_table
+from tests.support.older import unpack, write_table
 from tests.support.rows import make_caption, make_clip, make_source
 from tests.support.s3 import S3Server
 
@@ -153,6 +164,57 @@ def test_an_added_column_has_its_text_and_who_added_it(tmp_path: Path) -> None:
     assert said[b"text"] == arrow_schema(Caption).field("detail").metadata[b"text"]
     assert said[ADDED]
     assert schema.field("detail").nullable
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """A row type to which columns came, as a later version would declare them."""
+
+    key: str = column("the key")
+    level: int = column("a number that older rows say too", 3, since="9.0.0")
+    names: tuple[str, ...] = column("a list that older rows say too", (), since="9.0.0")
+    heat: float | None = measured("a measurement", None, since="9.0.0")
+
+
+@given(rows=st.lists(rows_of(Grown), min_size=1, max_size=3), nothing=st.data())
+def test_unknown_stays_unknown_and_null_is_the_default_elsewhere(
+    rows: list[Grown], nothing: st.DataObject
+) -> None:
+    row: Any = Grown
+    schema = arrow_schema(row)
+    assert [f.name for f in schema if f.nullable] == ["level", "names", "heat"]
+    lost = nothing.draw(st.sets(st.sampled_from(["level", "names", "heat"])))
+    table = to_arrow(rows, row)  # type: ignore[type-var]
+    assert from_arrow(table, row) == rows
+    for name in lost:  # as an older version appends rows: NULL in what it does not know
+        gone = pa.nulls(len(rows), schema.field(name).type)
+        table = table.set_column(schema.names.index(name), schema.field(name), gone)
+    expected = [dataclasses.replace(r, **{n: defaults_of(row)[n] for n in lost}) for r in rows]
+    assert from_arrow(table, row) == expected
+    assert from_arrow(table.drop_columns(sorted(lost)), row) == expected
+    assert from_arrow(Columns(row, schema).filled(table), row) == expected
+    with duckdb.connect() as con:
+        con.register("there", table)
+        filled = con.sql(select_filled(row, "there")).to_arrow_table()
+    assert from_arrow(filled, row) == expected
+    heats = [r.heat for r in expected]
+    assert filled.column("heat").to_pylist() == heats
+
+
+def test_what_came_after_the_first_format_says_since_when(tmp_path: Path) -> None:
+    """Else a dataset that was made before would be shut out, or an older version by the new."""
+    dataset = unpack(tmp_path)
+    for name in sorted(path.name for path in (dataset / "tables").iterdir()):
+        found = DeltaTable(str(dataset / "tables" / name)).schema().to_arrow()
+        first = Columns(TABLES[name], pa.schema(found))
+        assert not first.problems()
+        assert not first.unknown  # none was taken away
+        fields = {f.name: f for f in dataclasses.fields(TABLES[name])}
+        for column_name in first.missing:
+            new = fields[column_name]
+            assert new.metadata["since"]
+            if new.metadata.get("measured"):
+                assert new.default is None
 
 
 # ── columns that this version does not know ──────────────────────────────────────────────────────
