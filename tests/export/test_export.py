@@ -322,18 +322,15 @@ def test_the_command(dataset: Dataset, tmp_path: Path) -> None:
     assert isinstance(again.exception, UsageError)
 
 
-PLUGIN = """
-from telecine.pipeline.export.formats import Exporter
-
-def write(part, content):
-    options = content.options
-    names = [shard.path for shard in content.shards]
-    (part / "list.csv").write_text("\\n".join(map(content.url, names)))
-    return (f"{content.build.name} {options.split}",)
-
-TAKES = ("prefix", "split")
-OFFER = Exporter("any", "a list as CSV", "telecine_csv:write", "list.csv", TAKES)
-"""
+def documented() -> str:
+    """The exporter of docs/extending.md, as a module of a plug-in."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
+    section = page.split("## An exporter\n")[1].split("\n## ")[0]
+    function, row = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    imported = "from telecine.pipeline.export.formats import Exporter\n"
+    moved = row.replace("telecine.pipeline.export.paths", "telecine_paths")
+    assert moved != row
+    return f"{function}\n{imported}{moved}OFFER = EXPORTER\n"
 
 
 def test_a_plug_in_is_as_a_row_here(
@@ -341,23 +338,24 @@ def test_a_plug_in_is_as_a_row_here(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     install_into(tmp_path)(
-        "telecine-csv", "1.0", "telecine_csv", PLUGIN, {plugins.EXPORTERS: "csv"}
+        "telecine-paths", "1.0", "telecine_paths", documented(), {plugins.EXPORTERS: "tsv"}
     )
     out = tmp_path / "out"
-    words = [dataset.uri, str(out), "--format", "csv", "--prefix", "x:/", "--split", "1,0,0"]
+    words = [dataset.uri, str(out), "--format", "tsv", "--prefix", "x:/"]
     done = CliRunner().invoke(APP, [*words, "--json"])
     assert done.exit_code == 0, done.exception
     said = json.loads(done.stdout)
-    assert said["format"] == "csv"
-    assert said["notes"] == ["second 1,0,0"]
-    urls = (out / "list.csv").read_text().splitlines()
-    assert len(urls) == said["num_shards"]
-    assert all(url.startswith("x:/shards/second/") for url in urls)
+    assert said["format"] == "tsv"
+    lines = [line.split("\t") for line in (out / "shards.tsv").read_text().splitlines()]
+    assert len(lines) == said["num_shards"]
+    assert sum(int(samples) for samples, _ in lines) == said["num_samples"]
+    assert all(url.startswith("x:/shards/second/") for _, url in lines)
     again = CliRunner().invoke(APP, words)
     assert "--overwrite" in str(again.exception)
-    with pytest.raises(
-        UsageError, match=r"choose one of urls, .*, csv \(plug-in of telecine-csv 1\.0"
-    ):
-        export(dataset, tmp_path / "new", "tsv")
+    with pytest.raises(UsageError, match="--split is for --format energon, not for tsv"):
+        export(dataset, tmp_path / "new", "tsv", Options(split="1,0,0"))
+    offered = r"choose one of urls, .*, tsv \(plug-in of telecine-paths 1\.0\)"
+    with pytest.raises(UsageError, match=offered):
+        export(dataset, tmp_path / "new", "csv")
     shown_help = " ".join(CliRunner().invoke(APP, ["--help"]).stdout.split())
-    assert "csv (plug-in of telecine-csv 1.0)" in shown_help
+    assert "tsv (plug-in of telecine-paths 1.0)" in shown_help
