@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -154,6 +155,16 @@ class Clip:
     letterbox_top: int = measured("px of black bar, displayed, to one pixel of the stills")
     letterbox_bottom: int = measured("px of black bar, displayed, to one pixel of the stills")
     dominant_colors: tuple[str, ...] = measured("up to three colour names, most common first")
+
+    @property
+    def start_seconds(self) -> float:
+        """start_pts × time base: on the source's own clock, whose first frame need not be at 0."""
+        return float(self.start_pts * Fraction(self.time_base_num, self.time_base_den))
+
+    @property
+    def end_seconds(self) -> float:
+        """end_pts × time base, on the same clock; excluded."""
+        return float(self.end_pts * Fraction(self.time_base_num, self.time_base_den))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

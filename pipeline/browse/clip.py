@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import duckdb
@@ -59,7 +60,7 @@ class Known:
     clip: dict[str, Any]
     source: dict[str, Any]
     is_current: bool
-    start_seconds: float  # in its source
+    start_seconds: float  # as schemas.Clip has it
     end_seconds: float
     facts: tuple[Fact, ...]
     source_facts: tuple[Fact, ...]
@@ -88,14 +89,14 @@ def clip_facts(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, clip_id: str) 
         "ORDER BY revision DESC LIMIT 1",
         clip["source_id"],
     )
-    tick = clip["time_base_num"] / max(clip["time_base_den"], 1)
+    tick = Fraction(clip["time_base_num"], clip["time_base_den"])
     scores = _scores(con, spec, clip_id)
     return Known(
         clip=clip,
         source=source or {},
         is_current=scores is not None,
-        start_seconds=clip["start_pts"] * tick,
-        end_seconds=clip["end_pts"] * tick,
+        start_seconds=float(clip["start_pts"] * tick),
+        end_seconds=float(clip["end_pts"] * tick),
         facts=_facts(clip, "clips"),
         source_facts=_facts(source or {}, "sources"),
         scores=scores or (),

@@ -82,6 +82,8 @@ _TEXTS = {
     **TEXTS["samples"],
     **TEXTS["sources"],
     **TEXTS["clips"],
+    "start_seconds": "start_pts × time base: on the source's own clock",
+    "end_seconds": "end_pts × time base, excluded",
     "caption": "the caption in force, or NULL",
     "captioner": "whose caption that is",
     "caption_outcome": "ok, empty, refused or truncated",

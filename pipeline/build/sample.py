@@ -122,8 +122,8 @@ def _source_json(clip: Clip, source: Source) -> dict[str, JsonValue]:
         "time_base": str(time_base),
         "timing": clip.timing,
         "start_frame": clip.start_frame,
-        "start_seconds": float(clip.start_pts * time_base),
-        "end_seconds": float(clip.end_pts * time_base),
+        "start_seconds": clip.start_seconds,
+        "end_seconds": clip.end_seconds,
         "shot": clip.shot,
     }
 

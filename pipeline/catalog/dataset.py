@@ -16,6 +16,10 @@ from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.catalog.scores import score_columns, scored_clips
 
 # Columns of the views by the table that they are from, as SQL over it.
+SPAN_COLUMNS = {
+    f"{end}_seconds": f"clip.{end}_pts * clip.time_base_num / clip.time_base_den"
+    for end in ("start", "end")
+}
 SOURCE_COLUMNS = {
     name: f"source.{name}"
     for name in (
@@ -50,7 +54,7 @@ PLACE_COLUMNS = {
 def described_columns(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> tuple[str, ...]:
     """What is known of a clip by itself: the columns that a condition over clips may name."""
     own = con.sql("FROM current_clips").columns
-    return (*own, *score_columns(spec.score), *SOURCE_COLUMNS, *CAPTION_COLUMNS)
+    return (*own, *score_columns(spec.score), *SPAN_COLUMNS, *SOURCE_COLUMNS, *CAPTION_COLUMNS)
 
 
 def create_described_clips(
@@ -87,6 +91,8 @@ def _described(
     con: duckdb.DuckDBPyConnection, spec: DatasetSpec, names: frozenset[str] | None
 ) -> str:
     columns, joins = ["clip.*"], []
+    if _some(names, SPAN_COLUMNS):
+        columns.append(_listed(SPAN_COLUMNS))
     if _some(names, SOURCE_COLUMNS):
         columns.append(_listed(SOURCE_COLUMNS))
         joins.append("LEFT JOIN current_sources AS source USING (source_id)")

@@ -122,20 +122,7 @@ def _span_values(known: KnownClip) -> dict[str, Any]:
     names = ("shot", "start_frame", "num_frames", "start_pts", "end_pts", "time_base_num",
              "time_base_den", "timing", "fps_num", "fps_den", "variable_rate",
              "duration_seconds")  # fmt: skip
-    start = _start_seconds(known)
-    end = None if start is None else start + clip.duration_seconds
-    return {name: getattr(clip, name) for name in names} | {
-        "start_seconds": start,
-        "end_seconds": end,
-    }
-
-
-def _start_seconds(known: KnownClip) -> float | None:
-    """Since the source's first frame."""
-    clip, source = known.clip, known.source
-    if source is None:
-        return None
-    return (clip.start_pts - source.start_pts) * clip.time_base_num / clip.time_base_den
+    return {name: getattr(clip, name) for name in (*names, "start_seconds", "end_seconds")}
 
 
 def _said_values(said: Said) -> dict[str, Any]:
@@ -217,8 +204,7 @@ def _span_lines(known: KnownClip) -> list[tuple[str, str]]:
         return [("span", "one frame")]
     rate = clip.fps_num / clip.fps_den
     base = f"{clip.time_base_num}/{clip.time_base_den} s"
-    start = _start_seconds(known)
-    seconds = "" if start is None else f"{start:.3f} s to {start + clip.duration_seconds:.3f} s, "
+    seconds = f"{clip.start_seconds:.3f} s to {clip.end_seconds:.3f} s, "
     end = clip.start_frame + clip.num_frames
     return [
         (

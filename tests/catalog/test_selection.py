@@ -22,14 +22,18 @@ from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES, Score, arrow_schema
 from telecine.manifests.specs import CaptionSpec, DatasetSpec, ScoreSpec, SelectSpec
 from telecine.pipeline.browse.charts import charts
+from telecine.pipeline.browse.clip import clip_facts
 from telecine.pipeline.browse.columns import Column, columns
 from telecine.pipeline.browse.funnel import fates
 from telecine.pipeline.browse.listing import Asked, clip_ids
+from telecine.pipeline.build.sample import _source_json
 from telecine.pipeline.build.wanted import Target, make_plan
 from telecine.pipeline.catalog.captions import inputs
 from telecine.pipeline.catalog.conditions import columns_named
+from telecine.pipeline.catalog.dataset import create_dataset_view
 from telecine.pipeline.catalog.scores import is_score, score_inputs, scores_used
 from telecine.pipeline.catalog.selection import check_where, selected_or_none
+from telecine.pipeline.cli.clip import as_values, clip_report
 from telecine.pipeline.look.explain import explain
 from telecine.pipeline.look.listing import listing, reading
 from tests.support.rows import make_caption, make_clip, make_source
@@ -431,3 +435,22 @@ def selected_ids(con: duckdb.DuckDBPyConnection, where: str) -> list[str]:
     found = selected_or_none(con, SPEC, where)
     assert found is not None
     return sorted(found["clip_id"].to_pylist())
+
+
+def test_a_span_is_told_on_the_clock_of_its_source(tmp_path: Path) -> None:
+    """Of footage whose stamps do not begin at 0: by rows, the view, `inspect clip` and browse."""
+    opened = create_dataset(str(tmp_path / "d"), Storage(), SPEC)
+    clip = make_clip(start_pts=36_000_007, end_pts=36_090_007, time_base_den=90_000)
+    opened.tables.append("clips", [clip])
+    opened.tables.append("sources", [make_source(start_pts=36_000_000, time_base_den=90_000)])
+    expected = (36_000_007 / 90_000, 36_090_007 / 90_000)
+    assert (clip.start_seconds, clip.end_seconds) == expected
+    con = connect(opened.tables)
+    create_dataset_view(con, SPEC)
+    assert con.sql("SELECT start_seconds, end_seconds FROM dataset").fetchall() == [expected]
+    shown = as_values(clip_report(opened, clip.clip_id))["span"]
+    assert (shown["start_seconds"], shown["end_seconds"]) == expected
+    page = clip_facts(connect(opened.tables), SPEC, clip.clip_id)
+    assert (page.start_seconds, page.end_seconds) == expected
+    told = _source_json(clip, make_source())  # of a sample's JSON
+    assert (told["start_seconds"], told["end_seconds"]) == expected
