@@ -16,7 +16,6 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from telecine.encoders.frames import Pixels
 from telecine.encoders.video.dct import DctEncoder
@@ -79,7 +78,7 @@ def expected(dataset: Dataset, sample: Sample) -> Pixels:
 
 
 def view(dataset: Dataset, clip_id: str, out: Path, **options: Any) -> Decoded:
-    return decode(dataset, clip_id, out, console=Console(quiet=True), **options)
+    return decode(dataset, clip_id, out, **options)
 
 
 def read(path: Path, frames: int = 29) -> Pixels:
