@@ -20,7 +20,7 @@ from telecine.manifests.schemas import Clip, Source
 from telecine.manifests.specs import PixelSpec
 from telecine.pipeline.build.latents import Canary
 from telecine.pipeline.build.plan import Encoding
-from telecine.pipeline.media.decode import decode_clip
+from telecine.pipeline.media.decode import Cut, decode_clip
 
 
 class ClipFrames:
@@ -61,18 +61,12 @@ class ClipFrames:
 
     def _decoded(self, from_start: bool) -> Generator[FrameBlock, None, None]:
         source, encoding = self._source, self.encoding
+        sizes = self._encoder.block_sizes(encoding.frames)
+        cut = Cut(encoding.rate, encoding.frames, encoding.crop, sizes)
         with self._storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
             try:
                 yield from decode_clip(
-                    cast("BinaryIO", file),
-                    source,
-                    self.clip,
-                    encoding.rate,
-                    encoding.frames,
-                    encoding.crop,
-                    self._encoder.block_sizes(encoding.frames),
-                    self._pixels,
-                    from_start,
+                    cast("BinaryIO", file), source, self.clip, cut, self._pixels, from_start
                 )
             finally:
                 self.bytes_read += file.bytes_read

@@ -35,7 +35,7 @@ from telecine.manifests.schemas import Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import VaeSpec
 from telecine.manifests.tar import DTYPE, values_offset
 from telecine.pipeline.build.latents import psnr_db
-from telecine.pipeline.media.decode import decode_clip
+from telecine.pipeline.media.decode import Cut, decode_clip
 from telecine.pipeline.media.film import write_mp4, write_png
 from telecine.pipeline.media.geometry import Crop
 from telecine.pipeline.progress import SILENT, Progress, Step
@@ -227,16 +227,19 @@ def _originals(
     Raises MediaError where others come of a seek, StorageError where they are not to be had.
     """
     info = ObjectInfo(source.uri, source.size_bytes, source.version)
+    cut = Cut(
+        Fraction(sample.fps_num, sample.fps_den),
+        sample.encoded_frames,
+        Crop(sample.crop_x, sample.crop_y, sample.encoded_width, sample.encoded_height),
+        repeat(1, sample.encoded_frames),
+    )
     try:
         with dataset.storage.open(info) as file:
             blocks = decode_clip(
                 cast("BinaryIO", file),
                 source,
                 clip,
-                Fraction(sample.fps_num, sample.fps_den),
-                sample.encoded_frames,
-                Crop(sample.crop_x, sample.crop_y, sample.encoded_width, sample.encoded_height),
-                repeat(1, sample.encoded_frames),
+                cut,
                 dataset.spec.pixels,
                 from_start,
             )

@@ -7,6 +7,7 @@ key frame ─▶ ··· ─▶ start_pts ─▶ frames ─▶ last one needed �
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, dropwhile, islice
 from typing import BinaryIO
@@ -29,18 +30,25 @@ COUNTED_TAIL = 16  # frames beyond the last one needed that are decoded only to 
 Stamped = tuple[int, VideoFrame]
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of a clip is decoded: its first frames at a rate, a part of each, and how handed out."""
+
+    rate: Fraction  # frames per second; 0 for an image
+    frames: int
+    crop: Crop
+    block_sizes: Iterator[int]  # frames of each block; read once
+
+
 def decode_clip(
     file: BinaryIO,
     source: Source,
     clip: Clip,
-    rate: Fraction,
-    frames: int,
-    crop: Crop,
-    block_sizes: Iterator[int],
+    cut: Cut,
     pixels: PixelSpec,
     from_start: bool = False,
 ) -> Iterator[FrameBlock]:
-    """The first `frames` frames of the clip at `rate`, cut to `crop`, in blocks of these sizes.
+    """The frames of the clip that `cut` names, as displayed and in blocks of its sizes.
 
     Holds one block and two frames. The clip must begin with a frame at `start_pts`; if it does not
     after a seek, the source is decoded from its beginning. Native frames are counted as they are
@@ -57,14 +65,13 @@ def decode_clip(
         for seek in (True, False) if seeks else (False,):
             media = open_media(file, _bounds(source), pixels)
             if isinstance(media, Picture):
-                yield _image(media, clip, crop)
+                yield _image(media, clip, cut.crop)
                 return
             with media:
                 span = _find(media, clip, seek)
                 if span is not None:
-                    reader = PictureReader(media.facts, crop, (clip.width, clip.height))
-                    shown = _at_rate(span, clip, rate, frames)
-                    yield from _blocks(span, reader, shown, frames, block_sizes)
+                    reader = PictureReader(media.facts, cut.crop, (clip.width, clip.height))
+                    yield from _blocks(span, reader, _at_rate(span, clip, cut), cut)
                     return
         raise _mismatch(f"no frame at pts {clip.start_pts}, where the clip begins")
     except MediaError as error:
@@ -158,25 +165,21 @@ def _stamped(video: Video, clip: Clip) -> Iterator[Stamped]:
             yield stamp, frame
 
 
-def _at_rate(span: Span, clip: Clip, rate: Fraction, frames: int) -> Iterator[VideoFrame]:
-    if not is_resampled(clip, rate):
+def _at_rate(span: Span, clip: Clip, cut: Cut) -> Iterator[VideoFrame]:
+    if not is_resampled(clip, cut.rate):
         return (frame for _, frame in span)
     tick = Fraction(clip.time_base_num, clip.time_base_den)
-    return at_rate(span, clip.start_pts, 1 / (rate * tick), frames)
+    return at_rate(span, clip.start_pts, 1 / (cut.rate * tick), cut.frames)
 
 
 def _blocks(
-    span: Span,
-    reader: PictureReader,
-    shown: Iterator[VideoFrame],
-    frames: int,
-    block_sizes: Iterator[int],
+    span: Span, reader: PictureReader, shown: Iterator[VideoFrame], cut: Cut
 ) -> Iterator[FrameBlock]:
     made = 0
-    for size in block_sizes:
+    for size in cut.block_sizes:
         block = reader.block(shown, size)
         made += size
-        if made >= frames:
+        if made >= cut.frames:
             span.check()
         yield block
 

@@ -306,13 +306,18 @@ def stills_digest(jpegs: Iterator[bytes] | Sequence[bytes]) -> str:
 
 
 def _still(seen: Seen, clip: Clip, position: int, ordinal: int) -> Still:
-    picked, pts = seen.picked[ordinal], int(seen.stamps.starts[ordinal])
+    pts = int(seen.stamps.starts[ordinal])
+    seconds = seen.stamps.seconds(pts - clip.start_pts)
+    return _still_of(clip, seen.picked[ordinal], position, pts, seconds)
+
+
+def _still_of(clip: Clip, picked: Picked, position: int, pts: int, seconds: float) -> Still:
     return Still(
         clip_id=clip.clip_id,
         source_id=clip.source_id,
         position=position,
         pts=pts,
-        seconds=seen.stamps.seconds(pts - clip.start_pts),
+        seconds=seconds,
         width=picked.width,
         height=picked.height,
         jpeg=picked.jpeg,
@@ -355,17 +360,7 @@ def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Cli
         **values,
         **summarise_looks([picked.look], width, height),
     )
-    still = Still(
-        clip_id=clip.clip_id,
-        source_id=source_id,
-        position=0,
-        pts=0,
-        seconds=0.0,
-        width=picked.width,
-        height=picked.height,
-        jpeg=picked.jpeg,
-    )
-    return clip, still
+    return clip, _still_of(clip, picked, 0, 0, 0.0)
 
 
 def _small(picture: Picture, spec: StillSpec) -> Picked:

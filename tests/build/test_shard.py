@@ -28,7 +28,7 @@ from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.plan import plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, Receipt, ShardJob, ShardWorker
-from telecine.pipeline.media.decode import decode_clip
+from telecine.pipeline.media.decode import Cut, decode_clip
 from telecine.pipeline.scan.discover import Found, ScanTask
 from telecine.pipeline.scan.worker import scan_source
 from tests.support.blocks import psnr
@@ -438,8 +438,8 @@ def blocks_of(member: MemberJob) -> Iterator[FrameBlock]:
     assert encoding is not None
     with Path(member.source.uri).open("rb") as file:
         sizes = DctEncoder().block_sizes(encoding.frames)
-        chosen = (encoding.rate, encoding.frames, encoding.crop, sizes, SPEC.pixels)
-        yield from decode_clip(file, member.source, member.clip, *chosen)
+        cut = Cut(encoding.rate, encoding.frames, encoding.crop, sizes)
+        yield from decode_clip(file, member.source, member.clip, cut, SPEC.pixels)
 
 
 def test_the_json_says_how_to_read_the_latents(

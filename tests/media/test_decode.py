@@ -16,7 +16,7 @@ from PIL import Image
 from telecine.encoders.frames import FrameBlock
 from telecine.infra.errors import MediaError, Reason
 from telecine.manifests.schemas import Clip
-from telecine.pipeline.media.decode import decode_clip
+from telecine.pipeline.media.decode import Cut, decode_clip
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Crop, crop_to_grid
 from telecine.pipeline.media.open import open_media
@@ -52,13 +52,9 @@ def decode(
     crop: Crop = WHOLE,
 ) -> list[FrameBlock]:
     count = encoded_frames(clip, rate) if frames is None else frames
+    cut = Cut(rate, count, crop, iter(sizes or [count]))
     with path.open("rb") as file:
-        return list(
-            decode_clip(
-                file, source_of(facts), clip, rate, count, crop, iter(sizes or [count]), PIXELS,
-                from_start,
-            )
-        )  # fmt: skip
+        return list(decode_clip(file, source_of(facts), clip, cut, PIXELS, from_start))
 
 
 def numbers(blocks: Sequence[FrameBlock]) -> list[int]:
@@ -123,8 +119,8 @@ def test_a_span_with_another_number_of_frames_is_a_mismatch(
     with path.open("rb") as file, pytest.raises(MediaError) as caught:
         got.extend(
             decode_clip(
-                file, source_of(facts), Clip(**fields), Fraction(25), needed, WHOLE,
-                iter([1, needed - 1]), PIXELS,
+                file, source_of(facts), Clip(**fields),
+                Cut(Fraction(25), needed, WHOLE, iter([1, needed - 1])), PIXELS,
             )
         )  # fmt: skip
     assert caught.value.reason is Reason.FRAMES_MISMATCH
