@@ -1,22 +1,30 @@
-"""app: addresses and what answers them. It reads, and nothing else."""
+"""Addresses and what answers them, and the server of `telecine browse`. It reads, and nothing else.
+
+One process, on this machine alone unless told otherwise.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
+import socket
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import closing
 
 import duckdb
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from telecine.infra.errors import TelecineError
+from telecine.infra.errors import TelecineError, UsageError
 from telecine.manifests.dataset import Dataset
 from telecine.pipeline.browse import media, pages
-from telecine.pipeline.browse.guard import Guard
+from telecine.pipeline.browse.guard import LOOPBACK_NAMES, Guard, is_loopback
 from telecine.pipeline.browse.latents import Films
 from telecine.pipeline.browse.overview import charts_of, overview
 from telecine.pipeline.browse.pages import Site
@@ -71,3 +79,64 @@ def _ahead(snapshot: Snapshot) -> None:
     with contextlib.suppress(TelecineError, duckdb.Error):
         overview(snapshot)
         charts_of(snapshot, "")
+
+
+# ── the server ────────────────────────────────────────────────────────────────────────────────────
+
+
+PORT = 8042
+
+_log = logging.getLogger("telecine.browse")
+
+
+def browse(dataset: Dataset, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve the dataset's pages until interrupted; says where. Port 0 is any that is free.
+
+    Raises UsageError where the port is in use, or the host is none of this machine's.
+    """
+    with closing(listen(host, port)) as server:
+        address, number = server.getsockname()[:2]
+        names = LOOPBACK_NAMES | {host.lower()} if is_loopback(address) else frozenset[str]()
+        if not names:
+            _log.warning(
+                f"warning: {host} can be reached from other machines: whoever reaches it sees the "
+                "dataset and its footage, and nobody is asked for a password"
+            )
+        app = make_app(dataset, names)
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{number}/"
+        say(f"{url}  (Ctrl-C stops)")
+        config = uvicorn.Config(
+            app,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+        _Server(config).run(sockets=[server])
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whoever is cut off in the middle of a film is no error."""
+        logger = logging.getLogger("uvicorn.error")
+        before, logger.disabled = logger.disabled, True
+        try:
+            await super().shutdown(sockets)
+        finally:
+            logger.disabled = before
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"port {port} of {host} is in use: choose another with --port, or 0 for any"
+            ) from error
+        why = str(error.strerror).partition(" (while")[0]
+        raise UsageError(f"cannot listen on {host} port {port}: {why}") from error

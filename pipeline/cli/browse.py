@@ -30,7 +30,7 @@ def browse(
     store: Store,
 ) -> None:
     """Look at a dataset in a web browser: charts, clips, sources, builds. Reads only."""
-    from telecine.pipeline.browse.serve import browse as run_browse
+    from telecine.pipeline.browse.app import browse as run_browse
 
     screen = out()
     run_browse(store.open(dataset), host, port, partial(line, screen))

@@ -16,7 +16,7 @@ import pytest
 
 from telecine.infra.errors import UsageError
 from telecine.manifests.queries import connect
-from telecine.pipeline.browse.serve import browse, listen
+from telecine.pipeline.browse.app import browse, listen
 from telecine.pipeline.look.summary import summary
 from tests.support.browsing import (
     NAME,

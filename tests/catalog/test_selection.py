@@ -24,8 +24,8 @@ from telecine.manifests.specs import CaptionSpec, DatasetSpec, ScoreSpec, Select
 from telecine.pipeline.browse.charts import charts
 from telecine.pipeline.browse.clip import clip_facts
 from telecine.pipeline.browse.columns import Column, columns
-from telecine.pipeline.browse.funnel import fates
 from telecine.pipeline.browse.listing import Asked, clip_ids
+from telecine.pipeline.browse.overview import fates
 from telecine.pipeline.build.sample import _source_json
 from telecine.pipeline.build.wanted import Target, make_plan
 from telecine.pipeline.catalog.captions import inputs

@@ -22,9 +22,8 @@ import uvicorn
 
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import Dataset, open_dataset
-from telecine.pipeline.browse.app import make_app
+from telecine.pipeline.browse.app import listen, make_app
 from telecine.pipeline.browse.guard import LOOPBACK_NAMES
-from telecine.pipeline.browse.serve import listen
 from telecine.pipeline.demo.footage import render
 from tests.support.inline import ingest, rebuild
 from tests.support.waiting import until
