@@ -30,7 +30,7 @@ from telecine.pipeline.browse.overview import charts_of, overview
 from telecine.pipeline.browse.pages import Site
 from telecine.pipeline.browse.render import STATIC
 from telecine.pipeline.browse.snapshot import Snapshot, Watch
-from telecine.pipeline.browse.still_files import StillFiles
+from telecine.pipeline.browse.stills import StillFiles
 
 ROUTES = (
     Route("/", pages.show_overview),

@@ -31,8 +31,7 @@ from telecine.pipeline.browse.listing import MOST, SIZE, Asked, Page, clips_page
 from telecine.pipeline.browse.overview import charts_of, overview
 from telecine.pipeline.browse.render import link, render
 from telecine.pipeline.browse.snapshot import Snapshot, Watch
-from telecine.pipeline.browse.still_files import StillFiles
-from telecine.pipeline.browse.stills import Stills
+from telecine.pipeline.browse.stills import StillFiles, Stills
 from telecine.pipeline.lifecycle.changes import told
 from telecine.pipeline.look.diff import diff
 

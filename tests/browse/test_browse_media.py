@@ -17,7 +17,7 @@ from PIL import Image
 from telecine.infra.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.schemas import Sample, Source
-from telecine.pipeline.browse.ranges import Unsatisfiable, parse_range
+from telecine.pipeline.browse.media import Unsatisfiable, parse_range
 from tests.support.browsing import Served, dataset, made, one, plain_tables, served
 from tests.support.inline import ingest
 from tests.support.s3 import S3Server

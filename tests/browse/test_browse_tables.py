@@ -24,8 +24,7 @@ from telecine.pipeline.browse.clip import clip_facts
 from telecine.pipeline.browse.listing import Asked, clip_ids
 from telecine.pipeline.browse.overview import overview
 from telecine.pipeline.browse.snapshot import Once, Snapshot, Watch
-from telecine.pipeline.browse.still_files import StillFiles
-from telecine.pipeline.browse.stills import Stills, read_stills
+from telecine.pipeline.browse.stills import StillFiles, Stills, read_stills
 from telecine.pipeline.catalog.captions import inputs
 from tests.support.rows import (
     make_build,
