@@ -77,11 +77,11 @@ class Films:
             return path
 
     def _decode(self, dataset: Dataset, sample: Sample) -> Path:
-        from telecine.pipeline.look.decode import decode
+        from telecine.pipeline.look.decode import View, decode
 
         suffix = ".png" if sample.encoded_frames == 1 else ".mp4"
         path = Path(self._folder.name) / f"{next(self._numbers)}{suffix}"
-        decode(dataset, sample.clip_id, path, build=sample.build_id, overwrite=True)
+        decode(dataset, View(sample.clip_id, sample.build_id), path, overwrite=True)
         return path
 
     def _make_room(self) -> None:

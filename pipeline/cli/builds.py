@@ -122,20 +122,12 @@ def decode(
     store: Store,
 ) -> None:
     """Decode a sample's latents back to pictures, to look at."""
+    from telecine.pipeline.look.decode import View
     from telecine.pipeline.look.decode import decode as run_decode
 
     opened = store.open(dataset)
-    decoded = run_decode(
-        opened,
-        clip_id,
-        output,
-        build=build,
-        side_by_side=side_by_side,
-        frame=frame,
-        vae=vae,
-        overwrite=overwrite,
-        progress=progress(),
-    )
+    view = View(clip_id, build, side_by_side, frame, vae)
+    decoded = run_decode(opened, view, output, overwrite=overwrite, progress=progress())
     out().print(str(decoded), markup=False, highlight=False, soft_wrap=True)
 
 

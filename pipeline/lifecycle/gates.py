@@ -192,13 +192,7 @@ def against_model(stored: Sequence[Channel], model: Model) -> list[Check]:
             f"-{MAX_MEAN:g} to {MAX_MEAN:g}",
             OUTLYING,
         ),
-        Check(
-            std,
-            stds,
-            tuple(value > MAX_STD for value in stds),
-            f"at most {MAX_STD:g}",
-            WIDEST,
-        ),
+        Check(std, stds, tuple(s > MAX_STD for s in stds), f"at most {MAX_STD:g}", WIDEST),
         Check(
             std,
             stds,

@@ -1,4 +1,4 @@
-"""view: a sample's latents back to pictures, to look at, beside the footage they were made from.
+"""decode: a sample's latents back to pictures, to look at, beside the footage they were made from.
 
     shard ── the bytes of one member ──▶ latents ──▶ decoder ─┬──▶ .mp4, every frame
     footage ── the sample's own crop and rate ──▶ frames ─────┘    .png, one of them
@@ -71,69 +71,99 @@ class Decoded:
         return said + f" on average, {worst:.2f} dB at worst (frame {self.psnr_db.index(worst)})"
 
 
+@dataclass(frozen=True)
+class View:
+    """Which sample to look at, and how."""
+
+    clip_id: str  # or how it begins
+    build: str | None = None  # None: the current one
+    side_by_side: bool = False  # beside the footage
+    frame: int = 0  # of a .png
+    vae: str | None = None  # where the build's weights lie now
+
+
 def decode(
     dataset: Dataset,
-    clip_id: str,
+    view: View,
     out: Path,
     *,
-    build: str | None = None,
-    side_by_side: bool = False,
-    frame: int = 0,
-    vae: str | None = None,
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Decoded:
-    """Write the sample of the clip whose id begins so, in the build (None: the current one).
+    """Write the sample's pictures into a file, which is there whole or not at all.
 
-    `frame` is the one of a .png; `vae` says where the build's weights lie now. The file is there
-    whole or not at all. Raises UsageError where what is named is not to be had, StorageError where
-    shard or footage cannot be read.
+    Raises UsageError where what is named is not to be had, StorageError where shard or footage
+    cannot be read.
     """
-    _check_form(out, frame)
+    _check_form(out, view.frame)
     output.check_file(out, "-o", dataset=dataset.uri, overwrite=overwrite)
     con = connect(dataset.tables)
-    found = completed_build(con, build)
-    sample = _sample(con, found, clip_id)
-    _check_frames(out, frame, sample)
-    encoder = _encoder(found, vae)
-    latents = _latents(dataset, sample)
-    film = out.suffix == ".mp4"
-    count = sample.encoded_frames if film else frame + 1
-    rate = Fraction(sample.fps_num, sample.fps_den) if film else Fraction(0)
+    found = completed_build(con, view.build)
+    sample = _sample(con, found, view.clip_id)
+    _check_frames(out, view.frame, sample)
+    pictures = _Pictures(_encoder(found, view.vae), _latents(dataset, sample), sample, out, view)
     psnr: list[float] = []
-
-    def write(originals: Iterator[Pixels] | None) -> None:
-        psnr.clear()
-        shown = _exactly(count, chain.from_iterable(encoder.decode(latents)))
-        if originals is not None:
-            shown = _beside(originals, shown, psnr)
-        with (
-            output.writing(out) as file,
-            Step(progress, "decode", "frames", count, count) as step,
-        ):
-            if film:
-                write_mp4(file, _counted(shown, step), rate)
-            else:
-                write_png(file, deque(_counted(shown, step), maxlen=1).pop())
-
-    if side_by_side:
+    if view.side_by_side:
         clip, source = _footage(con, sample)
         try:
-            write(_originals(dataset, sample, clip, source, from_start=False))
+            first = _originals(dataset, sample, clip, source, from_start=False)
+            psnr = pictures.write(first, progress)
         except MediaError:  # a container's index can be wrong; decoding from the beginning cannot
-            write(_originals(dataset, sample, clip, source, from_start=True))
+            again = _originals(dataset, sample, clip, source, from_start=True)
+            psnr = pictures.write(again, progress)
     else:
-        write(None)
+        pictures.write(None, progress)
     return Decoded(
         path=out,
         clip_id=sample.clip_id,
         build=found.name,
-        frames=count if film else 1,
-        width=sample.encoded_width * (2 if side_by_side else 1),
+        frames=pictures.count if pictures.film else 1,
+        width=sample.encoded_width * (2 if view.side_by_side else 1),
         height=sample.encoded_height,
-        rate=rate,
-        psnr_db=tuple(psnr if film else psnr[-1:]),
+        rate=pictures.rate,
+        psnr_db=tuple(psnr if pictures.film else psnr[-1:]),
     )
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """A sample's latents, and the file that shows them."""
+
+    encoder: VideoEncoder
+    latents: Latents
+    sample: Sample
+    out: Path
+    view: View
+
+    @property
+    def film(self) -> bool:
+        return self.out.suffix == ".mp4"
+
+    @property
+    def count(self) -> int:
+        """Frames to decode: of a picture those before it too."""
+        return self.sample.encoded_frames if self.film else self.view.frame + 1
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second; 0 of a picture"""
+        return Fraction(self.sample.fps_num, self.sample.fps_den) if self.film else Fraction(0)
+
+    def write(self, originals: Iterator[Pixels] | None, progress: Progress) -> list[float]:
+        """Gives each frame's PSNR against the originals, which stand to its left."""
+        psnr: list[float] = []
+        shown = _exactly(self.count, chain.from_iterable(self.encoder.decode(self.latents)))
+        if originals is not None:
+            shown = _beside(originals, shown, psnr)
+        with (
+            output.writing(self.out) as file,
+            Step(progress, "decode", "frames", self.count, self.count) as step,
+        ):
+            if self.film:
+                write_mp4(file, _counted(shown, step), self.rate)
+            else:
+                write_png(file, deque(_counted(shown, step), maxlen=1).pop())
+        return psnr
 
 
 def _check_form(out: Path, frame: int) -> None:

@@ -31,7 +31,7 @@ from telecine.manifests.builds import find_build
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Sample
-from telecine.pipeline.look.decode import Decoded, decode
+from telecine.pipeline.look.decode import Decoded, View, decode
 from telecine.pipeline.media.film import write_mp4
 from telecine.pipeline.media.geometry import Crop
 from telecine.testing.media import smooth
@@ -77,8 +77,10 @@ def expected(dataset: Dataset, sample: Sample) -> Pixels:
     return np.concatenate(list(DctEncoder().decode(latents)))
 
 
-def view(dataset: Dataset, clip_id: str, out: Path, **options: Any) -> Decoded:
-    return decode(dataset, clip_id, out, **options)
+def view(
+    dataset: Dataset, clip_id: str, out: Path, *, overwrite: bool = False, **options: Any
+) -> Decoded:
+    return decode(dataset, View(clip_id, **options), out, overwrite=overwrite)
 
 
 def read(path: Path, frames: int = 29) -> Pixels:
