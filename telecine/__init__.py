@@ -14,7 +14,7 @@ process as it is, logs under `telecine.` and raises a `TelecineError` for what t
 `spec` holds tables and keys as in telecine.toml (docs/specs.md), folders from where one stands.
 `workers` is how many processes Ray starts at most (None: one per core; 0: none, all is done in this
 process). What a function needs beyond reading tables, such as Ray or PyAV, is imported when it is
-called; `pip install 'telecine[prepare]'` brings it.
+called; where it is not installed, the error says which extra brings it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from telecine.infra.errors import (
     TelecineError,
     UsageError,
 )
+from telecine.infra.extras import explained
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,6 +157,7 @@ def clips(dataset: str | Path | Dataset, where: str | None = None) -> Iterator[C
 # ── the jobs ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@explained("telecine.ingest")
 def ingest(
     roots: str | Path | Sequence[str | Path],
     dataset: str | Path | Dataset,
@@ -185,6 +187,7 @@ def ingest(
         return run_ingest(run, [_absolute(root) for root in several])
 
 
+@explained("telecine.rebuild")
 def rebuild(
     dataset: str | Path | Dataset,
     *,
@@ -206,6 +209,7 @@ def rebuild(
         return run_rebuild(run, name)
 
 
+@explained("telecine.caption")
 def caption(
     dataset: str | Path | Dataset,
     *,
@@ -224,6 +228,7 @@ def caption(
         return run_caption(run, where=where, choose=choose)
 
 
+@explained("telecine.score")
 def score(
     dataset: str | Path | Dataset,
     *,
@@ -244,6 +249,7 @@ def score(
 # ── builds ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@explained("telecine.promote")
 def promote(dataset: str | Path | Dataset, build: str, *, force: bool = False) -> Promoted:
     """Make a build current, by its name or how its id begins.
 
@@ -254,6 +260,7 @@ def promote(dataset: str | Path | Dataset, build: str, *, force: bool = False) -
     return run_promote(_opened(dataset), build, force=force)
 
 
+@explained("telecine.rollback")
 def rollback(dataset: str | Path | Dataset) -> Promoted:
     """Make the build current again that was so before. Raises UsageError where there is none."""
     from telecine.pipeline.lifecycle.promote import rollback as run_rollback
@@ -261,6 +268,7 @@ def rollback(dataset: str | Path | Dataset) -> Promoted:
     return run_rollback(_opened(dataset))
 
 
+@explained("telecine.export")
 def export(
     dataset: str | Path | Dataset,
     folder: str | Path,

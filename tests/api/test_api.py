@@ -151,3 +151,23 @@ def test_nothing_is_printed_and_the_process_stays_as_it_is(
     assert len(tars) == 1
     with tarfile.open(tars[0]) as tar:
         assert len(tar.getnames()) == 3
+
+
+MISSING = """
+import sys
+sys.modules["av"] = None
+import telecine
+try:
+    telecine.ingest(sys.argv[1], sys.argv[2], workers=0)
+except telecine.UsageError as error:
+    print(error)
+"""
+
+
+def test_a_package_that_is_missing_is_named_with_what_brings_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MISSING, tmp_path, tmp_path / "dataset"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "telecine.ingest needs av" in done.stdout
+    assert "pip install 'telecine[prepare]'" in done.stdout
