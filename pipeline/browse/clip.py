@@ -79,7 +79,7 @@ class Known:
 
 
 def clip_facts(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, clip_id: str) -> Known:
-    """Raises NotFound where there is no such clip."""
+    """From here on `con` knows this clip alone. Raises NotFound where there is no such clip."""
     clip = _one(con, "SELECT * FROM clips WHERE clip_id = $id LIMIT 1", clip_id)
     if clip is None:
         raise NotFound(f"there is no clip {clip_id!r}")

@@ -164,6 +164,7 @@ def test_a_clip_that_waits_for_the_build_is_said_to(folder: Path) -> None:
     assert (fates["without a caption"], fates["not built yet"]) == (3, 1)
     with new.asking() as con:
         known = clip_facts(con, new.spec, clip)
+    with new.asking() as con:
         gone = clip_facts(con, new.spec, "gone")
     assert [told.in_force for told in known.captions] == [True]
     assert known.is_current

@@ -11,13 +11,17 @@ import pytest
 from telecine.encoders.load import load_captioner
 from telecine.infra.storage import Storage
 from telecine.manifests.queries import connect
-from telecine.manifests.schemas import CaptionWindow
+from telecine.manifests.schemas import Caption, CaptionWindow
 from telecine.manifests.specs import CaptionMixSpec, CaptionSpec, DatasetSpec
 from telecine.manifests.tables import Tables
+from telecine.pipeline.browse.clip import clip_facts
 from telecine.pipeline.build.sample import ChosenCaption
 from telecine.pipeline.caption.step import pending
 from telecine.pipeline.caption.worker import CaptionWorker, accept
 from telecine.pipeline.catalog.captions import create_chosen_captions
+from telecine.pipeline.catalog.dataset import create_dataset_view
+from telecine.pipeline.catalog.narrow import focus
+from telecine.pipeline.look.clip import known_clips
 from tests.support.asking import write_sidecar
 from tests.support.rows import make_caption, make_clip, make_source, turn
 
@@ -65,6 +69,28 @@ def test_shares_go_by_clip_id_alone(tables: Tables, second: float, none: float) 
         assert found[clip_id]["captioner"] == expected
         assert (found[clip_id]["text"] == "") == (expected == "none")
         assert (found[clip_id]["text"] == "a dog") == (expected == "sidecar")
+
+
+@pytest.mark.parametrize(("second", "none"), [(0.5, 0.0), (0.4, 0.3)])
+def test_everyone_marks_the_caption_in_force(tables: Tables, second: float, none: float) -> None:
+    """One row at most, though others say the same: the view, `inspect clip` and browse agree."""
+    spec = mix(second_share=second, none_share=none)
+    tables.append("captions", tables.rows(Caption))  # every answer came twice
+    found = chosen(tables, spec)
+    with connect(tables) as con:
+        create_dataset_view(con, spec)
+        view = dict(con.sql("SELECT clip_id, caption FROM dataset").fetchall())
+        focus(con, CLIPS, CLIPS)
+        known = {one.clip.clip_id: one for one in known_clips(con, spec)}
+    page = {clip_id: clip_facts(connect(tables), spec, clip_id) for clip_id in CLIPS[:4]}
+    for clip_id in CLIPS:
+        row, looked = found[clip_id], known[clip_id]
+        marked = [said.caption.text for said in looked.captions if said.chosen]
+        assert marked == ([] if row["captioner"] == "none" else [row["text"]])
+        assert looked.chosen is not None
+        assert view[clip_id] == looked.chosen.text == row["text"]
+        if clip_id in page:
+            assert [told.text for told in page[clip_id].captions if told.in_force] == marked
 
 
 def test_as_a_share_grows_clips_only_join_it(tables: Tables) -> None:
