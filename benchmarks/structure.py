@@ -12,10 +12,10 @@ Import costs are CPU seconds of new processes, in turn, the median of RUNS of ea
 inspect` of an empty dataset, and the trainer's side where it is there, beside an interpreter that
 does nothing.
 
-Measured on two cores that others shared: no circle among 24 rooms or 221 files, the longest file
-472 lines, half of 2,051 functions of at most 7 lines; 6 over 40 lines and 8 over 6 arguments, and
-of the command line, where each option is an argument, 8 and 10. `python -c pass` 0.05 CPU s,
-`telecine inspect` 1.4 CPU s, 28 times as much. What a change touches: docs/extending.md.
+Measured on two cores that others shared: no circle among 24 rooms or 217 files, the longest file
+472 lines, half of 2,072 functions of at most 7 lines; 2 over 40 lines and 6 over 6 arguments, and
+of the command line, where each option is an argument, 7 and 10. `python -c pass` 0.04 CPU s,
+`telecine inspect` 1.3 CPU s, 30 times as much. What a change touches: docs/extending.md.
 """
 
 from __future__ import annotations
@@ -110,15 +110,15 @@ def circles(graph: Graph) -> list[list[str]]:
 def rooms(files: Graph, known: Mapping[str, Path]) -> dict[str, set[str]]:
     """Who imports whom, folder by folder.
 
-    Within `encoders` the folders are one room; each file in pipeline/ itself is one: some are
-    below the steps, the recipes above.
+    The folders of `infra` are one room, and those of `encoders`; each file in pipeline/ itself is
+    one: some are below the steps, the recipes above.
     """
 
     def room(module: str) -> str:
         folder = known[module].parent.relative_to(ROOT).parts
         if folder == ("pipeline",):
             return module
-        return ".".join(folder[:1] if folder[0] == "encoders" else folder)
+        return ".".join(folder[:1] if folder[0] in ("infra", "encoders") else folder)
 
     graph: dict[str, set[str]] = {room(module): set() for module in files}
     for module, others in files.items():
