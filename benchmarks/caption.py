@@ -65,7 +65,7 @@ from telecine.encoders.caption.vlm.vlm import Vlm
 from telecine.encoders.device import Device
 from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.names import library as open_clip_library
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.specs import CaptionSpec
 from telecine.pipeline.caption.step import BATCH_CLIPS_WITH_STILLS
 from telecine.pipeline.caption.worker import CaptionTask, CaptionWorker, accept

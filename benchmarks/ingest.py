@@ -64,7 +64,7 @@ def decode(files: list[Path]) -> None:
 
 
 def scan(files: list[Path]) -> None:
-    from telecine.infra.storage import Storage
+    from telecine.infra.store.storage import Storage
     from telecine.manifests.specs import DatasetSpec
     from telecine.pipeline.scan.discover import Found, ScanTask
     from telecine.pipeline.scan.worker import scan_source
@@ -82,7 +82,7 @@ def scan(files: list[Path]) -> None:
 def memory(files: list[Path]) -> None:
     """Scan and encode one long clip in this process; print its peak."""
     from telecine.encoders.load import load_encoder
-    from telecine.infra.storage import Storage
+    from telecine.infra.store.storage import Storage
     from telecine.manifests.buckets import Bucket
     from telecine.manifests.dataset import create_dataset
     from telecine.pipeline.build.sample import ChosenCaption

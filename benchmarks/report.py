@@ -35,7 +35,7 @@ import pyarrow.compute as pc
 from botocore.config import Config
 from deltalake import write_deltalake
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset
 from telecine.manifests.schemas import TABLES, arrow_schema
 from telecine.manifests.tables import Tables
@@ -220,7 +220,7 @@ from rich.console import Console
 from telecine.manifests.tables import Tables
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.specs import DatasetSpec
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.pipeline.cli.inspect import inspect_summary
 ready = time.perf_counter()
 tables = Tables(sys.argv[1])
@@ -237,7 +237,7 @@ print(
 
 PAGES = """
 import sys, time
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.specs import DatasetSpec
 from telecine.manifests.tables import Tables

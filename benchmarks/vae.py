@@ -59,7 +59,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from telecine.encoders.video.config import library_class
 from telecine.encoders.video.diffusers import DiffusersEncoder
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.specs import DatasetSpec, VaeSpec
 from telecine.pipeline.build.encode import ClipFrames

@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from telecine.infra.errors import CommitError, NoBucket, NotFound, UsageError
-from telecine.infra.storage import Storage, is_s3, join
+from telecine.infra.store.storage import Storage, is_s3, join
 from telecine.manifests.evolve import stamp, version, without_stamp
 from telecine.manifests.fingerprint import flat
 from telecine.manifests.specs import DatasetSpec

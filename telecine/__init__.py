@@ -290,13 +290,13 @@ def export(
 
 
 def _absolute(uri: str | Path) -> str:
-    from telecine.infra.storage import absolute
+    from telecine.infra.store.storage import absolute
 
     return absolute(str(uri))
 
 
 def _storage(endpoint_url: str | None = None, profile: str | None = None) -> Any:
-    from telecine.infra.storage import Storage, StoreOptions
+    from telecine.infra.store.storage import Storage, StoreOptions
 
     return Storage(StoreOptions(endpoint_url=endpoint_url, profile=profile))
 

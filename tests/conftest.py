@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.pipeline.demo.footage import render
 from tests.support.s3 import S3Server, moto_server
 

@@ -1,1 +1,1 @@
-"""What lies below infra/storage.py: a disk, an S3-compatible store, reading ahead, names."""
+"""Where objects lie: disks and S3-compatible stores under one set of names."""

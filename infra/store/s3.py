@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
-    from telecine.infra.storage import StoreOptions
+    from telecine.infra.store.storage import StoreOptions
 
 _ATTEMPTS = 4  # of a request, by botocore; and of a response that breaks off, by us
 _CONFIG = Config(

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from telecine.infra.errors import NotFound
-from telecine.infra.storage import ObjectInfo, ObjectReader, Storage
+from telecine.infra.store.storage import ObjectInfo, ObjectReader, Storage
 from telecine.manifests.schemas import Source, from_arrow
 from telecine.pipeline.browse.latents import channels_png, find_sample
 from telecine.pipeline.browse.pages import site, stills_of

@@ -17,7 +17,7 @@ from typing import Any
 from markupsafe import Markup
 
 from telecine.infra.errors import UsageError
-from telecine.infra.output import check_file, writing
+from telecine.infra.store.output import check_file, writing
 from telecine.infra.text import counted, size
 from telecine.manifests.dataset import Dataset
 from telecine.pipeline.browse.listing import MOST, Asked, clips_page

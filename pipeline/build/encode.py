@@ -15,7 +15,7 @@ from telecine.encoders.frames import FrameBlock, Latents
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import MediaError, Reason
 from telecine.infra.prefetch import Values, run_ahead
-from telecine.infra.storage import ObjectInfo, Storage
+from telecine.infra.store.storage import ObjectInfo, Storage
 from telecine.manifests.schemas import Clip, Source
 from telecine.manifests.specs import PixelSpec
 from telecine.pipeline.build.latents import Canary

@@ -16,7 +16,7 @@ import duckdb
 
 from telecine.infra.errors import CommitError
 from telecine.infra.faults import kill_point
-from telecine.infra.storage import join
+from telecine.infra.store.storage import join
 from telecine.manifests.builds import (
     PINNED,
     current_build,

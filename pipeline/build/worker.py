@@ -34,7 +34,7 @@ from telecine.infra.errors import (
 )
 from telecine.infra.faults import kill_point
 from telecine.infra.prefetch import run_ahead
-from telecine.infra.storage import Storage, join
+from telecine.infra.store.storage import Storage, join
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import OF_LATENTS, Clip, Sample, Source

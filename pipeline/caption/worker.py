@@ -30,7 +30,7 @@ from telecine.encoders.caption.sidecar import MAX_BYTES
 from telecine.encoders.load import load_captioner
 from telecine.encoders.runtime import DEFAULT_RUNTIME, ModelRuntime
 from telecine.infra.errors import Changed, StorageError, TelecineError, concerns_one_object
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Caption, CaptionWindow
 from telecine.manifests.specs import CaptionSpec
 

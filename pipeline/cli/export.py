@@ -12,7 +12,7 @@ import typer.core
 from rich.console import Console
 
 from telecine.infra import plugins
-from telecine.infra.storage import join
+from telecine.infra.store.storage import join
 from telecine.pipeline.cli.options import (
     AsJson,
     DatasetArgument,

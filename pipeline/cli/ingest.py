@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from telecine.infra.storage import Storage, absolute
+from telecine.infra.store.storage import Storage, absolute
 from telecine.infra.text import counted
 from telecine.pipeline.cli.options import (
     AsJson,

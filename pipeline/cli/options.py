@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage, StoreOptions, absolute
+from telecine.infra.store.storage import Storage, StoreOptions, absolute
 from telecine.pipeline.cli.cluster import open_cluster
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from telecine.infra.errors import UsageError
-from telecine.infra.output import check_file
+from telecine.infra.store.output import check_file
 from telecine.infra.text import counted, json_value, one_line, size
 from telecine.pipeline.cli.options import (
     AsJson,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from telecine.infra.errors import UsageError
-from telecine.infra.output import check_folder
 from telecine.infra.store import disk
+from telecine.infra.store.output import check_folder
 from telecine.manifests.builds import completed_build, shards_of
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect

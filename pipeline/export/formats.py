@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from telecine.infra import plugins
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import join
+from telecine.infra.store.storage import join
 
 if TYPE_CHECKING:  # the rows are read for --help, which needs no tables
     import duckdb

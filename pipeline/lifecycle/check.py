@@ -24,7 +24,7 @@ import pyarrow as pa
 from telecine.infra.cluster import Lost, Resources
 from telecine.infra.errors import ClusterError, NoBucket, NotFound, Unreadable
 from telecine.infra.prefetch import run_ahead
-from telecine.infra.storage import ObjectInfo, Storage, join
+from telecine.infra.store.storage import ObjectInfo, Storage, join
 from telecine.manifests.queries import connect
 from telecine.manifests.tar import DTYPE, LATENT, SUFFIXES, TEXT, Found, described, read_members
 from telecine.pipeline.progress import Step

@@ -22,7 +22,7 @@ from typing import Any
 
 from telecine.infra.errors import CommitError, NotFound
 from telecine.infra.faults import kill_point
-from telecine.infra.storage import ObjectInfo
+from telecine.infra.store.storage import ObjectInfo
 from telecine.manifests.builds import PINNED, BuildState, State, builds, find_build, next_sequence
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from telecine.infra.errors import NotFound
-from telecine.infra.storage import ObjectInfo
+from telecine.infra.store.storage import ObjectInfo
 from telecine.manifests.builds import BuildState, pinned
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect

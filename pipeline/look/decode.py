@@ -25,9 +25,9 @@ from telecine.encoders.frames import Latents, Pixels
 from telecine.encoders.kinds import RunsOn
 from telecine.encoders.load import encoder_kind, load_encoder
 from telecine.encoders.video.interface import VideoEncoder
-from telecine.infra import output
 from telecine.infra.errors import CheckFailed, MediaError, StorageError, UsageError
-from telecine.infra.storage import ObjectInfo
+from telecine.infra.store import output
+from telecine.infra.store.storage import ObjectInfo
 from telecine.manifests.builds import BuildState, completed_build
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect, find_clip

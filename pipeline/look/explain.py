@@ -18,7 +18,7 @@ from pathlib import Path
 import duckdb
 
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import absolute, is_s3
+from telecine.infra.store.storage import absolute, is_s3
 from telecine.manifests.builds import State as BuildIs
 from telecine.manifests.builds import builds
 from telecine.manifests.dataset import Dataset

@@ -16,8 +16,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telecine.infra import output
 from telecine.infra.errors import StorageError, UsageError
+from telecine.infra.store import output
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import VIEWS
 from telecine.manifests.schemas import TABLES

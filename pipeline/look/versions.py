@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import absolute
+from telecine.infra.store.storage import absolute
 from telecine.manifests.buckets import Bucket, bucket_of_shape, by_size, duration_rung_sql
 from telecine.manifests.builds import current_build
 from telecine.manifests.dataset import Dataset

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from telecine.infra.errors import StorageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.evolve import select_filled
 from telecine.manifests.schemas import Source, from_arrow
 from telecine.pipeline.scan.discover import (

@@ -16,8 +16,8 @@ import duckdb
 import pyarrow as pa
 
 from telecine.infra.errors import AccessDenied, BadCredentials, UsageError
-from telecine.infra.storage import ObjectInfo, Storage, absolute, is_s3, join
 from telecine.infra.store.disk import PART_PREFIX
+from telecine.infra.store.storage import ObjectInfo, Storage, absolute, is_s3, join
 from telecine.manifests.fingerprint import short_id
 
 SIDECARS = ("json", "txt", "srt")  # the first of these that is there is the sidecar

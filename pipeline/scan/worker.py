@@ -16,7 +16,7 @@ import numpy as np
 
 from telecine.infra.errors import MediaError, Reason, StorageError, concerns_one_object
 from telecine.infra.faults import kill_point
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Clip, Source, Still
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from telecine.infra.errors import UsageError
 from telecine.infra.inline import InlineCluster
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.pipeline.export.export import export
 from telecine.pipeline.export.formats import Exporter, Options

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.schemas import Sample, Source
 from telecine.pipeline.browse.media import Unsatisfiable, parse_range

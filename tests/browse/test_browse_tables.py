@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from telecine.encoders.load import load_captioner
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset, open_dataset
 from telecine.manifests.schemas import Row
 from telecine.manifests.specs import DatasetSpec

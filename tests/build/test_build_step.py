@@ -11,7 +11,7 @@ import pytest
 from telecine.encoders.load import load_encoder
 from telecine.infra.cluster import Cluster, Resources
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.dataset import create_dataset
 from telecine.manifests.specs import DatasetSpec, VaeSpec

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import StorageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import Build

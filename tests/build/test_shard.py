@@ -20,8 +20,8 @@ import pytest
 from telecine.encoders.frames import FrameBlock, Latents
 from telecine.encoders.video.dct import DctEncoder
 from telecine.infra.errors import NotFound, Reason, UsageError
-from telecine.infra.storage import ObjectInfo, Storage
 from telecine.infra.store.reader import ObjectReader
+from telecine.infra.store.storage import ObjectInfo, Storage
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import DatasetSpec

@@ -18,7 +18,7 @@ from telecine.encoders.caption.interface import (
 )
 from telecine.encoders.caption.signal import describe
 from telecine.encoders.load import load_captioner
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.specs import CaptionSpec
 from telecine.pipeline.caption.worker import CaptionTask, CaptionWorker, accept
 from telecine.testing.captioners import make_request

@@ -21,7 +21,7 @@ from telecine.encoders.load import load_captioner
 from telecine.infra import plugins
 from telecine.infra.inline import InlineCluster
 from telecine.infra.ray import RayCluster
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Caption, Source, Still

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from telecine.infra.errors import ServerError, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.schemas import Caption
 from telecine.manifests.tables import Tables

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from telecine.encoders.load import load_captioner
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Caption, CaptionWindow
 from telecine.manifests.specs import CaptionMixSpec, CaptionSpec, DatasetSpec

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from telecine.encoders.load import load_captioner, load_encoder, load_scorer
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES, Score, arrow_schema

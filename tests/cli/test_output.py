@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from telecine.infra.errors import AccessDenied, StorageError, TelecineError, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.pipeline.cli.main import app
 from telecine.testing.media import smooth
 from tests.support.lab import Lab

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from telecine.infra import plugins
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.infra.text import size
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.specs import DatasetSpec

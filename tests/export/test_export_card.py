@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.infra.text import length, size
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.schemas import Caption

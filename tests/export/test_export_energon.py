@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from telecine.infra.errors import CheckFailed, StorageError, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.builds import find_build, shards_of
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect

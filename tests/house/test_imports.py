@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from telecine.infra.extras import EXTRAS
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset
 from tests.support.rows import make_clip
 

@@ -147,7 +147,7 @@ def test_the_base_looks_at_a_dataset_and_loads_no_more(base: Environment, prepar
         assert done.stdout.strip()
     code = (
         "import telecine, sys; from telecine.manifests.dataset import open_dataset\n"
-        "from telecine.infra.storage import Storage\n"
+        "from telecine.infra.store.storage import Storage\n"
         "print(open_dataset(sys.argv[1], Storage()).spec.vae.encoder, telecine.__file__)"
     )
     done = base.run("python", "-c", code, str(prepared), cwd=prepared.parent)

@@ -12,8 +12,8 @@ import boto3
 import pytest
 
 from telecine.infra.errors import AccessDenied, StorageError
-from telecine.infra.storage import Storage, StoreOptions, join
 from telecine.infra.store.disk import PART_PREFIX
+from telecine.infra.store.storage import Storage, StoreOptions, join
 from tests.support.s3 import S3Server
 
 NAMES = ["a b+c&d=(1)#%.tar", "日本/é.tar", "deep/er/<&>.tar", "deep/left.tar"]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from telecine.infra.storage import Storage, join
 from telecine.infra.store.reader import BLOCK_BYTES, BlockDigest
+from telecine.infra.store.storage import Storage, join
 from tests.support.digests import reference_digest
 from tests.support.s3 import S3Server
 

@@ -25,7 +25,7 @@ from telecine.infra.errors import (
     StorageError,
     UsageError,
 )
-from telecine.infra.storage import ObjectInfo, Storage, StoreOptions, absolute, join
+from telecine.infra.store.storage import ObjectInfo, Storage, StoreOptions, absolute, join
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.scan.discover import Found, ScanTask
 from telecine.pipeline.scan.worker import Scanned, scan_source

@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 from telecine.infra.errors import CommitError, UsageError
-from telecine.infra.storage import Storage, join
 from telecine.infra.store.disk import PART_PREFIX
+from telecine.infra.store.storage import Storage, join
 from telecine.manifests.builds import State, builds, find_build
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.queries import connect

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from telecine.encoders.load import load_encoder
 from telecine.infra.errors import CheckFailed, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.builds import find_build, promotions
 from telecine.manifests.dataset import (
     Dataset,
@@ -172,7 +172,7 @@ def test_nothing_to_go_back_from(tmp_path: Path) -> None:
 def killed(lab: Lab, command: str) -> None:
     """A promotion or rollback that ends between the spec and the event."""
     code = (
-        "from telecine.infra.storage import Storage; "
+        "from telecine.infra.store.storage import Storage; "
         "from telecine.manifests.dataset import open_dataset; "
         "from telecine.pipeline.lifecycle.promote import promote, rollback; "
         f"dataset = open_dataset({str(lab.dataset)!r}, Storage()); {command}"

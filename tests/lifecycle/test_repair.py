@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from telecine.infra.errors import CheckFailed, UsageError
-from telecine.infra.storage import Storage, join
+from telecine.infra.store.storage import Storage, join
 from telecine.manifests.schemas import Build
 from telecine.manifests.tables import Tables
 from telecine.pipeline.cli.builds import print_verified

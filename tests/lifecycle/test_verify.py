@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.tar import TarWriter, npy_parts, read_members
 from telecine.pipeline.lifecycle.check import (
     Expected,

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from telecine.encoders.load import load_captioner, load_scorer
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect, find_clip
 from telecine.manifests.schemas import Caption, CaptionWindow, Clip, Duplicate, Embedding, Score

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from telecine.encoders.load import load_scorer
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.infra.text import json_value
 from telecine.manifests.dataset import create_dataset, open_dataset, replace_spec
 from telecine.manifests.queries import connect

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from telecine.infra.errors import Reason, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES, DroppedSpan, Row

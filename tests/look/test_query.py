@@ -20,7 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from telecine.infra.errors import StorageError, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.tables import Tables

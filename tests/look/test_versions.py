@@ -21,7 +21,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.buckets import bucket_of
 from telecine.manifests.builds import find_build
 from telecine.manifests.dataset import Dataset, open_dataset

@@ -25,8 +25,8 @@ from telecine.infra.errors import (
     StorageError,
     UsageError,
 )
-from telecine.infra.storage import ObjectInfo, Storage
 from telecine.infra.store.reader import ObjectReader
+from telecine.infra.store.storage import ObjectInfo, Storage
 from telecine.manifests.builds import find_build
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telecine.infra.errors import CommitError, UsageError
-from telecine.infra.storage import Storage, StoreOptions
+from telecine.infra.store.storage import Storage, StoreOptions
 from telecine.manifests.dataset import SPEC_FILE, open_dataset, parse_spec
 from telecine.manifests.evolve import (
     ADDED,

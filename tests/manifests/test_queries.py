@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage, StoreOptions
+from telecine.infra.store.storage import Storage, StoreOptions
 from telecine.manifests.builds import (
     builds,
     current_build,

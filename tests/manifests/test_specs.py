@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from telecine.infra.errors import CommitError, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset, open_dataset, parse_spec, replace_spec
 from telecine.manifests.specs import DatasetSpec
 

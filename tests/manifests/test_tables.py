@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telecine.infra.errors import CommitError, StorageError, UsageError
-from telecine.infra.storage import Storage, StoreOptions
+from telecine.infra.store.storage import Storage, StoreOptions
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES, Caption, Clip, Row, Source, Still, arrow_schema
 from telecine.manifests.tables import COMPACT_EVERY, NO_TABLE, Tables

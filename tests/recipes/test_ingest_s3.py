@@ -13,7 +13,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset
 from tests.support.commands import inspect, telecine
 from tests.support.rows import make_clip, make_source, make_still

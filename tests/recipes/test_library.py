@@ -66,7 +66,7 @@ for module in pkgutil.walk_packages(telecine.__path__, "telecine."):
 check("imported")
 
 from telecine.infra.inline import InlineCluster
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset
 from telecine.pipeline import recipes
 from telecine.pipeline.run import Run

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.queries import VIEWS, connect
 from telecine.manifests.schemas import TABLES, arrow_schema, defaults_of

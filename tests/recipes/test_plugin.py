@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.manifests.fingerprint import JsonValue, fingerprint
 from telecine.manifests.queries import connect

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from telecine.encoders.load import load_encoder
 from telecine.infra.errors import CommitError, UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.builds import State, find_build, last_plan, next_sequence, promotions
 from telecine.manifests.dataset import replace_spec, resolve_dataset
 from telecine.manifests.queries import connect

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import DroppedSpan, Source, to_arrow
 from telecine.manifests.tables import Tables
 from telecine.pipeline.scan.compare import (

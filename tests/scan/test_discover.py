@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from telecine.infra.errors import NotFound
-from telecine.infra.storage import Storage, join
+from telecine.infra.store.storage import Storage, join
 from telecine.pipeline.scan.discover import Found, Listing, discover
 from tests.support.s3 import S3Server
 

@@ -17,7 +17,7 @@ from av.filter import Graph
 from PIL import Image
 
 from telecine.infra.errors import Reason
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Clip, Source, Still, arrow_schema, from_arrow, to_arrow
 from telecine.manifests.specs import DatasetSpec, ScanSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts

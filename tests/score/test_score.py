@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from telecine.encoders.load import load_scorer
 from telecine.infra.errors import UsageError
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, open_dataset, replace_spec
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Duplicate, Embedding, Score

@@ -14,7 +14,7 @@ from telecine.encoders.caption.interface import (
     Speaker,
     reply,
 )
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.fingerprint import JsonValue, fingerprint
 
 

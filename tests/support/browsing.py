@@ -20,7 +20,7 @@ from urllib.parse import quote
 import duckdb
 import uvicorn
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.pipeline.browse.app import listen, make_app
 from telecine.pipeline.browse.guard import LOOPBACK_NAMES

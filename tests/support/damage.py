@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import open_dataset
 from telecine.pipeline.lifecycle.verify import Verified
 from telecine.pipeline.lifecycle.verify import verify as run_verify

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from telecine.infra.cluster import Resources
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.pipeline.caption.step import caption_clips
 from telecine.pipeline.cli.diff import print_explained

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from telecine.infra.inline import InlineCluster
-from telecine.infra.storage import Storage
+from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline import recipes

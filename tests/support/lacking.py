@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from telecine.infra.storage import ObjectInfo, Storage
 from telecine.infra.store.reader import ObjectReader
+from telecine.infra.store.storage import ObjectInfo, Storage
 
 
 class Lacking(Storage):

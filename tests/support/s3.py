@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from telecine.infra.storage import Storage, join
+from telecine.infra.store.storage import Storage, join
 from tests.support.waiting import until
 
 
