@@ -21,7 +21,7 @@ from telecine.infra.text import identifier, literal
 from telecine.manifests.buckets import ENCODED_SECONDS, by_size
 from telecine.manifests.schemas import MEASURED_NUMBERS
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.browse.columns import Column, place_condition
+from telecine.pipeline.catalog.columns import Column, place_condition
 from telecine.pipeline.catalog.scores import DUPLICATES, score_columns
 from telecine.pipeline.catalog.selection import create_filtered, explaining
 from telecine.pipeline.look.summary import BucketCount

@@ -11,8 +11,8 @@ import duckdb
 from telecine.infra.errors import NotFound
 from telecine.manifests.builds import State, builds
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.browse.columns import TEXTS
 from telecine.pipeline.catalog.captions import Said, captions_said
+from telecine.pipeline.catalog.columns import TEXTS
 from telecine.pipeline.catalog.narrow import focus, uris_of
 from telecine.pipeline.catalog.scores import create_scored_clips, score_columns, similarity
 

@@ -17,7 +17,7 @@ import duckdb
 from telecine.infra.errors import UsageError
 from telecine.infra.text import identifier, literal, literals
 from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.browse.columns import Column, place_condition
+from telecine.pipeline.catalog.columns import Column, place_condition
 from telecine.pipeline.catalog.narrow import focus, uris_of
 from telecine.pipeline.catalog.selection import create_filtered, explaining
 

@@ -17,8 +17,8 @@ import duckdb
 
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.browse.charts import Charts, charts
-from telecine.pipeline.browse.columns import place_condition
 from telecine.pipeline.browse.snapshot import Snapshot
+from telecine.pipeline.catalog.columns import place_condition
 from telecine.pipeline.catalog.conditions import is_blank
 from telecine.pipeline.catalog.selection import create_filtered, explaining, taken
 from telecine.pipeline.look.summary import BuildReport, Summary, summary

@@ -24,7 +24,7 @@ from telecine.infra.errors import TelecineError, UsageError
 from telecine.manifests.dataset import Dataset, open_dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES
-from telecine.pipeline.browse.columns import Column, columns
+from telecine.pipeline.catalog.columns import Column, columns
 
 LOOK_SECONDS = 5.0  # between two looks for newer tables
 LOOK_SHARE = 0.05  # of the time that may go into looking, where opening the tables is slow

@@ -23,12 +23,12 @@ from telecine.manifests.schemas import TABLES, Score, arrow_schema
 from telecine.manifests.specs import CaptionSpec, DatasetSpec, ScoreSpec, SelectSpec
 from telecine.pipeline.browse.charts import charts
 from telecine.pipeline.browse.clip import clip_facts
-from telecine.pipeline.browse.columns import Column, columns
 from telecine.pipeline.browse.listing import Asked, clip_ids
 from telecine.pipeline.browse.overview import fates
 from telecine.pipeline.build.sample import _source_json
 from telecine.pipeline.build.wanted import Target, make_plan
 from telecine.pipeline.catalog.captions import inputs
+from telecine.pipeline.catalog.columns import Column, columns
 from telecine.pipeline.catalog.conditions import columns_named
 from telecine.pipeline.catalog.dataset import create_dataset_view
 from telecine.pipeline.catalog.scores import is_score, score_inputs, scores_used

@@ -259,7 +259,6 @@ WIDEST, LONGEST = 13, 500
 
 # Folders with more: why.
 CROWDED = {
-    "pipeline/browse": "a page each, with what it asks",
     "tests/support": "what tests share, each a file that others import by its name",
 }
 
