@@ -26,7 +26,7 @@ _log = logging.getLogger("telecine.cluster")
 
 
 class InlineCluster(Cluster):
-    """Has one worker, and GPUs only for those that are told to take one."""
+    """Has one worker, made anew after it failed, and GPUs only for those told to take one."""
 
     def __enter__(self) -> InlineCluster:
         return self
@@ -45,8 +45,13 @@ class InlineCluster(Cluster):
     ) -> Iterator[Done[Item, Result] | Lost[Item]]:
         worker: Callable[[Item], Result] | None = None
         for item in items:
-            worker = worker or _started(make_worker)
-            yield _end(item, worker, attempts)
+            for left in reversed(range(attempts)):
+                worker = worker or _started(make_worker)
+                end = _tried(item, worker, last=not left)
+                if isinstance(end, Done):
+                    break
+                worker = None  # as its process would be gone
+            yield end
 
     def gpus(self) -> float:
         return 0.0
@@ -64,16 +69,14 @@ def _started(make_worker: MakeWorker[Item, Result]) -> Callable[[Item], Result]:
         raise ClusterError(f"a worker could not start: {error!r}") from error
 
 
-def _end(
-    item: Item, worker: Callable[[Item], Result], attempts: int
+def _tried(
+    item: Item, worker: Callable[[Item], Result], *, last: bool
 ) -> Done[Item, Result] | Lost[Item]:
-    for left in reversed(range(attempts)):
-        try:
-            return Done(item, worker(item))
-        except TelecineError:
-            raise  # the store, the spec: no other item would fare better
-        except Exception as error:  # of which a worker's process would die
-            if not left:
-                _log.warning("a worker failed: %r", error, exc_info=error)
-                return Lost(item, Reason.CRASHED, repr(error))
-    raise ValueError(f"{attempts} attempts: at least one is needed")
+    try:
+        return Done(item, worker(item))
+    except TelecineError:
+        raise  # the store, the spec: no other item would fare better
+    except Exception as error:  # of which a worker's process would die
+        if last:
+            _log.warning("a worker failed: %r", error, exc_info=error)
+        return Lost(item, Reason.CRASHED, repr(error))

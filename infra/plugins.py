@@ -26,7 +26,6 @@ ENCODERS = "telecine.encoders"
 CAPTIONERS = "telecine.captioners"
 SCORERS = "telecine.scorers"
 EXPORTERS = "telecine.exporters"
-GROUPS = (ENCODERS, CAPTIONERS, SCORERS, EXPORTERS)
 
 T = TypeVar("T")
 

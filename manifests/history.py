@@ -28,7 +28,6 @@ from telecine.manifests.tables import NO_TABLE
 
 # What is compared; the other tables are left as they are now.
 COMPARED = ("sources", "clips", "captions", "scores", "samples", "builds")
-_COMMIT = re.compile(r"(\d{20})\.json")
 HOW = (
     "write DATASET@N for the dataset right after event N of telecine inspect DATASET builds, "
     "DATASET@now, or a time in UTC: DATASET@2026-11-20, DATASET@2026-11-20T10:30"

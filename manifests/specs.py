@@ -200,6 +200,11 @@ class SelectSpec(Spec):
 
     where: str | None = None
 
+    @field_validator("where")
+    @classmethod
+    def _blank_takes_all(cls, where: str | None) -> str | None:
+        return where if where and where.strip() else None
+
 
 class ShardSpec(Spec):
     target_bytes: Annotated[int, Field(ge=1_000_000)] = 512_000_000

@@ -1,1 +1,1 @@
-"""What happens, in order: recipes.py first, then one file per verb."""
+"""What happens, in order: recipes.py first, then a room per step."""

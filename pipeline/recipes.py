@@ -185,6 +185,8 @@ def refuse_empty(dataset: Dataset) -> None:
 
 def find(dataset: Dataset, roots: Sequence[str], options: RunOptions) -> Discovery:
     """What is under the roots, and what of it is news to the dataset."""
+    if not roots:
+        raise UsageError("no source was given: name files, folders or S3 prefixes")
     refuse_within(roots, dataset.uri)
     listing = discover(dataset.storage, roots, exclude=[dataset.uri])
     if not len(listing):

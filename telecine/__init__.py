@@ -102,6 +102,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -143,11 +147,10 @@ def clips(dataset: str | Path | Dataset, where: str | None = None) -> Iterator[C
 
     from telecine.manifests.queries import connect
     from telecine.manifests.schemas import Clip, from_arrow
-    from telecine.pipeline.catalog.selection import check_where, create_selected_clips
+    from telecine.pipeline.catalog.selection import create_selected_clips
 
     opened = _opened(dataset)
     con = connect(opened.tables)
-    check_where(con, opened.spec, where)
     create_selected_clips(con, opened.spec.overlaid({"select": {"where": where}}))
     rows = con.sql("FROM current_clips SEMI JOIN selected_clips USING (clip_id) ORDER BY clip_id")
     batches = rows.to_arrow_reader()
@@ -165,13 +168,16 @@ def ingest(
     spec: Spec | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
+    endpoint_url: str | None = None,
+    profile: str | None = None,
     options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
     """Scan, caption, score and encode what is new under files, folders or S3 prefixes.
 
     Makes the dataset where there is none; `spec` is then its spec, and must agree with that of one
-    that is there. Footage that cannot be read is a row with a reason, not an error.
+    that is there. `endpoint_url` and `profile` are as in `open`. Footage that cannot be read is a
+    row with a reason, not an error.
     """
     from telecine.manifests.dataset import resolve_dataset
     from telecine.pipeline.models import absolute_spec
@@ -179,7 +185,7 @@ def ingest(
 
     given = absolute_spec(spec) if spec else None
     if isinstance(dataset, (str, Path)):
-        at = resolve_dataset(_absolute(dataset), _storage(), given)
+        at = resolve_dataset(_absolute(dataset), _storage(endpoint_url, profile), given)
     else:
         at = resolve_dataset(dataset.uri, dataset.storage, given)
     several = [roots] if isinstance(roots, (str, Path)) else roots
@@ -329,10 +335,12 @@ def _run(
     progress: Progress | None,
 ) -> Iterator[Run]:
     """A run over the dataset, and its cluster while it lasts."""
+    from telecine.infra.cluster import check_machines
     from telecine.infra.inline import InlineCluster
     from telecine.pipeline.progress import SILENT
     from telecine.pipeline.run import Run, RunOptions
 
+    check_machines(workers, ray_address)
     given = (options or RunOptions(), progress or SILENT)
     if workers == 0:
         yield Run(dataset, InlineCluster(), *given)

@@ -13,7 +13,7 @@ from telecine.manifests.builds import State, builds
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.captions import Said, captions_said
 from telecine.pipeline.catalog.columns import TEXTS
-from telecine.pipeline.catalog.narrow import focus, uris_of
+from telecine.pipeline.catalog.narrow import narrow, uris_of
 from telecine.pipeline.catalog.scores import create_scored_clips, score_columns, similarity
 
 
@@ -136,7 +136,7 @@ def _scores(
 
 def _captions(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, clip_id: str) -> tuple[Told, ...]:
     """Narrows the tables to the clip."""
-    focus(con, [clip_id], uris_of(con, [clip_id]))
+    narrow(con, [clip_id], uris_of(con, [clip_id]))
     _, said = captions_said(con, spec)
     return tuple(_told(one) for one in said.get(clip_id, ()))
 

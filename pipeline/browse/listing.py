@@ -18,7 +18,7 @@ from telecine.infra.errors import UsageError
 from telecine.infra.text import identifier, literal, literals
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.columns import Column, place_condition
-from telecine.pipeline.catalog.narrow import focus, uris_of
+from telecine.pipeline.catalog.narrow import narrow, uris_of
 from telecine.pipeline.catalog.selection import create_filtered, explaining
 
 SIZE, MOST = 24, 200  # clips of a page
@@ -170,7 +170,7 @@ def _details(
     """What the grid shows of some clips, in their order; `sorted` is what they are sorted by."""
     if not ids:
         return []
-    focus(con, ids, uris_of(con, ids))
+    narrow(con, ids, uris_of(con, ids))
     create_filtered(con, spec, "", [*SHOWN, sort])
     found = con.sql(
         f"SELECT clip_id, {', '.join(SHOWN)}, {identifier(sort)} AS sorted FROM filtered"

@@ -1,4 +1,4 @@
-"""focus: of some clips everything, of all others nothing; so what is asked of them is soon told."""
+"""narrow: of some clips everything, of all others nothing; so their questions cost little."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 OF_CLIPS = ("clips", "captions", "embeddings", "scores", "duplicates", "samples")
 
 
-def focus(con: duckdb.DuckDBPyConnection, clip_ids: Sequence[str], uris: Sequence[str]) -> None:
+def narrow(con: duckdb.DuckDBPyConnection, clip_ids: Sequence[str], uris: Sequence[str]) -> None:
     """From here on the tables hold these clips and all revisions of these sources, nothing else.
 
     Views over them follow. `builds` and `stills` stay whole.

@@ -20,7 +20,7 @@ from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect, find_clip
 from telecine.manifests.schemas import MEASUREMENTS, Clip
 from telecine.pipeline.catalog.captions import Said
-from telecine.pipeline.catalog.narrow import focus, uris_of
+from telecine.pipeline.catalog.narrow import narrow, uris_of
 from telecine.pipeline.look.clip import (
     Group,
     KnownClip,
@@ -63,7 +63,7 @@ def clip_report(dataset: Dataset, clip_id: str, *, pictures: bool = False) -> Cl
     with connect(dataset.tables) as con:
         whole = find_clip(con, clip_id)
         group = group_of(con, dataset.spec, whole)
-        focus(con, [whole], uris_of(con, [whole]))
+        narrow(con, [whole], uris_of(con, [whole]))
         (known,) = known_clips(con, dataset.spec)
         return ClipReport(known, group, stills_of(con, whole, pictures))
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from telecine.infra.cluster import Cluster
+from telecine.infra.cluster import Cluster, check_machines
 from telecine.infra.inline import InlineCluster
 
 
@@ -17,6 +17,7 @@ def open_cluster(workers: int | None, ray_address: str | None) -> Iterator[Clust
     """While it is open, whatever is written to standard output goes to standard error: Ray reports
     deaths there, amid what other programs are to read.
     """
+    check_machines(workers, ray_address)
     if workers == 0:
         yield InlineCluster()
         return

@@ -1,6 +1,6 @@
 """Everything about clips, as values: what `inspect DATASET clip ID` shows and `explain` reasons on.
 
-    clip_id ──▶ focus: the tables cut down to a few clips, under their own names
+    clip_id ──▶ narrow: the tables cut down to a few clips, under their own names
                   └──▶ the views and queries of every other step, over these rows alone
                          └──▶ KnownClip: source, captions, scores, bucket, samples
 
@@ -210,7 +210,7 @@ MEMBERS = 20
 
 
 def group_of(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, clip_id: str) -> Group | None:
-    """Over the whole table, so to be asked before `focus`; None where clips are not grouped."""
+    """Over the whole table, so to be asked before `narrow`; None where clips are not grouped."""
     if DUPLICATES[0] not in score_columns(spec.score):
         return None
     rows = con.sql(

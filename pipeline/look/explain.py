@@ -25,7 +25,7 @@ from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import NAMED, clips_that_begin, connect, find_clip
 from telecine.manifests.schemas import Source, from_arrow
 from telecine.pipeline.catalog.conditions import is_blank, judged
-from telecine.pipeline.catalog.narrow import focus, uris_of
+from telecine.pipeline.catalog.narrow import narrow, uris_of
 from telecine.pipeline.catalog.selection import cannot_select, selected
 from telecine.pipeline.look.clip import KnownClip, known_clips
 from telecine.pipeline.look.steps import (
@@ -72,7 +72,7 @@ def explain(dataset: Dataset, name: str) -> Explained:
             clip_ids = _current_clips(con, str(uri))
         original = None if uri is None else _original(con, uri)
         ground = _ground(con, dataset)
-        focus(con, clip_ids, [] if uri is None else [uri])
+        narrow(con, clip_ids, [] if uri is None else [uri])
         known = known_clips(con, dataset.spec)
         ground, selections = _selected(con, dataset, ground, known)
         history = from_arrow(con.sql("FROM sources ORDER BY revision").to_arrow_table(), Source)

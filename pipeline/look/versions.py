@@ -4,7 +4,7 @@
     version B ──▶ copied as  b_sources  b_clips  b_samples ─┘
 
 Of B only the columns that are compared are copied into A's connection, where they may spill to
-disk. What a version is: moment.py.
+disk. What a version is: manifests/history.py.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-QUARTER_TURNS = (0, 90, 180, 270)
 LONGEST = 16  # times the bound of a still's short side
 
 
@@ -36,10 +35,6 @@ class Orientation:
     @property
     def quarter_turns(self) -> int:
         return self.rotation // 90
-
-    @property
-    def is_identity(self) -> bool:
-        return self.rotation == 0 and not self.mirrored
 
 
 # EXIF 2.32, tag 0x0112: what row 0 and column 0 of the stored picture are.

@@ -34,6 +34,11 @@ def test_running_a_job_again_does_nothing(made: Path, demo_footage: Path) -> Non
     assert (again.scan.scanned, again.build.samples, again.build.shards) == (0, 0, 0)
 
 
+def test_a_blank_selection_is_none(made: Path) -> None:
+    again = telecine.rebuild(made, spec={"select": {"where": "  "}}, workers=0)
+    assert (again.samples, again.build) == (0, telecine.rebuild(made, workers=0).build)
+
+
 def test_a_query_gives_an_arrow_table(made: Path) -> None:
     rows = telecine.query(made, "SELECT kind, count(*) AS clips FROM dataset GROUP BY kind")
     assert isinstance(rows, pa.Table)
@@ -92,6 +97,9 @@ def test_an_export_lists_what_there_is(made: Path, tmp_path: Path) -> None:
         (lambda d: telecine.rebuild(d, spec={"scan": {"max_seconds": 3}}, workers=0), "scan"),
         (lambda d: telecine.ingest(d / "nowhere", d, workers=0), "nowhere"),
         (lambda d: telecine.promote(d, "nonesuch"), "nonesuch"),
+        (lambda d: telecine.ingest([], d, workers=0), "no source was given"),
+        (lambda d: telecine.rebuild(d, workers=-1), "a number from 0 on"),
+        (lambda d: telecine.rebuild(d, workers=0, ray_address="h:1"), "h:1 was asked for too"),
     ],
 )
 def test_a_mistake_is_an_error_of_ours(

@@ -20,7 +20,7 @@ from telecine.pipeline.caption.step import pending
 from telecine.pipeline.caption.worker import CaptionWorker, accept
 from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.catalog.dataset import create_dataset_view
-from telecine.pipeline.catalog.narrow import focus
+from telecine.pipeline.catalog.narrow import narrow
 from telecine.pipeline.look.clip import known_clips
 from tests.support.asking import write_sidecar
 from tests.support.rows import make_caption, make_clip, make_source, turn
@@ -80,7 +80,7 @@ def test_everyone_marks_the_caption_in_force(tables: Tables, second: float, none
     with connect(tables) as con:
         create_dataset_view(con, spec)
         view = dict(con.sql("SELECT clip_id, caption FROM dataset").fetchall())
-        focus(con, CLIPS, CLIPS)
+        narrow(con, CLIPS, CLIPS)
         known = {one.clip.clip_id: one for one in known_clips(con, spec)}
     page = {clip_id: clip_facts(connect(tables), spec, clip_id) for clip_id in CLIPS[:4]}
     for clip_id in CLIPS:

@@ -8,7 +8,7 @@ from telecine.pipeline.export.formats import Content, Exporter
 def write(folder: Path, content: Content) -> tuple[str, ...]:
     lines = [f"{shard.sha256}  {shard.path}\n" for shard in content.shards]
     (folder / "SHA256SUMS").write_text("".join(lines))
-    return (f"check a copy with: sha256sum --check {folder.name}/SHA256SUMS",)
+    return ("check a copy with: sha256sum --check SHA256SUMS",)
 
 
 EXPORTER = Exporter(
