@@ -153,7 +153,7 @@ def clips(dataset: str | Path | Dataset, where: str | None = None) -> Iterator[C
     con = connect(opened.tables)
     create_selected_clips(con, opened.spec.overlaid({"select": {"where": where}}))
     rows = con.sql("FROM current_clips SEMI JOIN selected_clips USING (clip_id) ORDER BY clip_id")
-    batches = rows.to_arrow_reader()
+    batches = rows.to_arrow_reader(2048)  # what it makes by itself: a million
     return (clip for batch in batches for clip in from_arrow(pa.Table.from_batches([batch]), Clip))
 
 
