@@ -71,7 +71,9 @@ def environment(folder: Path, wheel: Path, *extras: str) -> Environment:
     subprocess.run(venv, check=True)
     pip = [sys.executable, "-m", "pip", "--python", str(made.python), "install", "--quiet"]
     offline = ["--no-index", "--no-deps", "--disable-pip-version-check", str(wheel)]
-    subprocess.run([*pip, *offline], check=True)
+    # Else the source tree on PYTHONPATH counts as Telecine, installed already.
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    subprocess.run([*pip, *offline], check=True, env=alone)
     (site,) = folder.glob("lib/python*/site-packages")
     (about,) = site.glob("telecine-*.dist-info")
     for each in closure(Distribution.at(about).requires or [], extras).values():
