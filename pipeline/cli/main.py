@@ -102,6 +102,7 @@ def main() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = _unraisable
     logging.getLogger("telecine").addHandler(_ToStderr(logging.WARNING))
     try:
         with extras.explained("this command"):
@@ -117,6 +118,12 @@ def main() -> None:
         from telecine.manifests.tables import words
 
         _fail(f"{type(error).__name__}: {words(error).strip()}", StorageError.exit_code)
+
+
+def _unraisable(found: sys.UnraisableHookArgs) -> None:
+    """An interrupt that falls into a library's destructor cannot be raised there: it is noted."""
+    if not issubclass(found.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(found)
 
 
 def _stopped() -> NoReturn:
