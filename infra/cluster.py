@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from telecine.infra.errors import Reason, UsageError
+from telecine.infra.errors import Reason
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,17 +76,6 @@ class Cluster(Protocol):
     def size(self, resources: Resources) -> int:
         """How many workers that need so much run beside each other, at least one."""
         ...
-
-
-def check_machines(workers: int | None, ray_address: str | None) -> None:
-    """Raises UsageError for what no cluster can be opened with."""
-    if workers is not None and workers < 0:
-        raise UsageError(f"workers: {workers} was given; a number from 0 on is expected")
-    if workers == 0 and ray_address is not None:
-        raise UsageError(
-            f"0 workers do all in this process, and the Ray cluster at {ray_address} was asked for "
-            "too: leave one of them out"
-        )
 
 
 def run_batches(

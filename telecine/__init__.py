@@ -335,17 +335,10 @@ def _run(
     progress: Progress | None,
 ) -> Iterator[Run]:
     """A run over the dataset, and its cluster while it lasts."""
-    from telecine.infra.cluster import check_machines
-    from telecine.infra.inline import InlineCluster
+    from telecine.infra.machines import open_cluster
     from telecine.pipeline.progress import SILENT
     from telecine.pipeline.run import Run, RunOptions
 
-    check_machines(workers, ray_address)
     given = (options or RunOptions(), progress or SILENT)
-    if workers == 0:
-        yield Run(dataset, InlineCluster(), *given)
-        return
-    from telecine.infra.ray import RayCluster
-
-    with RayCluster(ray_address, workers) as cluster:
+    with open_cluster(workers, ray_address) as cluster:
         yield Run(dataset, cluster, *given)

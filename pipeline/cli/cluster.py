@@ -8,24 +8,20 @@ import os
 import sys
 from collections.abc import Iterator
 
-from telecine.infra.cluster import Cluster, check_machines
-from telecine.infra.inline import InlineCluster
+from telecine.infra import machines
+from telecine.infra.cluster import Cluster
 
 
 @contextlib.contextmanager
 def open_cluster(workers: int | None, ray_address: str | None) -> Iterator[Cluster]:
-    """While it is open, whatever is written to standard output goes to standard error: Ray reports
+    """While Ray's is open, what is written to standard output goes to standard error: Ray reports
     deaths there, amid what other programs are to read.
     """
-    check_machines(workers, ray_address)
-    if workers == 0:
-        yield InlineCluster()
-        return
-    from telecine.infra.ray import RayCluster
-
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it greets and advises
-    with stdout_to_stderr(), RayCluster(ray_address, workers) as cluster:
-        yield cluster
+    with contextlib.ExitStack() as stack:
+        if workers != 0:
+            logging.getLogger("ray").setLevel(logging.ERROR)  # it greets and advises
+            stack.enter_context(stdout_to_stderr())
+        yield stack.enter_context(machines.open_cluster(workers, ray_address))
 
 
 @contextlib.contextmanager
