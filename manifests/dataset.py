@@ -80,8 +80,8 @@ def replace_spec(dataset: Dataset, spec: DatasetSpec) -> Dataset:
     """
     read = dataset.stored or dataset.spec
     stored = _stored_spec(dataset.uri, dataset.storage) or read
-    fixed = {"scan": spec.scan.canonical(), "pixels": spec.pixels.canonical()}
-    if differences := _differences(stored, DatasetSpec.model_validate(fixed)):
+    fixed = DatasetSpec.model_validate(spec.model_dump(include={"scan", "pixels"}))
+    if differences := _differences(stored, fixed):
         raise UsageError(
             f"{dataset.uri} was scanned with another spec:\n"
             + "\n".join(differences)
@@ -101,7 +101,7 @@ def replace_spec(dataset: Dataset, spec: DatasetSpec) -> Dataset:
 
 
 def _write(dataset: Dataset, spec: DatasetSpec) -> None:
-    text = tomli_w.dumps(stamp() | _without_none(spec.model_dump(mode="json")))
+    text = tomli_w.dumps(stamp() | _without_none(spec.canonical()))
     dataset.storage.write_bytes(dataset.path(SPEC_FILE), text.encode())
 
 
@@ -189,7 +189,7 @@ def _without_none(value: Any) -> Any:
 
 
 def _differences(stored: DatasetSpec, given: DatasetSpec) -> list[str]:
-    old = flat(stored.canonical())
+    old = flat(stored.model_dump(mode="json"))
     new = flat(given.model_dump(mode="json", exclude_unset=True))
     return [
         f"  {key}: the dataset has {old.get(key)!r}, given {value!r}"

@@ -24,7 +24,24 @@ class Spec(BaseModel):
         return fingerprint(self.canonical())
 
     def canonical(self) -> dict[str, JsonValue]:
-        return self.model_dump(mode="json")
+        """Every key but those that came `later` and stand at their default."""
+        return {
+            name: value.canonical() if isinstance(value := getattr(self, name), Spec) else dumped
+            for name, dumped in self.model_dump(mode="json").items()
+            if not self._is_as_before(name)
+        }
+
+    def _is_as_before(self, name: str) -> bool:
+        key = type(self).model_fields[name]
+        return key.json_schema_extra == _LATER and getattr(self, name) == key.default
+
+
+_LATER: dict[str, Any] = {"later": True}
+
+
+def later(default: Any) -> Any:
+    """A key that not every version had. A spec that leaves it alone is called what it was before."""
+    return Field(default=default, json_schema_extra=_LATER)
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -47,9 +64,12 @@ class StillSpec(Spec):
 
 
 class ScanSpec(Spec):
-    """How sources become clips. `version` rises when the code would cut or measure differently."""
+    """How sources become clips. `version` rises when the code would cut or measure differently.
 
-    version: Literal[1] = 1
+    It is that of the code which began the dataset; what is there is scanned anew when it is raised.
+    """
+
+    version: Literal[1, 2] = 2
     min_seconds: Annotated[float, Field(gt=0)] = 1.0
     max_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_pixels: Positive = 2**26  # width × height of one frame, bounded before memory is taken
@@ -70,7 +90,7 @@ class ScanSpec(Spec):
 class PixelSpec(Spec):
     """The pixel contract (docs/pixels.md). `version` rises when any pixel would differ."""
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     hdr: Literal["tonemap", "reject"] = "tonemap"
 
 

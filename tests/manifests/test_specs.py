@@ -11,7 +11,7 @@ import pytest
 from telecine.infra.errors import CommitError, UsageError
 from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset, open_dataset, parse_spec, replace_spec
-from telecine.manifests.specs import DatasetSpec
+from telecine.manifests.specs import DatasetSpec, PixelSpec, ScanSpec
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "specs.md"
 
@@ -26,7 +26,7 @@ def test_every_key_is_documented_and_no_other() -> None:
     documented = {
         line.split("`")[1] for line in DOCS.read_text().splitlines() if line.startswith("| `")
     }
-    assert documented == keys(DatasetSpec().canonical())
+    assert documented == keys(DatasetSpec().model_dump(mode="json"))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,18 @@ def test_no_dataset_is_a_clear_message(tmp_path: Path) -> None:
 def test_the_fingerprint_of_the_default_spec() -> None:
     """A change of this value makes every dataset's clips new: is it meant?"""
     assert DatasetSpec().scan_fingerprint == (
+        "6f688c6b4e90dbbd6cb220cfe6d907fd712786ec523579d8df88a108cbe58ae4"
+    )
+
+
+def test_a_spec_of_the_first_version_is_called_what_it_was() -> None:
+    """Keys that came later are no part of it while they are left alone."""
+    spec = DatasetSpec(scan=ScanSpec(version=1), pixels=PixelSpec(version=1))
+    assert spec.scan_fingerprint == (
         "b35f2502dfc2f286aa4d0fc766bdefe60fe84d6a2077f356f55ca9509d52993b"
+    )
+    assert spec.pixels.fingerprint == (
+        "c67861b7842fcd407ae56b56ff17b2099ede00d38c98889bc5701022536c1b32"
     )
 
 
