@@ -40,7 +40,7 @@ _LATER: dict[str, Any] = {"later": True}
 
 
 def later(default: Any) -> Any:
-    """A key that not every version had. A spec that leaves it alone is called what it was before."""
+    """A key that not every version had: a spec that leaves it alone keeps its older fingerprint."""
     return Field(default=default, json_schema_extra=_LATER)
 
 
