@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -19,19 +18,17 @@ from typing import Any, BinaryIO
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.filter import Graph
-from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from telecine.encoders.frames import Pixels
 from telecine.infra.errors import MediaError, Reason
 from telecine.manifests.specs import PixelSpec, ScanSpec
-from telecine.pipeline.media.facts import MediaFacts, Picture, read_colors
-from telecine.pipeline.media.geometry import Orientation, display_size, matrix_orientation
+from telecine.pipeline.media.deinterlace import deinterlaced
+from telecine.pipeline.media.facts import Picture
 from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.pixels import frame_rgb, opacity_of, over_white
+from telecine.pipeline.media.streams import candidates, check_size, read_facts
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
 CONTAINERS = (
@@ -46,7 +43,6 @@ PEEKED_FRAMES = 5  # a telecined source may begin with progressive frames
 MAX_REFUSED_IN_A_ROW = 1000
 MAX_READ_ERRORS = 16
 MAX_RATE = 240
-NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
 STILL_BRANDS = {b"avif", b"avis", b"mif1", b"msf1", b"miaf", b"heic", b"heix", b"heim", b"heis",
                 b"hevc", b"hevx"}  # fmt: skip
 _MEDIA_MAGIC = (
@@ -132,7 +128,7 @@ def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Vi
     while rank < count:
         container = _open_container(file, head, scan)  # anew for each: no state is left over
         try:
-            streams = _candidates(container)
+            streams = candidates(container)
             count = len(streams)
             return Video(container, streams[rank], scan, threads)
         except MediaError as error:
@@ -193,20 +189,6 @@ def _names_encryption(file: BinaryIO) -> bool:
     return any(box in head for box in (b"encv", b"pssh", b"tenc", b"senc"))
 
 
-def _candidates(container: InputContainer) -> list[VideoStream]:
-    def rank(stream: VideoStream) -> tuple[int, int, int]:
-        context = stream.codec_context
-        return -context.width * context.height, -stream.frames, stream.index
-
-    streams = [s for s in container.streams.video if not s.disposition & NOT_FOOTAGE]
-    known = [s for s in streams if s.codec_context is not None]
-    if not streams:
-        raise MediaError(Reason.NO_VIDEO, "no video stream but, at most, cover art")
-    if not known:
-        raise MediaError(Reason.UNSUPPORTED, "no decoder for its video codec")
-    return sorted(known, key=rank)
-
-
 class Video:
     """One stream of frames, decoded on demand. Close it, or use it as a context manager."""
 
@@ -230,7 +212,7 @@ class Video:
                 break
         if not self._peeked:
             self._raise_no_frames()
-        self.facts = _read_facts(container, stream, list(self._peeked), scan.max_pixels)
+        self.facts = read_facts(container, stream, list(self._peeked), scan.max_pixels)
 
     def __enter__(self) -> Video:
         return self
@@ -250,7 +232,7 @@ class Video:
 
     def opacity(self) -> Pixels | None:
         """uint8 [H, W] as displayed, from the grey stream beside this one; None without one."""
-        others = [s for s in _candidates(self._container) if s.index != self._stream.index]
+        others = [s for s in candidates(self._container) if s.index != self._stream.index]
         grey = [s for s in others if (s.codec_context.pix_fmt or "").startswith("gray")]
         try:
             for stream in grey:
@@ -267,7 +249,7 @@ class Video:
         `pts` counts ticks of `time_base` and may be None. Interlaced footage is deinterlaced: one
         frame per frame, with its stamp. Packets that the decoder refuses are counted and skipped.
         """
-        return _deinterlace(self._all()) if self.facts.interlaced else self._all()
+        return deinterlaced(self._all()) if self.facts.interlaced else self._all()
 
     def seek(self, pts: int, shown_from: int | None = None) -> bool:
         """Makes `frames` begin at a key frame, near and rarely after `pts`; False if it cannot.
@@ -350,123 +332,3 @@ class Video:
         if self.decode_errors:
             raise MediaError(Reason.CORRUPT, f"no packet could be decoded: {self._complaint}")
         raise MediaError(Reason.NO_FRAMES, "a video stream without a single frame")
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise MediaError(Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px")
-
-
-def _read_facts(
-    container: InputContainer, stream: VideoStream, frames: list[VideoFrame], max_pixels: int
-) -> MediaFacts:
-    frame, context = frames[0], stream.codec_context
-    sar = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
-    orientation = display_orientation(frame)
-    width, height = display_size(frame.width, frame.height, sar, orientation.rotation)
-    check_size(width, height, max_pixels)
-    layout = frame.format
-    depth = max((component.bits for component in layout.components), default=8)
-    colors = read_colors(
-        is_rgb=layout.is_rgb or layout.name == "pal8",
-        is_gray=len(layout.components) < 3 and layout.name != "pal8",
-        is_full=layout.name.startswith("yuvj"),
-        coded_height=frame.height,
-        tags=(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries),
-    )
-    if colors is None:
-        raise MediaError(Reason.UNSUPPORTED, f"colour matrix {frame.colorspace} of ITU-T H.273")
-    rate = stream.average_rate or Fraction(0)
-    return MediaFacts(
-        container=container.format.name,
-        codec=context.codec.canonical_name,
-        profile=context.profile or "",
-        pixel_format=layout.name,
-        bit_depth=depth,
-        coded_width=frame.width,
-        coded_height=frame.height,
-        rotation_degrees=orientation.rotation,
-        mirrored=orientation.mirrored,
-        sample_aspect_num=sar.numerator,
-        sample_aspect_den=sar.denominator,
-        color_matrix=colors.matrix,
-        color_range=colors.range,
-        color_transfer=colors.transfer,
-        color_primaries=colors.primaries,
-        interlaced=context.field_order > 1 or any(f.interlaced_frame for f in frames),
-        header_fps_num=rate.numerator,
-        header_fps_den=rate.denominator,
-        header_num_frames=stream.frames,
-        header_duration_seconds=_header_seconds(container, stream),
-        num_video_streams=len(container.streams.video),
-        stream_index=stream.index,
-        width=width,
-        height=height,
-    )
-
-
-def _header_seconds(container: InputContainer, stream: VideoStream) -> float:
-    if stream.duration and stream.time_base:
-        return max(0.0, float(stream.duration * stream.time_base))
-    return max(0.0, (container.duration or 0) / av.time_base)
-
-
-def display_orientation(frame: VideoFrame) -> Orientation:
-    """From the display matrix, which `frame.rotation` gives only half of (no mirroring)."""
-    side_data: Any = frame.side_data  # a container of entries, not the mapping its stub says
-    for data in side_data:
-        if data.type == SideDataType.DISPLAYMATRIX:
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
-            return matrix_orientation(a, b, c, d)
-    return Orientation()
-
-
-def _deinterlace(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """One frame per frame through bwdif, which touches only frames that are flagged interlaced.
-
-    It looks one frame ahead and back. Stamps are ours to keep: the filter doubles its time base,
-    and invents stamps where there are none.
-    """
-    graph, shape = None, None
-    stamps: deque[tuple[int | None, Fraction | None]] = deque()
-    for frame in frames:
-        current = (frame.width, frame.height, frame.format.name)
-        if graph is None or current != shape:
-            if graph is not None:
-                yield from _drain(graph, stamps)
-            graph, shape = _bwdif(frame), current
-        stamps.append((frame.pts, frame.time_base))
-        graph.vpush(frame)
-        yield from _ready(graph, stamps)
-    if graph is not None:
-        yield from _drain(graph, stamps)
-
-
-def _bwdif(frame: VideoFrame) -> Graph:
-    graph = Graph()
-    graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-    )
-    graph.link_nodes(
-        source,
-        graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"),
-        graph.add("buffersink"),
-    ).configure()
-    return graph
-
-
-def _ready(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> Iterator[VideoFrame]:
-    while stamps:
-        try:
-            frame = graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-        frame.pts, frame.time_base = stamps.popleft()
-        yield frame
-
-
-def _drain(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> Iterator[VideoFrame]:
-    graph.vpush(None)
-    yield from _ready(graph, stamps)
-    stamps.clear()

@@ -20,7 +20,7 @@ from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Clip, Source, Still
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
-from telecine.pipeline.media.open import Video, check_size, open_media
+from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import (
     PICK,
     Decoded,
@@ -30,6 +30,7 @@ from telecine.pipeline.media.pixels import (
     plane_view,
     still,
 )
+from telecine.pipeline.media.streams import check_size
 from telecine.pipeline.scan.clips import (
     FALLBACK_RATE,
     Accounted,
