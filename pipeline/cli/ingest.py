@@ -34,6 +34,7 @@ from telecine.pipeline.cli.options import (
 from telecine.pipeline.terminal.text import line, print_json
 
 if TYPE_CHECKING:
+    from telecine.manifests.dataset import Dataset
     from telecine.pipeline.recipes import Ingested
     from telecine.pipeline.scan.compare import Discovery
     from telecine.pipeline.scan.discover import LeftOut
@@ -105,6 +106,7 @@ def ingest(
     with machines.open_cluster() as cluster:
         ingested = recipes.ingest(Run(opened, cluster, options, progress()), roots)
     say_left_out(ingested.left_out)
+    say_older_rules(opened)
     print_ingested(ingested, opened.uri, as_json, out())
     refuse_failed(ingested.build, opened.uri)
 
@@ -139,6 +141,22 @@ def demo(
 def say_left_out(left_out: LeftOut) -> None:
     for text in left_out.lines():
         print(text, file=sys.stderr)
+
+
+def say_older_rules(dataset: Dataset) -> None:
+    """Which rules hold where a dataset was begun under older ones."""
+    from telecine.manifests.dataset import SPEC_FILE
+    from telecine.manifests.specs import PixelSpec, ScanSpec
+
+    spec, scan, pixels = dataset.spec, ScanSpec(), PixelSpec()
+    if (spec.scan.version, spec.pixels.version) != (scan.version, pixels.version):
+        print(
+            "this dataset was begun under older rules: clips that are there stay as they were cut "
+            f"and measured, new footage follows version {scan.version}. To have all of it scanned "
+            f"again, write version = {scan.version} under [scan] and version = {pixels.version} "
+            f"under [pixels] in {dataset.path(SPEC_FILE)}",
+            file=sys.stderr,
+        )
 
 
 def print_ingested(ingested: Ingested, dataset: str, as_json: bool, console: Console) -> None:

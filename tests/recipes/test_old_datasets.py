@@ -147,6 +147,29 @@ def test_it_is_topped_up_and_what_was_there_keeps_its_bytes(
     verify(old, FIRST)
 
 
+def test_all_of_it_is_scanned_again_where_its_file_says_so(old: str) -> None:
+    clips = {row["clip_id"] for row in inspect(old, "clips", "--limit", "0")}
+    file = Path(old) / "telecine.toml"
+    file.write_text(file.read_text().replace("version = 1\n", "version = 2\n"))
+    again = inline.ingest(FOOTAGE, old)
+    assert again.scan.scanned > 0
+    assert again.build.samples == 3  # the build in force takes videos
+    assert clips.isdisjoint(row["clip_id"] for row in inspect(old, "clips", "--limit", "0"))
+    verify(old, FIRST)
+
+
+def test_the_rules_that_new_footage_follows_are_said(tmp_path: Path) -> None:
+    spec = tmp_path / "older.toml"
+    spec.write_text("[scan]\nversion = 1\n[pixels]\nversion = 1\n")
+    (tmp_path / "footage").mkdir()
+    (tmp_path / "footage" / "empty.mp4").touch()
+    line = ("ingest", tmp_path / "footage", "--dataset", tmp_path / "old", "--workers", "0")
+    first = CliRunner().invoke(app, [*map(str, line), "--config", str(spec)])
+    assert "begun under older rules" in first.stderr, first.output
+    new = (*line[:3], tmp_path / "new", *line[4:])
+    assert "older rules" not in CliRunner().invoke(app, [*map(str, new)]).stderr
+
+
 def test_it_is_rebuilt_promoted_rolled_back_and_cleaned(old: str) -> None:
     before = shards(old)
     copied = inline.rebuild(old, {"shards": {"target_bytes": 1_000_000}}, name="small")
