@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telecine.pipeline.scan.grid import Grid
+from telecine.pipeline.scan.looks.bars import Lines, common_bars, lines
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -50,7 +51,6 @@ CACHED_FRAMES = 8  # measured at a time: their samples as floats stay in the pro
 BAND_ROWS = 48  # of a still, likewise
 BLACK_SHARE = 0.98  # of a frame's samples, at least
 BLACK_LEVEL = 0.06  # of the luma range, at most
-BAR_LEVEL = 40  # brightest luma of a letterbox bar's row or column, 0..255
 MIN_COLOR_SHARE = 0.1  # of the pixels, for a colour to be named
 NUM_COLORS = 3
 PALETTE: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -213,7 +213,7 @@ class Look:
     laplacian_variance: float
     saturation: float  # mean of HSV, 0..1
     colors: npt.NDArray[np.float64]  # share of each colour of the palette
-    bars: tuple[int, int, int, int] | None  # left, right, top, bottom px of the still; None: black
+    lines: Lines | None  # what of each is not black; None: no bars
     size: tuple[int, int]  # width, height of the still
     thumb: Floats  # luma, [16, 16]
 
@@ -232,7 +232,7 @@ def look(rgb: Pixels, luma: Pixels) -> Look:
         laplacian_variance=laplacian,
         saturation=float(((high - low) / np.maximum(high, 1)).mean()),
         colors=np.bincount(names, minlength=len(PALETTE)) / len(names),
-        bars=_bars(luma),
+        lines=lines(luma),
         size=(width, height),
         thumb=_thumb(luma),
     )
@@ -277,15 +277,6 @@ def _edge_sums(luma: Pixels, apart: int) -> tuple[float, float, float, float]:
     return float(sums[1]), float(sums[0]), float(sums[2]), float(sums[3])
 
 
-def _bars(luma: Pixels) -> tuple[int, int, int, int] | None:
-    height, width = luma.shape
-    columns = np.flatnonzero(luma.max(axis=0) > BAR_LEVEL)
-    rows = np.flatnonzero(luma.max(axis=1) > BAR_LEVEL)
-    if not len(rows):
-        return None
-    return int(columns[0]), width - 1 - int(columns[-1]), int(rows[0]), height - 1 - int(rows[-1])
-
-
 def _thumb(luma: Pixels) -> Floats:
     """At most 16 × 16 means over parts of the picture, from every fourth pixel across and down."""
     few = luma[::4, ::4] if min(luma.shape) >= 64 else luma
@@ -326,7 +317,7 @@ def summarise_looks(looks: Sequence[Look], width: int, height: int) -> dict[str,
     shares = np.mean([one.colors for one in looks], axis=0)
     names = list(PALETTE)
     common = [int(i) for i in np.argsort(-shares, kind="stable")[:NUM_COLORS]]
-    bars = _common_bars(looks, width, height)
+    bars = _bars(looks, width, height)
     return {
         "spatial_information": tidy(max(one.spatial_information for one in looks)),
         "sharpness": tidy(
@@ -342,13 +333,12 @@ def summarise_looks(looks: Sequence[Look], width: int, height: int) -> dict[str,
     }
 
 
-def _common_bars(looks: Sequence[Look], width: int, height: int) -> tuple[int, ...]:
-    """Bars that every still has, but those that are black throughout; to one still pixel."""
-    seen = [(*one.bars, *one.size) for one in looks if one.bars is not None]
-    if not seen:
-        return (0, 0, 0, 0)
-    sides = zip(range(4), (width, width, height, height), (4, 4, 5, 5), strict=True)
-    return tuple(round(min(one[side] * full / one[of] for one in seen)) for side, full, of in sides)
+def _bars(looks: Sequence[Look], width: int, height: int) -> list[int]:
+    """Left, right, top, bottom px of the displayed picture, to one pixel of the stills."""
+    across, down = looks[0].size
+    depths = common_bars([one.lines for one in looks])
+    sides = zip(depths, (width, width, height, height), (across, across, down, down), strict=True)
+    return [round(depth * full / of) for depth, full, of in sides]
 
 
 def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, Any]:
