@@ -8,21 +8,27 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.error import FFmpegError, InvalidDataError
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from telecine.infra.errors import MediaError, Reason
+from telecine.pipeline.media.color import CHROMATICITIES, to_sdr
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS, Orientation
+from telecine.pipeline.media.stills.exif import exif_orientation
+from telecine.pipeline.media.stills.jpeg import check_jpeg, read_jpeg
+from telecine.pipeline.media.stills.png import Png, deep_pixels, read_png
 
 HEAD_BYTES = 4096
-EXIF_ORIENTATION = 0x0112
-ANIMATED = ("GIF", "PNG", "WEBP")  # of the others, further frames are pages or thumbnails
+ANIMATED = ("GIF", "WEBP")  # of the others, further frames are pages or thumbnails
+BAND_ROWS = 32  # of one pass through the light of an HDR picture
+_ORIENTATION, _SUBFILE, _EXTRA_SAMPLES = 0x0112, 0x00FE, 0x0152  # tags of TIFF 6.0
+_REDUCED = 1  # of _SUBFILE: a smaller version of another page
+_MOST_PAGES = 8
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -37,17 +43,13 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
 )
-MAX_JPEG_BYTES = 1 << 26
-_START, _END = b"\xff\xd8\xff", b"\xff\xd9"
-_SCAN, _APP2 = 0xDA, 0xE2
 _DEPTHS = {"1": 1, "I": 16, "I;16": 16, "I;16B": 16, "I;16L": 16, "F": 32}
 
 
 def image_format(file: BinaryIO) -> str | None:
     """Pillow's name of the still image that the file holds; None if it is something else.
 
-    A GIF with several frames and a row of JPEGs with nothing between them (a Motion JPEG stream)
-    are video.
+    A GIF with several frames and a Motion JPEG stream are video.
     """
     file.seek(0)
     head = file.read(32)
@@ -61,26 +63,51 @@ def image_format(file: BinaryIO) -> str | None:
     return name
 
 
+@dataclass(frozen=True)
+class _Still:
+    """One picture in a format that Pillow reads, and what lies beside its pixels."""
+
+    file: BinaryIO
+    format_name: str
+    exif: bytes | None = None  # None where Pillow is asked
+    icc: bytes | None = None
+    png: Png | None = None
+
+
 def open_picture(file: BinaryIO, format_name: str, max_pixels: int) -> Picture | None:
     """The picture in the file; None for a GIF with several frames, which is a video.
 
     Raises MediaError: CORRUPT (truncated too), TOO_LARGE, UNSUPPORTED (animated WebP or PNG).
     """
-    if format_name == "WEBP":  # its plugin makes two canvases on opening: bound them before
-        _bound(*_webp_size(file), max_pixels)
-    file.seek(0)
+    still = _still(file, format_name, max_pixels)
+    still.file.seek(0)
     try:
         with _pillow_as_we_need_it():
-            picture = _open(file, format_name, max_pixels)
+            picture = _open(still, max_pixels)
     except UnidentifiedImageError as error:
         raise MediaError(Reason.CORRUPT, f"{format_name} header cannot be read") from error
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, KeyError,
             TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:  # fmt: skip
         # What Pillow's readers raise on broken files. The store's own errors are none of these.
         raise MediaError(Reason.CORRUPT, f"{format_name}: {error}") from error
-    if format_name == "JPEG":
-        check_jpeg(read_jpeg(file)[0])
+    if isinstance(still.file, io.BytesIO) and format_name == "JPEG":
+        check_jpeg(still.file.getvalue())
     return picture
+
+
+def _still(file: BinaryIO, format_name: str, max_pixels: int) -> _Still:
+    """Broken metadata never costs a picture: Pillow is not shown any where we can part the two."""
+    if format_name == "JPEG":
+        jpeg, _ = read_jpeg(file)
+        return _Still(io.BytesIO(jpeg.pixels), format_name, jpeg.exif, jpeg.icc)
+    if format_name == "PNG":
+        png = read_png(file, max_pixels)
+        if png.animated:
+            raise MediaError(Reason.UNSUPPORTED, "an animated PNG; make it a video")
+        return _Still(io.BytesIO(png.pixels), format_name, png.exif, png.icc, png)
+    if format_name == "WEBP":  # its plugin makes two canvases on opening: bound them before
+        _bound(*_webp_size(file), max_pixels)
+    return _Still(file, format_name)
 
 
 _PILLOW = threading.Lock()
@@ -101,15 +128,18 @@ def _pillow_as_we_need_it() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = theirs
 
 
-def _open(file: BinaryIO, format_name: str, max_pixels: int) -> Picture | None:
-    with Image.open(file, formats=[format_name]) as image:
+def _open(still: _Still, max_pixels: int) -> Picture | None:
+    with Image.open(still.file, formats=[still.format_name]) as image:
         _bound(image.width, image.height, max_pixels)
-        animated = getattr(image, "is_animated", False) and format_name in ANIMATED
-        if animated and format_name == "GIF":
+        animated = getattr(image, "is_animated", False) and still.format_name in ANIMATED
+        if animated and still.format_name == "GIF":
             return None
         if animated:
-            raise MediaError(Reason.UNSUPPORTED, f"an animated {format_name}; make it a video")
-        return _read(image)
+            raise MediaError(Reason.UNSUPPORTED, "an animated WebP; make it a video")
+        if still.format_name == "TIFF":
+            _to_full_page(image)
+            _bound(image.width, image.height, max_pixels)
+        return _read(image, still)
 
 
 def _bound(width: int, height: int, max_pixels: int) -> None:
@@ -135,34 +165,118 @@ def _webp_size(file: BinaryIO) -> tuple[int, int]:
     raise MediaError(Reason.CORRUPT, f"WebP that begins with a chunk {chunk!r}")
 
 
-def _read(image: Image.Image) -> Picture:
-    mode, stored = image.mode, _orientation(image)
-    profile = image.info.get("icc_profile")
+def _read(image: Image.Image, still: _Still) -> Picture:
+    mode, orientation = image.mode, _orientation(image, still)
+    icc = image.info.get("icc_profile") if still.icc is None else still.icc
     name = image.format or ""
-    image.load()
-    pixels = np.asarray(_flatten(_to_srgb(_eight_bits(image), profile)))
-    rgb = orient(pixels, _orientation(image))  # Pillow turns a TIFF on loading: nothing is left
-    height, width = rgb.shape[:2]
-    lies = stored.rotation in (90, 270)
     facts = MediaFacts(
         container=name,
         codec=name,
         pixel_format=mode,
-        bit_depth=_DEPTHS.get(mode, 8),
-        coded_width=height if lies else width,
-        coded_height=width if lies else height,
-        rotation_degrees=stored.rotation,
-        mirrored=stored.mirrored,
+        bit_depth=16 if still.png and still.png.bit_depth == 16 else _DEPTHS.get(mode, 8),
+        coded_width=image.width,
+        coded_height=image.height,
+        rotation_degrees=orientation.rotation,
+        mirrored=orientation.mirrored,
+        color_transfer=still.png.transfer if still.png else "sdr",
+        color_primaries=still.png.primaries if still.png else "",
         header_num_frames=1,
-        width=width,
-        height=height,
+        width=image.width,
+        height=image.height,
     )
-    return Picture(facts, rgb)
+    if name == "TIFF":  # Pillow turns it on loading, and gives its size as displayed
+        rgb, lies = _pixels(image, still, icc), orientation.rotation in (90, 270)
+        coded = rgb.shape[1::-1] if lies else rgb.shape[:2]
+        facts = replace(facts, coded_height=coded[0], coded_width=coded[1])
+    else:
+        rgb = orient(_pixels(image, still, icc), orientation)
+    height, width = rgb.shape[:2]
+    return Picture(replace(facts, width=width, height=height), rgb)
 
 
-def _orientation(image: Image.Image) -> Orientation:
-    """What the picture in memory still needs; before `load`, what the stored one does."""
-    return EXIF_ORIENTATIONS.get(image.getexif().get(EXIF_ORIENTATION, 1), Orientation())
+def _pixels(image: Image.Image, still: _Still, icc: bytes | None) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3]: sRGB over white, not yet turned. CICP goes before ICC, as PNG says."""
+    png = still.png
+    image.load()  # also where another decoder gives the pixels: it says what is missing
+    deep = deep_pixels(png) if png else None
+    if png and (png.transfer != "sdr" or png.primaries in CHROMATICITIES):
+        stored = np.asarray(_with_channels(_eight_bits(image))) if deep is None else deep
+        return np.asarray(_flatten(Image.fromarray(_to_sdr(stored, png))))
+    if deep is not None:
+        image = Image.fromarray(((deep.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    else:
+        image = _without_unused(image)
+    return np.asarray(_flatten(_to_srgb(_eight_bits(image), icc)))
+
+
+def _with_channels(image: Image.Image) -> Image.Image:
+    return image.convert("RGBA" if image.mode in ("LA", "RGBA") else "RGB")
+
+
+def _to_sdr(
+    stored: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], png: Png
+) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, C] of BT.709, the fourth channel as it was; in bands, so as to hold no light."""
+    most = np.float32(np.iinfo(stored.dtype).max)
+    out = np.empty(stored.shape, np.uint8)
+    if stored.shape[2] == 4:
+        out[..., 3] = np.rint(stored[..., 3] * (255 / most))
+    primaries = png.primaries if png.primaries in CHROMATICITIES else "bt709"
+    for top in range(0, len(stored), BAND_ROWS):
+        band = stored[top : top + BAND_ROWS, :, :3]
+        signal = band.reshape(-1, 3).T.astype(np.float32) / most
+        if not png.full_range:
+            signal = (signal * np.float32(255) - 16) / np.float32(219)
+        sdr = to_sdr(signal, png.transfer, primaries)
+        out[top : top + BAND_ROWS, :, :3] = sdr.T.reshape(band.shape)
+    return out
+
+
+def _orientation(image: Image.Image, still: _Still) -> Orientation:
+    if still.exif is not None:
+        return exif_orientation(still.exif)
+    if still.format_name == "TIFF":
+        return _tiff_orientation(image)
+    exif = image.info.get("exif", b"")
+    return exif_orientation(exif) if isinstance(exif, bytes) else Orientation()
+
+
+def _tiff_orientation(image: Any) -> Orientation:
+    """A TIFF's own tag. All else that Pillow would look at on loading is taken away from it."""
+    tag = image.tag_v2.get(_ORIENTATION)
+    orientation = EXIF_ORIENTATIONS.get(tag) if isinstance(tag, int) else None
+    exif = image.getexif()
+    for key in list(exif):
+        del exif[key]
+    if orientation is not None:
+        exif[_ORIENTATION] = tag
+    image.info.pop("exif", None)
+    return orientation or Orientation()
+
+
+def _to_full_page(image: Any) -> None:
+    """The first page that is no smaller version of another; the first one where none is."""
+    for page in range(_MOST_PAGES):
+        try:
+            image.seek(page)
+        except EOFError:
+            break
+        subfile = image.tag_v2.get(_SUBFILE, 0)
+        if not (isinstance(subfile, int) and subfile & _REDUCED):
+            return
+    image.seek(0)
+
+
+def _without_unused(image: Image.Image) -> Image.Image:
+    """A fourth byte that nobody filled in, or that does not say what it is, is not transparency.
+
+    A bitmap's where all are zero, as browsers take it; a TIFF's where no ExtraSamples name it.
+    """
+    if image.mode != "RGBA":
+        return image
+    unused = image.format in ("BMP", "DIB") and image.getchannel("A").getextrema() == (0, 0)
+    unnamed = _EXTRA_SAMPLES not in getattr(image, "tag_v2", (_EXTRA_SAMPLES,))
+    return image.convert("RGB") if unused or unnamed else image
 
 
 def orient(pixels: npt.NDArray[np.uint8], orientation: Orientation) -> npt.NDArray[np.uint8]:
@@ -218,47 +332,3 @@ def _flatten(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-# ── JPEG streams ─────────────────────────────────────────────────────────────────────────────────
-
-# libjpeg, and so Pillow, fills what is missing with grey and calls it a warning. FFmpeg's decoder
-# can be asked to refuse instead: it is the second opinion on every JPEG.
-
-
-def read_jpeg(file: BinaryIO) -> tuple[bytes, bool]:
-    """The first JPEG's own bytes, and whether another one follows at once (Motion JPEG).
-
-    What follows otherwise (the film of a motion photo) is left out. The second picture of a
-    Multi-Picture JPEG (CIPA DC-007) is no film.
-    """
-    file.seek(0)
-    data = file.read(MAX_JPEG_BYTES)
-    position, several = 2, False
-    while len(data) >= position + 4 and data[position] == 0xFF:
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
-        several = several or (marker == _APP2 and data[position + 4 : position + 8] == b"MPF\0")
-        position += 2 + length
-        if marker == _SCAN:  # from here on 0xFF is stuffed, so FF D9 is the end
-            break
-    end = data.find(_END, position)
-    if end < 0:
-        return data, False
-    film = not several and data[end + 2 : end + 5] == _START
-    return data[: end + 2], film
-
-
-def check_jpeg(data: bytes) -> None:
-    """Raises MediaError CORRUPT if part of the picture is missing or damaged."""
-    strict = {"err_detect": "explode"}
-    try:
-        with av.open(io.BytesIO(data), "r", format="jpeg_pipe") as container:
-            (stream,) = container.streams.video
-            stream.codec_context.options = strict
-            stream.codec_context.thread_count = 1
-            for _ in container.decode(stream):
-                pass
-    except InvalidDataError as error:
-        raise MediaError(Reason.CORRUPT, "JPEG: part of the picture is missing") from error
-    except FFmpegError:
-        pass  # a kind of JPEG that FFmpeg does not know (arithmetic coding): Pillow's word stands

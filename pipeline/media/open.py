@@ -25,9 +25,10 @@ from telecine.encoders.frames import Pixels
 from telecine.infra.errors import MediaError, Reason
 from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.deinterlace import deinterlaced
-from telecine.pipeline.media.facts import Picture
+from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.pixels import frame_rgb, opacity_of, over_white
+from telecine.pipeline.media.stills.raw import refuse_raw
 from telecine.pipeline.media.streams import candidates, check_size, read_facts
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
@@ -71,25 +72,34 @@ def open_media(
             Reason.UNRECOGNISED,
             f"text, not media; it begins with {head[:40].decode(errors='replace')!r}",
         )
+    refuse_raw(file)
     still = image_format(file)
     if still:
         picture = open_picture(file, still, scan.max_pixels)
         if picture is not None:
+            _accept_light(picture.facts, pixels)
             return picture
     if _is_heif(head):
         file.seek(0)
         if _GRID_ITEM.search(file.read(HEADER_BYTES)):
             raise MediaError(Reason.UNSUPPORTED, "an image of tiles; save it as JPEG or PNG")
     video = _open_video(file, head, scan, threads)
-    if pixels.hdr == "reject" and video.facts.color_transfer != "sdr":
+    try:
+        _accept_light(video.facts, pixels)
+    except MediaError:
         video.close()
-        raise MediaError(
-            Reason.HDR, f'{video.facts.color_transfer} footage, and the spec says hdr = "reject"'
-        )
+        raise
     if not _is_heif(head) or video.only_frame is None:
         return video
     with video:
         return _heif_picture(file, video, video.only_frame)
+
+
+def _accept_light(facts: MediaFacts, pixels: PixelSpec) -> None:
+    if pixels.hdr == "reject" and facts.color_transfer != "sdr":
+        raise MediaError(
+            Reason.HDR, f'{facts.color_transfer} footage, and the spec says hdr = "reject"'
+        )
 
 
 def _is_heif(head: bytes) -> bool:
