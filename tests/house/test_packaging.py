@@ -221,7 +221,7 @@ def refused(environment: Environment, extra: str, command: str, dataset: Path) -
 
 
 def test_every_extra_is_asked_for() -> None:
-    assert {extra for extra, _ in NEEDS} | {"vae", "caption"} == set(EXTRAS)
+    assert {extra for extra, _ in NEEDS} | {"vae", "caption", "shots"} == set(EXTRAS)
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Networks that find the shots of a film."""
