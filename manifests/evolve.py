@@ -3,6 +3,7 @@
     the table lacks a column       its default, in every row; added by the next append
     a row has NULL in a column     its default
     the table has a column more    left aside; NULL in the rows that this version appends
+    a column must have a value     freed of that before a row that has none is appended
     another type, no default       refused, naming the column and the version that wrote it
 
 A column that is missing is told apart from one that was measured: the default of a measurement is
@@ -123,6 +124,14 @@ class Columns:
             f"column {name}, which this Telecine does not know, must have a value"
             for name in self.unknown
             if not self.found.field(name).nullable
+        ]
+
+    def bound(self, rows: pa.Table) -> list[str]:
+        """Columns that must have a value in the table, and have none in some of the rows."""
+        return [
+            f.name
+            for f in self.found
+            if not f.nullable and f.name in rows.column_names and rows.column(f.name).null_count
         ]
 
     def to_append(self, rows: pa.Table) -> pa.Table:

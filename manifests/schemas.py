@@ -27,7 +27,7 @@ def column(text: str, default: Any = dataclasses.MISSING, *, since: str = "") ->
 
 
 def measured(text: str, default: Any = dataclasses.MISSING, *, since: str = "") -> Any:
-    """A column of clips that says what their pictures are like (pipeline/scan/measure.py).
+    """A column of clips that says what their pictures are like (pipeline/scan).
 
     Every list of measurements follows from this: charts, pages, `inspect clip`, a dataset card, and
     each sample's JSON. One that comes later is `float | None` with the default None.
@@ -140,9 +140,18 @@ class Clip:
         "TI of ITU-T P.910: maximum over frames, full-range levels"
     )
     spatial_information: float = measured("SI of P.910: maximum over stills, at their size")
-    camera_x: float = measured("median drift of the whole picture, widths per second, right > 0")
-    camera_y: float = measured("median drift of the whole picture, heights per second, down > 0")
-    subject_motion: float = measured("motion × the share of it that the drift does not explain")
+    camera_x: float | None = measured(
+        "median drift of the whole picture, widths per second, right > 0; NULL: it cannot be told",
+        None,
+    )
+    camera_y: float | None = measured(
+        "median drift of the whole picture, heights per second, down > 0; NULL: it cannot be told",
+        None,
+    )
+    subject_motion: float | None = measured(
+        "motion × the share of it that the drift does not explain; NULL: the drift cannot be told",
+        None,
+    )
     change: float = measured("difference of first and last still, 0..1 of full scale")
     brightness: float = measured("mean luma, 0..1 of full range")
     contrast: float = measured("standard deviation of luma, 0..1 of full range")

@@ -124,14 +124,19 @@ class Tables:
     def append(self, name: str, rows: Sequence[Row]) -> int:
         """Commit the rows in one step and return the table's version; no rows, no commit.
 
-        A column that the table lacks is added in the same step. Raises CommitError if nothing was
-        committed and UsageError where the table's columns are not to be reconciled with the rows'.
+        A column that the table lacks is added in the same step; one that must have a value there
+        and is NULL in a row is first freed of that, in a step of its own. Raises CommitError if
+        nothing was committed and UsageError where the table's columns are not to be reconciled
+        with the rows'.
         """
         if not rows:
             return self.version(name)
         declared = to_arrow(rows, TABLES[name])
         if (table := self._table(name)) and (why := self._columns(name, table).unwritable()):
             raise UsageError(self._of_another_version(name, table, why))
+
+        for column in self.columns(name).bound(declared):
+            self._free(name, column)
 
         def write(table: DeltaTable, once: CommitProperties) -> None:
             columns = self._columns(name, table)
@@ -147,6 +152,13 @@ class Tables:
         if self._commit(name, write) % self._compact_every == 0:
             self._compact(name)
         return self.version(name)
+
+    def _free(self, name: str, column: str) -> None:
+        """Lets NULL into a column. The rows stay as they are, and past versions readable."""
+        self._commit(
+            name,
+            lambda table, once: table.alter.drop_column_not_null(column, commit_properties=once),
+        )
 
     def version(self, name: str) -> int:
         """The version in view, from 0; -1 where there is no table."""

@@ -42,15 +42,18 @@ WITH_TEXT = frozenset({Outcome.OK, Outcome.TRUNCATED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipFacts:
-    """What was measured of a clip: columns of `schemas.Clip`, by the same names and units."""
+    """What was measured of a clip: columns of `schemas.Clip`, by the same names and units.
+
+    None is unknown.
+    """
 
     kind: str
     duration_seconds: float
     width: int
     height: int
-    camera_x: float
-    camera_y: float
-    subject_motion: float
+    camera_x: float | None
+    camera_y: float | None
+    subject_motion: float | None
     change: float
     brightness: float
     contrast: float

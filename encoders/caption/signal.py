@@ -4,7 +4,8 @@
     there is little motion in the picture. The picture is dim, with high contrast and muted colors,
     mostly grey, blue and black; it changes a lot from the beginning of the shot to its end.
 
-It needs no weights and no server, and says something of every clip. A learned captioner says more.
+It needs no weights and no server, and says something of every clip, and nothing of what could not
+be measured. A learned captioner says more.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _answer(request: CaptionRequest, speaker: Speaker) -> CaptionReply:
         facts.duration_seconds, facts.camera_x, facts.camera_y, facts.subject_motion,
         facts.change, facts.brightness, facts.contrast, facts.saturation,
     )  # fmt: skip
-    if not all(map(math.isfinite, measured)):
+    if not all(math.isfinite(value) for value in measured if value is not None):
         return reply(
             request, speaker, Outcome.FAILED, detail=f"a measurement is no number: {facts}"
         )
@@ -105,11 +106,11 @@ def describe(facts: ClipFacts) -> str:
     size = f"{facts.width} by {facts.height} pixels"
     if facts.kind == "image":
         return f"A {orientation(facts)} still image, {size}. {_look(facts)}."
+    moving = " and ".join(filter(None, [camera(facts), _subjects(facts)]))
     return (
-        f"A {orientation(facts)} video of {_length(facts.duration_seconds)}, {size}; "
-        f"{camera(facts)} and there is {_named(facts.subject_motion, SUBJECT_MOTION)} in the "
-        f"picture. {_look(facts)}; it {_named(facts.change, CHANGE)} from the beginning of the "
-        "shot to its end."
+        f"A {orientation(facts)} video of {_length(facts.duration_seconds)}, {size}"
+        f"{moving and '; '}{moving}. {_look(facts)}; it {_named(facts.change, CHANGE)} from the "
+        "beginning of the shot to its end."
     )
 
 
@@ -126,8 +127,10 @@ def orientation(facts: ClipFacts) -> str:
 
 def camera(facts: ClipFacts) -> str:
     """The picture drifts against the camera: to the right as the camera pans to the left, and down
-    as it tilts up.
+    as it tilts up. Nothing is said where the drift is unknown.
     """
+    if facts.camera_x is None or facts.camera_y is None:
+        return ""
     across, down = abs(facts.camera_x), abs(facts.camera_y)
     drift = max(across, down)
     if drift < CAMERA_STILL:
@@ -141,6 +144,12 @@ def camera(facts: ClipFacts) -> str:
     if not pan:
         return f"the camera tilts {speed} {tilt}"
     return f"the camera pans {speed} {pan} and tilts {tilt}"
+
+
+def _subjects(facts: ClipFacts) -> str:
+    if facts.subject_motion is None:
+        return ""
+    return f"there is {_named(facts.subject_motion, SUBJECT_MOTION)} in the picture"
 
 
 def _look(facts: ClipFacts) -> str:

@@ -30,6 +30,7 @@ from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Orientation, fit_short_side
 from telecine.pipeline.media.pixels import image_of, jpeg
 from telecine.pipeline.media.timing import is_variable, nominal_rate
+from telecine.pipeline.scan.camera.drift import Path, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
 from telecine.pipeline.scan.measure import (
     BLACK_LEVEL,
@@ -39,7 +40,6 @@ from telecine.pipeline.scan.measure import (
     measure_frames,
     summarise_frames,
     summarise_looks,
-    summarise_pairs,
     tidy,
 )
 from telecine.pipeline.scan.segment import split
@@ -284,10 +284,17 @@ def _moving(seen: Seen, span: Span) -> dict[str, Any]:
     inside = (seen.pairs["first"] >= span.start) & (seen.pairs["last"] < span.end)
     pairs, starts = seen.pairs[inside], seen.stamps.starts
     ticks = starts[pairs["last"]] - starts[pairs["first"]]
-    drifts = summarise_pairs(pairs, ticks * float(seen.stamps.time_base))
-    x, y = displayed_direction(drifts["camera_x"], drifts["camera_y"], seen.facts.orientation)
-    left = values["motion"] * drifts["unexplained"]
-    return {**values, "camera_x": tidy(x), "camera_y": tidy(y), "subject_motion": tidy(left)}
+    path = summarise_pairs(pairs, ticks * float(seen.stamps.time_base))
+    return {**values, **_of_camera(path, seen.facts.orientation, values["motion"])}
+
+
+def _of_camera(path: Path, orientation: Orientation, motion: float) -> dict[str, float | None]:
+    """As displayed. Where nothing moves no subject does, whatever is known of the camera."""
+    if path.x is None or path.y is None or path.unexplained is None:
+        return {"subject_motion": None if motion else 0.0}
+    x, y = displayed_direction(path.x, path.y, orientation)
+    subject = motion * path.unexplained
+    return {"camera_x": tidy(x), "camera_y": tidy(y), "subject_motion": tidy(subject)}
 
 
 def displayed_direction(x: float, y: float, orientation: Orientation) -> tuple[float, float]:
@@ -354,8 +361,6 @@ def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Cli
         height=height,
         num_stills=1,
         stills_digest=stills_digest([picked.jpeg]),
-        camera_x=0.0,
-        camera_y=0.0,
         subject_motion=0.0,
         **values,
         **summarise_looks([picked.look], width, height),

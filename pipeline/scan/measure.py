@@ -1,7 +1,7 @@
 """Measure: what frames, pairs of frames and stills look like, as plain numbers. Pure NumPy.
 
     every frame        FRAME   on the sparse grid: light, change, black, equal to the one before
-    few pairs a second PAIR    on the sparse grid: drift of the whole picture, and what it leaves
+    few pairs a second PAIR    on the sparse grid: drift of the whole picture (camera/drift.py)
     every still        Look    on the small picture itself: edges, colours, bars
 
 `spatial_information` and `temporal_information` follow ITU-T P.910 (SI and TI). TI is the standard
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from telecine.pipeline.scan.camera.drift import PAIR, Anchor, drift
 from telecine.pipeline.scan.grid import Grid
 from telecine.pipeline.scan.looks.bars import Lines, common_bars, lines
 
@@ -35,16 +36,6 @@ FRAME = np.dtype(
         ("ti", "f4"),  # standard deviation of that difference, 8-bit levels as coded
         ("black", "?"),
         ("equal", "?"),  # no sample differs from the frame before
-    ]
-)
-PAIR = np.dtype(
-    [
-        ("first", "i8"),  # ordinals of the two frames
-        ("last", "i8"),
-        ("x", "f4"),  # drift of the picture from one to the other, widths as coded
-        ("y", "f4"),  # heights as coded
-        ("raw", "f4"),  # mean absolute difference
-        ("left", "f4"),  # what is left of it after the drift is taken out
     ]
 )
 CACHED_FRAMES = 8  # measured at a time: their samples as floats stay in the processor's cache
@@ -80,7 +71,7 @@ class Meter:
         self._stride = stride
         self._count = 0
         self._last: Grid | None = None
-        self._anchor: tuple[Floats, npt.NDArray[np.complex128]] | None = None
+        self._anchor: Anchor | None = None
 
     def push(self, grid: Grid) -> tuple[Rows, Rows]:
         """FRAME rows, one per frame, and the PAIR rows that end among these frames."""
@@ -98,11 +89,10 @@ class Meter:
         first = -self._count % self._stride
         made = []
         for place in range(first, len(grid), self._stride):
-            picture = grid.luma[place].astype(np.float32)
-            anchor = picture, spectrum(picture)
+            anchor = Anchor(grid.luma[place].astype(np.float32))
             if self._anchor is not None:
                 ordinal = self._count + place
-                made.append((ordinal - self._stride, ordinal, *drift(self._anchor, anchor)))
+                made.append(drift(self._anchor, anchor).row(ordinal - self._stride, ordinal))
             self._anchor = anchor
         return np.array(made, PAIR)
 
@@ -138,71 +128,6 @@ def _same_chroma(before: Grid, grid: Grid) -> npt.NDArray[np.bool_]:
         whole = np.concatenate([old, new]).reshape(len(grid) + 1, -1)
         same &= (whole[1:] == whole[:-1]).all(axis=1)
     return same
-
-
-def spectrum(picture: Floats) -> npt.NDArray[np.complex128]:
-    height, width = picture.shape
-    return np.fft.rfft2((picture - picture.mean()) * _window(height, width))
-
-
-@cache
-def _window(height: int, width: int) -> Floats:
-    return np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
-
-
-def drift(
-    first: tuple[Floats, npt.NDArray[np.complex128]],
-    last: tuple[Floats, npt.NDArray[np.complex128]],
-) -> tuple[float, float, float, float]:
-    """x, y (widths, heights), raw and left of two pictures with their spectra.
-
-    Phase correlation (Kuglin and Hines, 1975) with a parabola through the peak. A drift that does
-    not bring the pictures closer together is none.
-    """
-    a, b = first[0], last[0]
-    height, width = a.shape
-    raw = float(np.abs(b - a).mean())
-    if raw == 0 or min(height, width) < 3:  # too thin to tell a drift
-        return 0.0, 0.0, raw, raw
-    cross = first[1].conj() * last[1]
-    size = np.abs(cross)
-    surface = np.fft.irfft2(cross / (size + 1e-3 * size.max() + 1e-9), (height, width))
-    y, x = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
-    exact_y = _peak(surface[:, x], y)
-    exact_x = _peak(surface[y], x)
-    left = float(np.abs(_shifted_difference(a, b, exact_x, exact_y)).mean())
-    if left > 0.9 * raw:
-        return 0.0, 0.0, raw, raw
-    return exact_x / width, exact_y / height, raw, left
-
-
-def _peak(line: npt.NDArray[np.float64], place: int) -> float:
-    """Signed place of a circular line's maximum, to a fraction of a sample."""
-    count = len(line)
-    before, top, after = line[place - 1], line[place], line[(place + 1) % count]
-    curve = before - 2 * top + after
-    exact = place + (0.5 * (before - after) / curve if curve < 0 else 0.0)
-    return float(exact - count if exact > count / 2 else exact)
-
-
-def _shifted_difference(a: Floats, b: Floats, x: float, y: float) -> Floats:
-    """B - (a moved by x, y), where they overlap; linear between samples."""
-    whole_x, whole_y = math.floor(x), math.floor(y)
-    part_x, part_y = np.float32(x - whole_x), np.float32(y - whole_y)
-    a = a[1:] * (1 - part_y) + a[:-1] * part_y  # row i is row i + 1 moved on by part_y
-    a = a[:, 1:] * (1 - part_x) + a[:, :-1] * part_x
-    b = b[1:, 1:]
-    height, width = b.shape
-    old_y, new_y = _overlap(whole_y, height)
-    old_x, new_x = _overlap(whole_x, width)
-    return b[new_y, new_x] - a[old_y, old_x]
-
-
-def _overlap(shift: int, count: int) -> tuple[slice, slice]:
-    """Where a line lies that was moved, before and after."""
-    return slice(max(0, -shift), count - max(0, shift)), slice(
-        max(0, shift), count - max(0, -shift)
-    )
 
 
 @dataclass(frozen=True)
@@ -354,21 +279,6 @@ def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, Any]:
         "contrast": tidy(_mean(spread) / reach),
         "black_share": tidy(_mean(frames["black"])),
         "frozen_share": tidy(_mean(pairs["equal"])),
-    }
-
-
-def summarise_pairs(pairs: Rows, seconds: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Median drift per second, as coded, and the share of change that drift does not explain.
-
-    `seconds` between the two frames of each PAIR row.
-    """
-    if not len(pairs):
-        return {"camera_x": 0.0, "camera_y": 0.0, "unexplained": 1.0}
-    raw = float(pairs["raw"].sum(dtype=np.float64))
-    return {
-        "camera_x": float(np.median(pairs["x"] / seconds)),
-        "camera_y": float(np.median(pairs["y"] / seconds)),
-        "unexplained": float(pairs["left"].sum(dtype=np.float64)) / raw if raw else 1.0,
     }
 
 

@@ -31,6 +31,7 @@ from telecine.pipeline.media.pixels import (
     still,
 )
 from telecine.pipeline.media.streams import check_size
+from telecine.pipeline.scan.camera.drift import PAIR
 from telecine.pipeline.scan.clips import (
     FALLBACK_RATE,
     Accounted,
@@ -46,7 +47,7 @@ from telecine.pipeline.scan.clips import (
 )
 from telecine.pipeline.scan.discover import ScanTask
 from telecine.pipeline.scan.grid import LONG_SIDE, Grid, middle, stride
-from telecine.pipeline.scan.measure import FRAME, PAIR, Meter, Rows
+from telecine.pipeline.scan.measure import FRAME, Meter, Rows
 from telecine.pipeline.scan.segment import CutDetector
 from telecine.pipeline.scan.stills import StillPicker
 

@@ -217,6 +217,29 @@ def test_what_came_after_the_first_format_says_since_when(tmp_path: Path) -> Non
                 assert new.default is None
 
 
+# ── columns that must have a value no more ───────────────────────────────────────────────────────
+
+
+def test_what_may_be_unknown_now_is_freed_when_it_is(tmp_path: Path) -> None:
+    """Of a table in which it was always known."""
+    uri = str(tmp_path)
+    known, unknown = make_clip(camera_x=0.5), make_clip(clip_id="o" * 32, camera_x=None)
+    rows = to_arrow([known], Clip)
+    bound = [f.with_nullable(f.nullable and f.name != "camera_x") for f in rows.schema]
+    write_table(uri, "clips", rows.cast(pa.schema(bound)))
+    before = Tables(uri).version("clips")
+    assert Tables(uri).append("clips", [known]) == before + 1
+    tables = Tables(uri)
+    assert tables.columns("clips").bound(to_arrow([unknown], Clip)) == ["camera_x"]
+    assert tables.append("clips", [unknown]) == tables.version("clips") == before + 3
+    assert Tables(uri).append("clips", [unknown]) == before + 4
+    for found in every_way(Tables(uri), "clips"):
+        assert sorted(found, key=lambda r: r.clip_id) == [known, known, unknown, unknown]
+    schema = pa.schema(DeltaTable(f"{uri}/tables/clips").schema().to_arrow())
+    assert schema.field("camera_x").metadata == arrow_schema(Clip).field("camera_x").metadata
+    assert Tables(uri).arrow("clips", ["camera_x"], before)["camera_x"].to_pylist() == [0.5]
+
+
 # ── columns that this version does not know ──────────────────────────────────────────────────────
 
 

@@ -15,7 +15,7 @@ from telecine.encoders.caption import signal
 from telecine.encoders.caption.interface import ClipFacts, Outcome
 from telecine.encoders.caption.signal import SignalCaptioner, describe
 from telecine.manifests.schemas import Clip, arrow_schema
-from telecine.pipeline.scan.measure import drift, spectrum
+from telecine.pipeline.scan.camera.drift import Anchor, drift
 from telecine.testing.captioners import make_facts, make_request
 
 
@@ -73,7 +73,7 @@ def test_the_signs_are_those_of_the_table() -> None:
     for name, sign in (("camera_x", "right > 0"), ("camera_y", "down > 0")):
         text = columns.field(name).metadata[b"text"].decode()
         assert "drift of the whole picture" in text
-        assert text.endswith(sign)
+        assert f", {sign}" in text
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,20 @@ def test_the_signs_are_those_of_the_measurement(right: int, down: int, words: st
     scene = np.random.default_rng(0).uniform(0, 255, (48, 64)).astype(np.float32)
     before = scene[8:40, 8:56]
     after = scene[8 - down : 40 - down, 8 - right : 56 - right]  # what was shown moves by that
-    x, y, _, _ = drift((before, spectrum(before)), (after, spectrum(after)))
+    found = drift(Anchor(before), Anchor(after))
     per_second = 10
-    assert words in said(camera_x=x * per_second, camera_y=y * per_second)
+    assert words in said(camera_x=found.x * per_second, camera_y=found.y * per_second)
+
+
+def test_of_what_is_unknown_nothing_is_said() -> None:
+    unknown = {"camera_x": None, "camera_y": None}
+    assert "640 by 360 pixels; there is little motion in the picture. The" in said(**unknown)
+    text = said(**unknown, subject_motion=None)
+    assert text.startswith("A landscape video of 2 seconds, 640 by 360 pixels. The picture is")
+    assert "camera" not in text
+    assert "; the camera does not pan or tilt. The picture" in said(subject_motion=None)
+    (reply,) = SignalCaptioner().caption([make_request(facts=make_facts(**unknown))])
+    assert reply.outcome is Outcome.OK
 
 
 def test_facts_are_columns_of_a_clip_by_name_and_type() -> None:
@@ -156,11 +167,11 @@ VOCABULARY = (
 )
 
 measure = st.floats(0, 1)
-speed = st.floats(-3, 3)
+speed = st.none() | st.floats(-3, 3)
 facts = st.builds(
     ClipFacts, kind=st.sampled_from(["video", "image"]), duration_seconds=st.floats(0.01, 60),
     width=st.integers(16, 8192), height=st.integers(16, 8192), camera_x=speed, camera_y=speed,
-    subject_motion=measure, change=measure, brightness=measure, contrast=measure,
+    subject_motion=st.none() | measure, change=measure, brightness=measure, contrast=measure,
     saturation=measure, dominant_colors=st.just(()),
 )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""What pairs of frames tell: how the whole picture moves, and whether that can be told."""
