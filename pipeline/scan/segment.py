@@ -8,12 +8,20 @@ A hard cut is a frame pair that differs far more than the pairs around it, in tw
 Motion, however violent, leaves the histogram; a lamp that is switched leaves the structure of its
 neighbours; a cut leaves neither. The adaptive ratio to the neighbouring pairs is that of adaptive
 detectors (PySceneDetect's AdaptiveDetector), the block search that of motion compensation.
+
+Neighbours are pairs that differ. Where pictures are repeated, as those of a film of 24 a second in
+a file of 60, most pairs differ by nothing, and beside those every new picture would stand out:
+
+    difference   . . 5 . . 4 . 6 . . 40 . . 5 . 4 . . 5     (. next to nothing)
+    neighbours       n     n   n     ^^     n   n     n
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +29,21 @@ import numpy.typing as npt
 from telecine.pipeline.scan.grid import Grid, thumbnails
 
 NEIGHBOURS = 3  # pairs on either side that a pair is compared with
-FLASH_FRAMES = 4  # a picture that is back after fewer frames had not been cut away from
-LOOKAHEAD = 4  # frames after a pair that decide on it
-LOOKBACK = 6  # frames before it
+REACH = 16  # frames on either side that they are looked for in
+FEWEST = 2  # pairs that differ make a rhythm
+MAX_REPEATS = 6  # frames that a picture may stay in it: 10 pictures a second in a file of 60
+SAME = 0.3  # 8-bit levels: a pair that differs less shows one picture twice, coded anew
+SAME_OF_JUDGED = 0.05  # of the difference that is judged: neighbours below change no verdict
+SAME_OF_TYPICAL = 0.25  # of what pictures around differ by
+FLASH_PICTURES = 4  # a picture that is back after fewer others had not been cut away from
 # The score stands in the gap (1.75 to 2.33) between 58 true cuts and what else those 19 files hold.
 MIN_DIFFERENCE, MIN_DIFFERENCE_RATIO = 3.0, 1.6  # cheap: what is worth a closer look
 MIN_DISTRIBUTION = 1.2  # cheap as well: most pans end here
 MIN_RESIDUAL = 5.0  # 8-bit levels
 MIN_SCORE = 2.05
-MAX_FLASH = 0.5
+MAX_FLASH = 0.5  # of the residual at its beginning, if blocks are found again
+MAX_FLASH_CHANGE, MAX_FLASH_MOVED = 0.2, 0.9  # of both, if the picture has moved
+LIMITED = (16, 235)  # luma of limited range: what lies beyond is not seen
 CHANNEL_WEIGHTS = (1.0, 0.5, 0.5)
 EVEN_TRIES = 3  # numbers of equal parts that a shot is split into before they may be unequal
 SHIFT, BLOCK = 2, 4  # cells that a block may move, and its size
@@ -40,12 +54,15 @@ Doubles = npt.NDArray[np.float64]
 
 
 class CutDetector:
-    """Finds hard cuts in frames of one size that arrive in chunks; looks `LOOKAHEAD` frames on.
+    """Finds hard cuts in frames of one size that arrive in chunks.
 
     Ordinals count from the first frame pushed. A cut is the ordinal of a new shot's first frame.
+    Frames before `decided` are decided on. Only a pair that may be a cut waits for what follows
+    it, `REACH` frames at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_full_range: bool) -> None:
+        self._legal = (0, 255) if is_full_range else LIMITED
         self.decided = 1  # whether there is a cut before any earlier frame is known
         self._start = 0  # ordinal of the first frame held
         self._held: Grid | None = None
@@ -54,6 +71,7 @@ class CutDetector:
 
     def push(self, grid: Grid) -> list[int]:
         """The cuts that these frames decide on; `decided` moves on."""
+        grid = replace(grid, luma=grid.luma.clip(*self._legal))
         thumbs = thumbnails(grid)
         if self._held is None:
             before, self._held, self._thumbs = thumbs[:1], grid, thumbs
@@ -62,17 +80,25 @@ class CutDetector:
             self._thumbs = np.concatenate([self._thumbs, thumbs])
         new = _differences(np.concatenate([before, thumbs]))
         self._differences = np.concatenate([self._differences, new])
-        return self._decide(self._start + len(self._thumbs) - LOOKAHEAD)
+        return self._decide(is_last=False)
 
     def finish(self) -> list[int]:
         """The cuts among the last frames."""
-        return self._decide(self._start + len(self._thumbs))
+        return self._decide(is_last=True)
 
-    def _decide(self, upto: int) -> list[int]:
-        first, last = self.decided - self._start, upto - self._start
-        cuts = [self._start + t for t in self._candidates(first, last) if self._is_cut(t)]
-        self.decided = max(self.decided, upto)
-        self._forget(self.decided - self._start - LOOKBACK)
+    def _decide(self, is_last: bool) -> list[int]:
+        cuts: list[int] = []
+        place, count = self.decided - self._start, len(self._thumbs)
+        for t in (np.flatnonzero(self._differences[place:] > MIN_DIFFERENCE) + place).tolist():
+            if not self._may_be_cut(t):
+                continue
+            if t + REACH >= len(self._thumbs) and not is_last:
+                count = t
+                break
+            if self._is_cut(t):
+                cuts.append(self._start + t)
+        self.decided = max(self.decided, self._start + count)
+        self._forget(self.decided - self._start - REACH - 1)
         return cuts
 
     def _forget(self, frames: int) -> None:
@@ -82,51 +108,128 @@ class CutDetector:
             self._thumbs = self._thumbs[frames:]
             self._differences = self._differences[frames:]
 
-    def _candidates(self, first: int, last: int) -> list[int]:
-        """Places of pairs that stand out by their plain difference."""
-        values = self._differences
-        near = np.flatnonzero(values[first:last] > MIN_DIFFERENCE) + first
-        return [int(t) for t in near if self._stands_out(int(t))]
+    def _may_be_cut(self, t: int) -> bool:
+        """What is known before the frames that follow: a cut is no less than what comes before."""
+        before = _rhythm(self._before(t), t)
+        return len(before) < FEWEST or bool(self._differences[t] >= self._differences[before].max())
 
-    def _stands_out(self, t: int) -> bool:
-        values = self._differences
-        highest = values[max(1, t - NEIGHBOURS) : t + NEIGHBOURS + 1].max()
-        return bool(
-            values[t] == highest and values[t] > MIN_DIFFERENCE_RATIO * (1 + _around(values, t, 1))
-        )
+    def _after(self, t: int) -> Ordinals:
+        """Places after t, within reach, whose frames differ from the ones before them."""
+        ahead = self._differences[t + 1 : t + 1 + REACH]
+        return t + 1 + _differing(ahead, self._differences[t])
+
+    def _before(self, t: int) -> Ordinals:
+        """The like before t, the nearest first. The first frame held follows none."""
+        behind = self._differences[max(1, t - REACH) : t][::-1]
+        return t - 1 - _differing(behind, self._differences[t])
+
+    def _neighbours(self, t: int) -> Ordinals:
+        """Pairs that a pair is compared with, on each side of it."""
+        repeats, count = self._repeats(t), len(self._thumbs)
+        after, before = _rhythm(self._after(t), t), _rhythm(self._before(t), t)
+        if not _is_telling(after, count - 1 - t, repeats):
+            after = np.arange(t + 1, min(count, t + 1 + NEIGHBOURS))
+        if not _is_telling(before, t - 1, repeats):
+            before = np.arange(max(1, t - NEIGHBOURS), t)
+        return np.concatenate([before, after])
 
     def _is_cut(self, t: int) -> bool:
         assert self._held is not None
-        first, last = max(1, t - NEIGHBOURS), min(len(self._thumbs), t + NEIGHBOURS + 1)
-        changes = np.abs(np.diff(_histograms(self._held[first - 1 : last]), axis=0)).sum(1)
-        distribution = changes[t - first] / (0.03 + _around(changes, t - first))
+        places, values = self._neighbours(t), self._differences
+        if not _stands_out(values[t], values[places]):
+            return False
+        pairs = np.append(places, t)
+        changes = _changes(self._held, pairs)
+        distribution = changes[-1] / (0.03 + _mean(changes[:-1]))
         if distribution < MIN_DISTRIBUTION:
             return False
-        residuals = residual(self._thumbs[first:last], self._thumbs[first - 1 : last - 1])
-        peak = residuals[t - first]
-        structure = peak / (1 + _around(residuals, t - first))
-        if peak < MIN_RESIDUAL or np.sqrt(structure * distribution) < MIN_SCORE:
+        residuals = residual(self._thumbs[pairs], self._thumbs[pairs - 1])
+        structure = residuals[-1] / (1 + _mean(residuals[:-1]))
+        if residuals[-1] < MIN_RESIDUAL or np.sqrt(structure * distribution) < MIN_SCORE:
             return False
-        return not self._is_flash(t, peak)
+        return not self._is_flash(t, float(residuals[-1]), float(changes[-1]))
 
-    def _is_flash(self, t: int, peak: float) -> bool:
-        """Whether the picture before is back soon after, or the one after was there before."""
-        thumbs = self._thumbs
-        after = thumbs[t + 1 : t + 1 + FLASH_FRAMES]
-        earlier = thumbs[max(0, t - 1 - FLASH_FRAMES) : t - 1]
-        returns = [
-            residual(others, np.broadcast_to(thumbs[place], others.shape)).min()
-            for others, place in ((after, t - 1), (earlier, t))
-            if len(others)
+    def _is_flash(self, t: int, peak: float, change: float) -> bool:
+        """Whether the picture before is back soon after, or the one after was there before.
+
+        `peak` and `change` are the residual and the change of histograms from t - 1 to t. What has
+        moved too far meanwhile for its blocks to be found is known by its histogram.
+        """
+        longest = FLASH_PICTURES * self._repeats(t)
+        after = self._pictures(self._after(t), t + 1, longest)
+        earlier = self._pictures(self._before(t) - 1, t - 2, longest)
+        return self._is_back(after, t - 1, peak, change) or self._is_back(earlier, t, peak, change)
+
+    def _is_back(self, places: Ordinals, place: int, peak: float, change: float) -> bool:
+        assert self._held is not None
+        if not len(places):
+            return False
+        there = self._thumbs[places]
+        apart = _apart(there, np.broadcast_to(self._thumbs[place], there.shape)) / peak
+        histograms = _histograms(self._held, np.append(places, place))
+        changes = np.abs(histograms[:-1] - histograms[-1]).sum(1) / change
+        return bool(
+            ((apart < MAX_FLASH) | ((changes < MAX_FLASH_CHANGE) & (apart < MAX_FLASH_MOVED))).any()
+        )
+
+    def _pictures(self, places: Ordinals, t: int, longest: int) -> Ordinals:
+        near = places[:FLASH_PICTURES]
+        return near[np.abs(near - t) <= longest]
+
+    def _repeats(self, t: int) -> int:
+        """Frames that a picture stays, about."""
+        gaps = [
+            abs(int(places[-1]) - t) / len(places)
+            for places in (_rhythm(self._after(t), t), _rhythm(self._before(t), t))
+            if len(places) >= FEWEST
         ]
-        return bool(returns) and min(returns) < MAX_FLASH * peak
+        return math.ceil(min(gaps, default=1))
 
 
-def _around(values: Doubles, place: int, first: int = 0) -> float:
-    """Mean of the neighbours of one value that are there."""
-    low = max(first, place - NEIGHBOURS)
-    around = np.concatenate([values[low:place], values[place + 1 : place + 1 + NEIGHBOURS]])
-    return float(around.mean()) if len(around) else 0.0
+def _differing(values: Doubles, judged: float) -> Ordinals:
+    """Places of pairs that show two pictures, beside a pair that differs by `judged`.
+
+    Repeats that are coded anew differ a little: less than `SAME`, or by a small share of what the
+    pictures around them differ by, of which the third largest is sure to be no cut.
+    """
+    largest = np.sort(values)[::-1]
+    typical = float(largest[NEIGHBOURS - 1]) if len(largest) >= NEIGHBOURS else 0.0
+    return np.flatnonzero(values >= max(SAME, SAME_OF_JUDGED * judged, SAME_OF_TYPICAL * typical))
+
+
+def _rhythm(places: Ordinals, t: int) -> Ordinals:
+    """The nearest of the places, up to the first rest that is longer than any repetition.
+
+    What differs after a rest is no picture of the same motion but, perhaps, another cut.
+    """
+    gaps = np.abs(np.diff(places[:NEIGHBOURS], prepend=t))
+    return places[:NEIGHBOURS][np.logical_and.accumulate(gaps <= MAX_REPEATS)]
+
+
+def _is_telling(places: Ordinals, there: int, repeats: int) -> bool:
+    """Whether the pairs of one side that differ say what motion there is: else the nearest do.
+
+    Where pictures are repeated few pairs are more than none at all, and of fewer frames than one
+    picture may stay (`there`) even that none differs says nothing.
+    """
+    return len(places) >= FEWEST or (repeats > 1 and (len(places) > 0 or there < MAX_REPEATS))
+
+
+def _stands_out(value: float, around: Doubles) -> bool:
+    highest = around.max(initial=0.0)
+    return bool(value >= highest and value > MIN_DIFFERENCE_RATIO * (1 + _mean(around)))
+
+
+def _mean(values: Doubles) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _changes(grid: Grid, places: Ordinals) -> Doubles:
+    """Change of the histograms from the frame before to the frame at each place, 0..1."""
+    frames, where = np.unique([places - 1, places], return_inverse=True)
+    histograms = _histograms(grid, frames)
+    before, after = where.reshape(2, -1)
+    return np.asarray(np.abs(histograms[after] - histograms[before]).sum(1))
 
 
 def _differences(thumbs: Thumbs) -> Doubles:
@@ -135,6 +238,11 @@ def _differences(thumbs: Thumbs) -> Doubles:
     change = np.abs(thumbs[1:] - thumbs[:-1]).reshape(count - 1, channels, rows * columns)
     means = change.astype(np.float32) @ np.full(rows * columns, 1 / (rows * columns), np.float32)
     return np.asarray(means.astype(np.float64) @ np.array(CHANNEL_WEIGHTS))
+
+
+def _apart(thumbs: Thumbs, others: Thumbs) -> Doubles:
+    """The larger residual of either direction: a dark picture lies in many that are not dark."""
+    return np.maximum(residual(thumbs, others), residual(others, thumbs))
 
 
 def residual(thumbs: Thumbs, others: Thumbs) -> Doubles:
@@ -154,7 +262,7 @@ def residual(thumbs: Thumbs, others: Thumbs) -> Doubles:
     return np.asarray(best.mean(axis=(1, 2)) / (2 * size * size))
 
 
-def _histograms(grid: Grid) -> Doubles:
+def _histograms(grid: Grid, frames: Ordinals) -> Doubles:
     """[n, 32 + 64 + 64] shares of luma and chroma, smoothed; halves of differences sum to 0..1."""
     parts = ((grid.luma, 32, 4 / 6), (grid.cb, 64, 1 / 6), (grid.cr, 64, 1 / 6))
     return np.stack(
@@ -162,7 +270,7 @@ def _histograms(grid: Grid) -> Doubles:
             np.concatenate(
                 [_histogram(plane[i], bins) * weight / 2 for plane, bins, weight in parts]
             )
-            for i in range(len(grid))
+            for i in frames
         ]
     )
 

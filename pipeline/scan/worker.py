@@ -303,7 +303,7 @@ class _Run:
 
     def __init__(self, start: int, frame: Decoded, facts: MediaFacts, apart: int) -> None:
         self.start = start
-        self.detector = CutDetector()
+        self.detector = CutDetector(facts.color_range == "full")
         self.meter = Meter(facts.color_range == "full", apart)
         self._shape = (frame.width, frame.height, frame.format.name)
         self._sampler = Sampler(frame, facts)

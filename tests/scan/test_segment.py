@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import SHRINK, Scaler
 from telecine.pipeline.scan.grid import Grid
-from telecine.pipeline.scan.segment import LOOKAHEAD, CutDetector, split
+from telecine.pipeline.scan.segment import REACH, CutDetector, split
 from telecine.pipeline.scan.worker import Pass, Sampler
 
 TOLERANCE = 1  # frames
@@ -193,7 +193,8 @@ def grid(lumas: list[np.ndarray], chroma: list[int] | None = None) -> Grid:
 
 
 def cuts_of(frames: Grid, chunk: int = 32) -> list[int]:
-    detector = CutDetector()
+    """`frames` may hold any values of 8 bits."""
+    detector = CutDetector(is_full_range=True)
     found: list[int] = []
     for start in range(0, len(frames), chunk):
         found += detector.push(frames[start : start + chunk])
@@ -219,6 +220,53 @@ def test_cuts_between_still_pictures() -> None:
 def test_chunks_change_nothing(chunk: int) -> None:
     frames = grid(still_shots([12, 30, 9, 40, 8, 8]))
     assert cuts_of(frames, chunk) == cuts_of(frames, 17) != []
+
+
+def moving(seed: int, length: int, speed: int = 2) -> list[np.ndarray]:
+    """A pan over a picture that is new in every frame."""
+    return [np.roll(picture(seed), -speed * i, axis=1) for i in range(length)]
+
+
+def repeated(lumas: list[np.ndarray], pattern: Sequence[int], noise: int = 0) -> Grid:
+    """Each picture as often as the pattern says, in turn; repeats differ by coding noise."""
+    rng, frames = np.random.default_rng(5), []
+    for luma, times in zip(lumas, itertools.cycle(pattern), strict=False):
+        for again in range(times):
+            off = rng.integers(-noise, noise + 1, luma.shape) if again else 0
+            frames.append(np.clip(luma + off, 0, 255).astype(np.uint8))
+    return grid(frames)
+
+
+@pytest.mark.parametrize("noise", [0, 1])
+@pytest.mark.parametrize("pattern", [(1,), (2,), (3,), (4,), (6,), (2, 3), (1, 1, 1, 2), (1, 3)])
+def test_repeated_pictures_are_no_cuts_and_hide_none(pattern: tuple[int, ...], noise: int) -> None:
+    shots = [moving(1, 24), moving(2, 24), moving(3, 24, speed=1)]
+    frames = repeated(list(itertools.chain(*shots)), pattern, noise)
+    times = list(itertools.islice(itertools.cycle(pattern), 48))
+    assert cuts_of(frames) == [sum(times[:24]), sum(times)]
+
+
+@pytest.mark.parametrize("pattern", [(1,), (2,), (4,), (2, 3)])
+def test_a_flash_among_repeated_pictures_is_no_cut(pattern: tuple[int, ...]) -> None:
+    shot = moving(1, 40)
+    for place in (14, 15, 16):
+        shot[place] = np.clip(shot[place].astype(int) + 110, 0, 255).astype(np.uint8)
+    assert cuts_of(repeated(shot, pattern)) == []
+
+
+def test_cuts_between_still_pictures_that_come_soon_after_one_another() -> None:
+    shots = still_shots([40, 10, 12, 8, 40])
+    assert cuts_of(grid(shots)) == [40, 50, 62, 70]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=10), st.integers(1, 10))
+def test_runs_of_any_length_are_decided_alike_however_they_come(
+    pictures: list[int], chunk: int
+) -> None:
+    frames = grid([picture(*SHOTS[one]) for one in pictures])
+    cuts = cuts_of(frames, chunk)
+    assert cuts == cuts_of(frames)
+    assert all(0 < cut < len(frames) and pictures[cut - 1] != pictures[cut] for cut in cuts)
 
 
 def test_a_cut_of_colour_alone_is_found() -> None:
@@ -252,12 +300,12 @@ def test_noise_is_no_cut() -> None:
 
 
 def test_what_is_decided_stays_decided() -> None:
-    frames, detector = grid(still_shots([12, 30, 9, 40])), CutDetector()
+    frames, detector = grid(still_shots([12, 30, 9, 40])), CutDetector(is_full_range=True)
     for start in range(0, len(frames), 7):
         before = detector.decided
         cuts = detector.push(frames[start : start + 7])
         assert all(before <= cut < detector.decided for cut in cuts)
-        assert detector.decided == max(1, min(start + 7, len(frames)) - LOOKAHEAD)
+        assert min(start + 7, len(frames)) - REACH <= detector.decided
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (8, 8), (23, 96)])
