@@ -13,18 +13,20 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.color import CHROMATICITIES, to_sdr
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS, Orientation
 from telecine.pipeline.media.stills.exif import exif_orientation
+from telecine.pipeline.media.stills.icc import flatten, to_srgb
 from telecine.pipeline.media.stills.jpeg import check_jpeg, read_jpeg
 from telecine.pipeline.media.stills.png import Png, deep_pixels, read_png
 
 HEAD_BYTES = 4096
 ANIMATED = ("GIF", "WEBP")  # of the others, further frames are pages or thumbnails
+_ROUNDED = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 BAND_ROWS = 32  # of one pass through the light of an HDR picture
 _ORIENTATION, _SUBFILE, _EXTRA_SAMPLES = 0x0112, 0x00FE, 0x0152  # tags of TIFF 6.0
 _REDUCED = 1  # of _SUBFILE: a smaller version of another page
@@ -201,12 +203,9 @@ def _pixels(image: Image.Image, still: _Still, icc: bytes | None) -> npt.NDArray
     deep = deep_pixels(png) if png else None
     if png and (png.transfer != "sdr" or png.primaries in CHROMATICITIES):
         stored = np.asarray(_with_channels(_eight_bits(image))) if deep is None else deep
-        return np.asarray(_flatten(Image.fromarray(_to_sdr(stored, png))))
-    if deep is not None:
-        image = Image.fromarray(((deep.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
-    else:
-        image = _without_unused(image)
-    return np.asarray(_flatten(_to_srgb(_eight_bits(image), icc)))
+        return np.asarray(flatten(Image.fromarray(_to_sdr(stored, png))))
+    image = _without_unused(image) if deep is None else Image.fromarray(_ROUNDED.take(deep))
+    return np.asarray(flatten(to_srgb(_eight_bits(image), icc)))
 
 
 def _with_channels(image: Image.Image) -> Image.Image:
@@ -303,32 +302,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _has_transparency(image: Image.Image) -> bool:
     return image.mode == "PA" or "transparency" in image.info
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Through the ICC profile to sRGB, perceptual intent; one that does not fit is ignored."""
-    if not profile:
-        return image
-    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
-    base = image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(
-            base, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
-    if converted is None:
-        return image
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """RGB, with what is transparent shown over white."""
-    if image.mode in ("RGBA", "LA"):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")

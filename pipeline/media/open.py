@@ -8,7 +8,6 @@ by the decoder.
 from __future__ import annotations
 
 import math
-import re
 from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -21,13 +20,13 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from telecine.encoders.frames import Pixels
 from telecine.infra.errors import MediaError, Reason
 from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.deinterlace import deinterlaced
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
-from telecine.pipeline.media.pixels import frame_rgb, opacity_of, over_white
+from telecine.pipeline.media.pixels import frame_rgb
+from telecine.pipeline.media.stills.heif import heif_picture, is_heif, is_photograph
 from telecine.pipeline.media.stills.raw import refuse_raw
 from telecine.pipeline.media.streams import candidates, check_size, read_facts
 
@@ -44,15 +43,10 @@ PEEKED_FRAMES = 5  # a telecined source may begin with progressive frames
 MAX_REFUSED_IN_A_ROW = 1000
 MAX_READ_ERRORS = 16
 MAX_RATE = 240
-STILL_BRANDS = {b"avif", b"avis", b"mif1", b"msf1", b"miaf", b"heic", b"heix", b"heim", b"heis",
-                b"hevc", b"hevx"}  # fmt: skip
 _MEDIA_MAGIC = (
     b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"0&\xb2u", b"\x06\x0e+4", b"\0\0\0\x01",
     b"\0\0\x01", b"GIF8", b".RMF", b"\x1f\x07\0",
 )  # fmt: skip
-# ISO 23008-12: an item that is put together from others, and what an auxiliary stream is for
-_GRID_ITEM = re.compile(rb"infe[\x02\x03]...(?:..|....)..grid", re.DOTALL)
-_ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx")
 
 
@@ -79,20 +73,22 @@ def open_media(
         if picture is not None:
             _accept_light(picture.facts, pixels)
             return picture
-    if _is_heif(head):
-        file.seek(0)
-        if _GRID_ITEM.search(file.read(HEADER_BYTES)):
-            raise MediaError(Reason.UNSUPPORTED, "an image of tiles; save it as JPEG or PNG")
+    if is_photograph(file, head):
+        picture = heif_picture(file, scan.max_pixels)
+        if picture is not None:
+            _accept_light(picture.facts, pixels)
+            return picture
     video = _open_video(file, head, scan, threads)
     try:
         _accept_light(video.facts, pixels)
     except MediaError:
         video.close()
         raise
-    if not _is_heif(head) or video.only_frame is None:
+    if not is_heif(head) or video.only_frame is None:
         return video
     with video:
-        return _heif_picture(file, video, video.only_frame)
+        rgb = frame_rgb(video.only_frame, video.facts)
+        return heif_picture(file, scan.max_pixels) or Picture(video.facts, rgb)
 
 
 def _accept_light(facts: MediaFacts, pixels: PixelSpec) -> None:
@@ -100,20 +96,6 @@ def _accept_light(facts: MediaFacts, pixels: PixelSpec) -> None:
         raise MediaError(
             Reason.HDR, f'{facts.color_transfer} footage, and the spec says hdr = "reject"'
         )
-
-
-def _is_heif(head: bytes) -> bool:
-    return head[4:8] == b"ftyp" and head[8:12] in STILL_BRANDS
-
-
-def _heif_picture(file: BinaryIO, video: Video, frame: VideoFrame) -> Picture:
-    """One frame of AVIF or HEIC. Its transparency, if it has any, is a stream of its own."""
-    rgb = frame_rgb(frame, video.facts)
-    file.seek(0)
-    opacity = video.opacity() if _ALPHA in file.read(HEADER_BYTES) else None
-    if opacity is not None and opacity.shape == rgb.shape[:2]:
-        rgb = over_white(rgb, opacity)
-    return Picture(video.facts, rgb)
 
 
 def _is_text(head: bytes) -> bool:
@@ -239,19 +221,6 @@ class Video:
     def only_frame(self) -> VideoFrame | None:
         """The frame of a video that has no other."""
         return self._peeked[0] if len(self._peeked) == 1 else None
-
-    def opacity(self) -> Pixels | None:
-        """uint8 [H, W] as displayed, from the grey stream beside this one; None without one."""
-        others = [s for s in candidates(self._container) if s.index != self._stream.index]
-        grey = [s for s in others if (s.codec_context.pix_fmt or "").startswith("gray")]
-        try:
-            for stream in grey:
-                self._container.seek(0)
-                for frame in self._container.decode(stream):
-                    return opacity_of(frame, self.facts)
-        except FFmpegError as error:
-            raise MediaError(Reason.CORRUPT, f"transparency: {_words(error)}") from error
-        return None
 
     def frames(self) -> Iterator[VideoFrame]:
         """All frames in output order, or those from the last `seek` on.

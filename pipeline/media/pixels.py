@@ -311,6 +311,8 @@ def _signal(band: Planes, depth: int, stored: Stored) -> npt.NDArray[np.float32]
     values = np.full((3, band[0].size), 128 / scale, np.float32)
     for channel, plane in zip(values, band, strict=False):
         channel.reshape(plane.shape)[...] = plane
+    if color_range == "full" and matrix != "rgb":  # H.273: neutral is half of 2^depth, not of white
+        values[1 : len(band)] += 128 / scale - (1 << (depth - 1))
     colors = color_map(matrix, color_range)
     rows = np.array(colors.matrix).reshape(3, 3) * (scale / 255)
     signal = rows.astype(np.float32) @ values
@@ -336,18 +338,6 @@ def frame_rgb(frame: VideoFrame, facts: MediaFacts) -> Pixels:
     width, height = frame_size(frame, facts)
     block = PictureReader(facts, Crop(0, 0, width, height), (width, height)).block([frame], 1)
     return np.ascontiguousarray(block.rgb()[0])
-
-
-def opacity_of(frame: VideoFrame, facts: MediaFacts) -> Pixels:
-    """uint8 [H, W] as displayed: the luma of an auxiliary frame, in its own range."""
-    depth, full = frame.format.components[0].bits, frame.color_range != ColorRange.MPEG
-    opacity = _to_eight_bits(plane_view(frame, 0), depth, full)
-    return np.ascontiguousarray(turn(opacity, facts.orientation))
-
-
-def over_white(rgb: Pixels, opacity: Pixels) -> Pixels:
-    """uint8 [H, W, 3] as it is seen on a white ground."""
-    return np.dstack(_over_white([rgb[..., channel] for channel in range(3)], opacity))
 
 
 def still(frame: VideoFrame, facts: MediaFacts, short_side: int, scaler: Scaler) -> Pixels:

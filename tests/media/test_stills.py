@@ -287,7 +287,7 @@ def exchanged_primaries() -> bytes:
     return bytes(profile)
 
 
-@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_a_profile_means_the_same_in_every_format(format_name: str) -> None:
     red = np.full((16, 16, 3), (255, 0, 0), np.uint8)
     options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
