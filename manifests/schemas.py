@@ -82,7 +82,7 @@ class Source:
     color_range: str = column("limited or full, after defaults", "")
     color_transfer: str = column("sdr, pq or hlg", "")
     color_primaries: str = column("as tagged, or empty", "")
-    interlaced: bool = column("deinterlaced, one frame per frame", False)
+    interlaced: bool = column("any frame is deinterlaced, one frame per frame", False)
     header_fps_num: int = column("average rate that the header claims", 0)
     header_fps_den: int = column("average rate that the header claims", 1)
     header_num_frames: int = column("frames that the header claims, 0 if silent", 0)

@@ -47,9 +47,11 @@ STEPS = 1 << 14  # of the lookup tables: sixteen per 10-bit code, four per 12-bi
 
 def color_map(matrix: str, color_range: str) -> ColorMap:
     """Planes of 8 bits to full-range RGB, primaries unchanged."""
-    if matrix == "rgb":
+    if matrix == "rgb" and color_range == "full":
         return IDENTITY
     black, luma, chroma = (16, 255 / 219, 255 / 224) if color_range == "limited" else (0, 1.0, 1.0)
+    if matrix == "rgb":
+        return ColorMap((luma, 0, 0, 0, luma, 0, 0, 0, luma), (-luma * black,) * 3)
     if matrix == "ycgco":
         rows = np.array([[1, -1, 1], [1, 1, 0], [1, -1, -1]], np.float64)
     else:

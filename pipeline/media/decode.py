@@ -18,7 +18,7 @@ from telecine.encoders.frames import FrameBlock
 from telecine.infra.errors import MediaError, Reason
 from telecine.manifests.schemas import Clip, Source
 from telecine.manifests.specs import PixelSpec, ScanSpec
-from telecine.pipeline.media.facts import Picture
+from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Crop
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import PictureReader, picture_block
@@ -68,9 +68,9 @@ def decode_clip(
                 yield _image(media, clip, cut.crop)
                 return
             with media:
-                span = _find(media, clip, seek)
+                span = _find(media, source, clip, seek)
                 if span is not None:
-                    reader = PictureReader(media.facts, cut.crop, (clip.width, clip.height))
+                    reader = PictureReader(span.facts, cut.crop, (clip.width, clip.height))
                     yield from _blocks(span, reader, _at_rate(span, clip, cut), cut)
                     return
         raise _mismatch(f"no frame at pts {clip.start_pts}, where the clip begins")
@@ -83,8 +83,9 @@ def decode_clip(
 class Span:
     """The native frames of a clip in output order, counted as they are taken."""
 
-    def __init__(self, frames: Iterator[Stamped], clip: Clip) -> None:
+    def __init__(self, frames: Iterator[Stamped], clip: Clip, facts: MediaFacts) -> None:
         self._frames, self._clip = frames, clip
+        self.facts = facts  # of its frames, all of them: the scan ends a clip where they change
         self._ended = False
         self.count = 0
 
@@ -127,25 +128,25 @@ def _image(picture: Picture, clip: Clip, crop: Crop) -> FrameBlock:
     return picture_block(picture, crop)
 
 
-def _find(video: Video, clip: Clip, seek: bool) -> Span | None:
+def _find(video: Video, source: Source, clip: Clip, seek: bool) -> Span | None:
     """The clip's frames; None if the first of them is not where it should be."""
     tick = Fraction(clip.time_base_num, clip.time_base_den)
     if clip.timing == "pts" and video.time_base != tick:
         raise _mismatch(f"a tick of {video.time_base} s; the scan saw {tick} s")
-    frames = _seek(video, clip) if seek else _stamped(video, clip)
+    frames = _seek(video, source, clip) if seek else _stamped(video, clip)
     frames = dropwhile(lambda stamped: stamped[0] < clip.start_pts, frames)
     first = next(frames, None)
     if first is None or first[0] != clip.start_pts:
         return None
-    return Span(chain([first], frames), clip)
+    return Span(chain([first], frames), clip, video.facts_of(first[1]))
 
 
-def _seek(video: Video, clip: Clip) -> Iterator[Stamped]:
+def _seek(video: Video, source: Source, clip: Clip) -> Iterator[Stamped]:
     """Frames from a key frame at or before the clip's start; none if there is no way there.
 
     Deinterlacing looks at the frame before, so there a key frame at the start itself is too late.
     """
-    interlaced = video.facts.interlaced
+    interlaced = source.interlaced or video.facts.interlaced
     latest = clip.start_pts - (1 if interlaced else 0)
     shown_from = None if interlaced else clip.start_pts
     for seconds in BACK_OFF_SECONDS:

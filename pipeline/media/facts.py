@@ -22,7 +22,7 @@ PRIMARIES = {
 TRANSFERS = {16: "pq", 18: "hlg"}
 UNTAGGED_MATRICES = (0, 2, 3)  # 0 is RGB: on YUV planes a writer that left the field alone
 CHROMA_DERIVED = 12
-FULL_RANGE = 2
+LIMITED_RANGE, FULL_RANGE = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +88,14 @@ def read_colors(
     """Colours of a stream with (matrix, range, transfer, primaries) tags; None if not ours to read.
 
     Untagged YUV is BT.709 from 720 coded lines and BT.601 below (BT.2020 where the primaries or an
-    HDR transfer say so), limited range. RGB and untagged grey are full range.
+    HDR transfer say so), limited range. Untagged RGB and untagged grey are full range.
     """
     matrix_tag, range_tag, transfer_tag, primaries_tag = tags
     transfer = TRANSFERS.get(transfer_tag, "sdr")
     primaries = PRIMARIES.get(primaries_tag, "")
     if is_rgb:
-        return Colors("rgb", "full", transfer, primaries)
+        limited = range_tag == LIMITED_RANGE
+        return Colors("rgb", "limited" if limited else "full", transfer, primaries)
     if matrix_tag in UNTAGGED_MATRICES:
         wide = primaries == "bt2020" or (transfer != "sdr" and not primaries)
         matrix = "bt2020" if wide else "bt709" if coded_height >= 720 else "bt601"

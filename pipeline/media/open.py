@@ -22,13 +22,13 @@ from av.video.stream import VideoStream
 
 from telecine.infra.errors import MediaError, Reason
 from telecine.manifests.specs import PixelSpec, ScanSpec
-from telecine.pipeline.media.deinterlace import deinterlaced
 from telecine.pipeline.media.facts import MediaFacts, Picture
+from telecine.pipeline.media.filters import deinterlaced
 from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.heif import heif_picture, is_heif, is_photograph
 from telecine.pipeline.media.stills.raw import refuse_raw
-from telecine.pipeline.media.streams import candidates, check_size, read_facts
+from telecine.pipeline.media.streams import FactsReader, candidates, check_size, named_colors
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
 CONTAINERS = (
@@ -55,6 +55,7 @@ def open_media(
 ) -> Video | Picture:
     """A video or a still image, whatever the file is called.
 
+    HDR is refused here where it is a still; which parts of a video are HDR its frames say.
     Raises MediaError with the reason; errors of the file object itself (the store's) pass through.
     """
     file.seek(0)
@@ -79,23 +80,21 @@ def open_media(
             _accept_light(picture.facts, pixels)
             return picture
     video = _open_video(file, head, scan, threads)
-    try:
-        _accept_light(video.facts, pixels)
-    except MediaError:
-        video.close()
-        raise
     if not is_heif(head) or video.only_frame is None:
         return video
     with video:
+        _accept_light(video.facts, pixels)
         rgb = frame_rgb(video.only_frame, video.facts)
         return heif_picture(file, scan.max_pixels) or Picture(video.facts, rgb)
 
 
 def _accept_light(facts: MediaFacts, pixels: PixelSpec) -> None:
     if pixels.hdr == "reject" and facts.color_transfer != "sdr":
-        raise MediaError(
-            Reason.HDR, f'{facts.color_transfer} footage, and the spec says hdr = "reject"'
-        )
+        raise hdr_refused(facts.color_transfer)
+
+
+def hdr_refused(transfer: str) -> MediaError:
+    return MediaError(Reason.HDR, f'{transfer} footage, and the spec says hdr = "reject"')
 
 
 def _is_text(head: bytes) -> bool:
@@ -193,9 +192,13 @@ class Video:
         self.time_base: Fraction = stream.time_base or Fraction(1, 1)
         self._most_ticks = math.floor(scan.max_source_seconds / self.time_base)
         context = stream.codec_context
+        named = named_colors(stream)
         check_size(context.width, context.height, scan.max_pixels)
         context.thread_count = threads
         context.options = {"max_pixels": str(scan.max_pixels)}
+        self.interlaced = False  # any frame so far, or its header
+        self._aspect: Fraction | None = None  # of the pixels of the latest key frame and the first
+        self._first_aspect: Fraction | None = None
         self._raw: Generator[VideoFrame] = self._decode()
         self._peeked: deque[VideoFrame] = deque()
         for frame in self._raw:
@@ -204,7 +207,10 @@ class Video:
                 break
         if not self._peeked:
             self._raise_no_frames()
-        self.facts = read_facts(container, stream, list(self._peeked), scan.max_pixels)
+        self._reader = FactsReader(container, stream, named, self._peeked)
+        self.facts = self._reader.of(self._peeked[0])
+        self.interlaced = self.facts.interlaced
+        check_size(self.facts.width, self.facts.height, scan.max_pixels)
 
     def __enter__(self) -> Video:
         return self
@@ -228,7 +234,11 @@ class Video:
         `pts` counts ticks of `time_base` and may be None. Interlaced footage is deinterlaced: one
         frame per frame, with its stamp. Packets that the decoder refuses are counted and skipped.
         """
-        return deinterlaced(self._all()) if self.facts.interlaced else self._all()
+        return deinterlaced(self._all())
+
+    def facts_of(self, frame: VideoFrame) -> MediaFacts:
+        """Those of one of its frames: a stream may change them midway. Cheap where nothing did."""
+        return self._reader.of(frame)
 
     def seek(self, pts: int, shown_from: int | None = None) -> bool:
         """Makes `frames` begin at a key frame, near and rarely after `pts`; False if it cannot.
@@ -283,7 +293,20 @@ class Video:
                 if frame.pts is not None:
                     first = frame.pts if first is None else min(first, frame.pts)
                     self._check_time(frame.pts - first, shown)
-                yield frame
+                yield self._noted(frame)
+
+    def _noted(self, frame: VideoFrame) -> VideoFrame:
+        """Marks the frame with the shape of its pixels where that is not the first frame's.
+
+        PyAV gives it of the decoder alone, which is ahead of its frames; it changes at key frames.
+        """
+        self.interlaced = self.interlaced or frame.interlaced_frame
+        if frame.key_frame:
+            self._aspect = self._stream.codec_context.sample_aspect_ratio or Fraction(0)
+            self._first_aspect = self._aspect if self._first_aspect is None else self._first_aspect
+        if self._aspect != self._first_aspect:
+            frame.opaque = self._aspect
+        return frame
 
     def _packets(self) -> Iterator[Any]:
         """Packets of the stream; after an error of the demuxer reading goes on, a bounded time."""

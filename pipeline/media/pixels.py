@@ -41,6 +41,7 @@ PlaneLayout: TypeAlias = VideoFormat  # of its planes
 Plane = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Planes = list[Plane]
 Stored = tuple[str, str]  # matrix and range of the values as they lie in memory
+RGB: Stored = ("rgb", "full")
 
 # Exact and the same on every machine: no shortcuts in assembly, no rounding that depends on them.
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -98,7 +99,7 @@ class PictureReader:
         return FrameBlock((blocks[0], blocks[1], blocks[2]), colors)
 
     def _colors(self, frame: VideoFrame) -> ColorMap:
-        if _is_rgb(frame.format) or _has_alpha(frame.format) or converts_light(self._facts):
+        if _has_alpha(frame.format) or converts_light(self._facts):
             return IDENTITY
         return color_map(self._facts.color_matrix, self._facts.color_range)
 
@@ -133,7 +134,8 @@ class Scaler:
     ) -> VideoFrame:
         """The frame at another size or layout; matrix and range stay unless RGB is asked for."""
         rgb = format_name.startswith("gbr")
-        source = ColorRange.JPEG if facts.color_range == "full" else ColorRange.MPEG
+        full = facts.color_range == "full" or facts.color_matrix == "rgb"  # RGB stays as it is
+        source = ColorRange.JPEG if full else ColorRange.MPEG
         matrix = _SWSCALE_MATRICES.get(facts.color_matrix, Colorspace.ITU709)
         try:
             return self._reformatter.reformat(
@@ -163,8 +165,7 @@ def read_planes(
     layout, alpha = _planar_layout(frame.format), _has_alpha(frame.format)
     if size != (frame.width, frame.height) or layout != frame.format.name:
         frame = scaler(frame, facts, size, layout, CONVERT if alpha else RESAMPLE)
-    # What the values are now: swscale turns everything with alpha into RGB.
-    stored = ("rgb", "full") if frame.format.is_rgb else (facts.color_matrix, facts.color_range)
+    stored = _stored(frame, facts)
     planes = [plane_view(frame, index) for index in range(len(frame.format.components))]
     if frame.format.is_rgb:
         planes = [planes[2], planes[0], planes[1], *planes[3:]]  # they lie as G, B, R, A
@@ -175,8 +176,16 @@ def read_planes(
     else:
         colors = [_to_eight_bits(p, depth, stored[1] == "full") for p in planes[:3]]
     if alpha:
+        if stored != RGB and not converts_light(facts):
+            colors = _mapped(colors, *stored)
         return _over_white(colors, _to_eight_bits(planes[3], depth, full=True))
     return _with_chroma(colors)
+
+
+def _stored(frame: VideoFrame, facts: MediaFacts) -> Stored:
+    """What the values are now: swscale turns everything with alpha into RGB of full range."""
+    became_rgb = frame.format.is_rgb and facts.color_matrix != "rgb"
+    return RGB if became_rgb else (facts.color_matrix, facts.color_range)
 
 
 def converts_light(facts: MediaFacts) -> bool:
@@ -282,6 +291,13 @@ def _with_chroma(planes: list[Pixels]) -> list[Pixels]:
     return [planes[0], neutral, neutral]
 
 
+def _mapped(planes: list[Pixels], matrix: str, color_range: str) -> list[Pixels]:
+    """R, G, B of full range, each [H, W], from planes of that size."""
+    first, second, third = (plane[None] for plane in planes)
+    rgb = FrameBlock((first, second, third), color_map(matrix, color_range)).rgb()[0]
+    return [rgb[..., channel] for channel in range(3)]
+
+
 def _over_white(colors: list[Pixels], opacity: Pixels) -> list[Pixels]:
     alpha = opacity.astype(np.uint16)
     white = 255 * (255 - alpha)
@@ -351,10 +367,9 @@ def still(frame: VideoFrame, facts: MediaFacts, short_side: int, scaler: Scaler)
     layout = _still_layout(frame.format, facts)
     small = scaler(frame, facts, size, layout, SHRINK)
     planes = read_planes(small, facts, size, Crop(0, 0, *size), scaler)
-    if layout.startswith("yuv") and not converts_light(facts):
-        colors = color_map(facts.color_matrix, facts.color_range)
-        rgb = FrameBlock((planes[0][None], planes[1][None], planes[2][None]), colors).rgb()[0]
-        planes = [rgb[..., channel] for channel in range(3)]
+    stored = _stored(small, facts)
+    done = stored == RGB or _has_alpha(small.format) or converts_light(facts)
+    planes = planes if done else _mapped(planes, *stored)
     turned = [turn(plane, facts.orientation) for plane in planes]
     pixels = np.zeros((*turned[0].shape, 4), np.uint8)
     for channel, plane in enumerate(turned):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -14,7 +16,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from telecine.infra.errors import MediaError, Reason
-from telecine.pipeline.media.facts import MediaFacts, read_colors
+from telecine.pipeline.media.facts import LIMITED_RANGE, Colors, MediaFacts, read_colors
+from telecine.pipeline.media.filters import nameable, shape_of
 from telecine.pipeline.media.geometry import Orientation, display_size, matrix_orientation
 
 NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -39,52 +42,136 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise MediaError(Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px")
 
 
-def read_facts(
-    container: InputContainer, stream: VideoStream, frames: list[VideoFrame], max_pixels: int
-) -> MediaFacts:
-    frame, context = frames[0], stream.codec_context
-    sar = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
-    orientation = display_orientation(frame)
-    width, height = display_size(frame.width, frame.height, sar, orientation.rotation)
-    check_size(width, height, max_pixels)
-    layout = frame.format
-    depth = max((component.bits for component in layout.components), default=8)
-    colors = read_colors(
-        is_rgb=layout.is_rgb or layout.name == "pal8",
-        is_gray=len(layout.components) < 3 and layout.name != "pal8",
-        is_full=layout.name.startswith("yuvj"),
-        coded_height=frame.height,
-        tags=(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries),
+Tags: TypeAlias = tuple[int, int, int, int]  # matrix, range, transfer, primaries (ITU-T H.273)
+SILENT = ((0, 2, 3), (0,), (0, 2), (0, 2))  # values of each that say nothing, on YUV
+
+
+def named_colors(stream: VideoStream) -> Tags:
+    """What the container says; ask before anything is decoded, which overwrites it."""
+    context = stream.codec_context
+    return context.colorspace, context.color_range, context.color_trc, context.color_primaries
+
+
+class FactsReader:
+    """The facts of each frame of a stream, which may change in mid-stream.
+
+    Where a frame is silent the container's word counts, or what is usual.
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        named: Tags,
+        frames: Sequence[VideoFrame],
+    ) -> None:
+        """`frames` are the stream's first."""
+        context, first = stream.codec_context, frames[0]
+        self._aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
+        own = context.sample_aspect_ratio
+        self._keeps_aspect = own not in (None, stream.sample_aspect_ratio)  # the container's counts
+        # What frames say first is in both: the container is believed only where they are silent.
+        self._named = _second(_tags_of(first), named)
+        rate = stream.average_rate or Fraction(0)
+        self._base = MediaFacts(
+            container=container.format.name,
+            codec=context.codec.canonical_name,
+            profile=context.profile or "",
+            pixel_format=first.format.name,
+            bit_depth=8,
+            coded_width=first.width,
+            coded_height=first.height,
+            interlaced=context.field_order > 1 or any(f.interlaced_frame for f in frames),
+            header_fps_num=rate.numerator,
+            header_fps_den=rate.denominator,
+            header_num_frames=stream.frames,
+            header_duration_seconds=_header_seconds(container, stream),
+            num_video_streams=len(container.streams.video),
+            stream_index=stream.index,
+            width=first.width,
+            height=first.height,
+        )
+        self._said: tuple[object, ...] = ()
+        self._facts = self._base
+
+    def of(self, frame: VideoFrame) -> MediaFacts:
+        """Equal facts are one object: frames of one kind in a row are known by `is`.
+
+        Raises MediaError: UNSUPPORTED, colours that are not ours to read.
+        """
+        said = (*_tags_of(frame), *shape_of(frame), frame.rotation, frame.opaque)
+        if said != self._said:
+            facts = self._read(frame)
+            self._said = said
+            self._facts = self._facts if facts == self._facts else facts
+        return self._facts
+
+    def _read(self, frame: VideoFrame) -> MediaFacts:
+        layout = frame.format
+        changed = frame.opaque if isinstance(frame.opaque, Fraction) else None
+        sar = changed if changed and not self._keeps_aspect else self._aspect
+        orientation = display_orientation(frame)
+        width, height = display_size(frame.width, frame.height, sar, orientation.rotation)
+        colors = self._colors(frame)
+        return dataclasses.replace(
+            self._base,
+            pixel_format=layout.name,
+            bit_depth=max((component.bits for component in layout.components), default=8),
+            coded_width=frame.width,
+            coded_height=frame.height,
+            rotation_degrees=orientation.rotation,
+            mirrored=orientation.mirrored,
+            sample_aspect_num=sar.numerator,
+            sample_aspect_den=sar.denominator,
+            color_matrix=colors.matrix,
+            color_range=colors.range,
+            color_transfer=colors.transfer,
+            color_primaries=colors.primaries,
+            width=width,
+            height=height,
+        )
+
+    def _colors(self, frame: VideoFrame) -> Colors:
+        layout, told = frame.format, _tags_of(frame)
+        is_rgb = layout.is_rgb or layout.name == "pal8"
+        heard = _heard(told, self._named)
+        if is_rgb:  # of RGB, containers write a range that nobody meant
+            heard = (heard[0], told[1], *heard[2:])
+        colors = read_colors(
+            is_rgb=is_rgb,
+            is_gray=len(layout.components) < 3 and layout.name != "pal8",
+            is_full=layout.name.startswith("yuvj"),
+            coded_height=frame.height,
+            tags=heard,
+        )
+        if colors is None:
+            raise MediaError(Reason.UNSUPPORTED, f"colour matrix {heard[0]} of ITU-T H.273")
+        return colors
+
+
+def _tags_of(frame: VideoFrame) -> Tags:
+    return frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries
+
+
+def _second(told: Tags, named: Tags) -> Tags:
+    """What `named` adds to `told`."""
+    silent = [tag in says_nothing for tag, says_nothing in zip(told, SILENT, strict=True)]
+    # Without a colour description the limited range of HEVC is the decoder's guess.
+    silent[1] = silent[1] or (told[1] == LIMITED_RANGE and silent[0] and silent[2] and silent[3])
+    matrix, span, transfer, primaries = (
+        tag if unsaid else 0 for tag, unsaid in zip(named, silent, strict=True)
     )
-    if colors is None:
-        raise MediaError(Reason.UNSUPPORTED, f"colour matrix {frame.colorspace} of ITU-T H.273")
-    rate = stream.average_rate or Fraction(0)
-    return MediaFacts(
-        container=container.format.name,
-        codec=context.codec.canonical_name,
-        profile=context.profile or "",
-        pixel_format=layout.name,
-        bit_depth=depth,
-        coded_width=frame.width,
-        coded_height=frame.height,
-        rotation_degrees=orientation.rotation,
-        mirrored=orientation.mirrored,
-        sample_aspect_num=sar.numerator,
-        sample_aspect_den=sar.denominator,
-        color_matrix=colors.matrix,
-        color_range=colors.range,
-        color_transfer=colors.transfer,
-        color_primaries=colors.primaries,
-        interlaced=context.field_order > 1 or any(f.interlaced_frame for f in frames),
-        header_fps_num=rate.numerator,
-        header_fps_den=rate.denominator,
-        header_num_frames=stream.frames,
-        header_duration_seconds=_header_seconds(container, stream),
-        num_video_streams=len(container.streams.video),
-        stream_index=stream.index,
-        width=width,
-        height=height,
+    return matrix, span, transfer, primaries
+
+
+def _heard(told: Tags, named: Tags) -> Tags:
+    """What is told, and where that is nothing what is named."""
+    added = _second(told, named)
+    matrix, span, transfer, primaries = (
+        new if new not in says_nothing else old
+        for old, new, says_nothing in zip(told, added, SILENT, strict=True)
     )
+    return matrix, span, transfer, primaries
 
 
 def _header_seconds(container: InputContainer, stream: VideoStream) -> float:
@@ -95,9 +182,18 @@ def _header_seconds(container: InputContainer, stream: VideoStream) -> float:
 
 def display_orientation(frame: VideoFrame) -> Orientation:
     """From the display matrix, which `frame.rotation` gives only half of (no mirroring)."""
-    side_data: Any = frame.side_data  # a container of entries, not the mapping its stub says
-    for data in side_data:
-        if data.type == SideDataType.DISPLAYMATRIX:
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
-            return matrix_orientation(a, b, c, d)
-    return Orientation()
+    matrix = side_data(frame).get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    return matrix_orientation(a, b, c, d)
+
+
+def side_data(frame: VideoFrame) -> dict[SideDataType, bytes]:
+    """What the frame carries beside its pixels, of the types that PyAV knows."""
+    try:
+        entries: Any = frame.side_data  # a container of entries, not the mapping its stub says
+    except ValueError:  # one type that it does not know hides all others
+        known: list[Any] = [kind.value for kind in SideDataType]  # numbers, whatever its stub says
+        entries = nameable(frame, set(known)).side_data
+    return {data.type: bytes(data) for data in entries}

@@ -116,11 +116,23 @@ def _measured_rate(starts: npt.NDArray[np.int64], time_base: Fraction) -> Fracti
 
 @dataclass(frozen=True)
 class Run:
-    """Frames of one size, from `start` on."""
+    """Frames of one size, layout and colours, from `start` on."""
 
     start: int
-    width: int  # displayed px
-    height: int
+    facts: MediaFacts
+
+    @property
+    def width(self) -> int:
+        """Displayed px."""
+        return self.facts.width
+
+    @property
+    def height(self) -> int:
+        return self.facts.height
+
+    @property
+    def is_hdr(self) -> bool:
+        return self.facts.color_transfer != "sdr"
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,6 @@ class Seen:
     """Everything that the pass over one source leaves. Ordinals count from the first frame."""
 
     source_id: str
-    facts: MediaFacts
     stamps: Stamps
     runs: Sequence[Run]
     cuts: Sequence[int]  # first frames of new shots, runs included, ascending
@@ -223,6 +234,8 @@ def _reason(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) ->
     stamps = seen.stamps
     ticks = _end(seen, span) - int(stamps.starts[span.start]) + stamps.period / 2
     rows = span.of(seen.frames)
+    if spec.pixels.hdr == "reject" and seen.run(span.start).is_hdr:
+        return Reason.HDR
     # The picker leaves no clip of `min_seconds` without a still; a shorter one may have none.
     if stamps.seconds(ticks) < spec.scan.min_seconds or not chosen:
         return Reason.TOO_SHORT
@@ -280,12 +293,13 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
 
 def _moving(seen: Seen, span: Span) -> dict[str, Any]:
     """Measurements of the frames and of the pairs that lie inside the span."""
-    values = summarise_frames(span.of(seen.frames), seen.facts.color_range == "full")
+    facts = seen.run(span.start).facts
+    values = summarise_frames(span.of(seen.frames), facts.color_range == "full")
     inside = (seen.pairs["first"] >= span.start) & (seen.pairs["last"] < span.end)
     pairs, starts = seen.pairs[inside], seen.stamps.starts
     ticks = starts[pairs["last"]] - starts[pairs["first"]]
     path = summarise_pairs(pairs, ticks * float(seen.stamps.time_base))
-    return {**values, **_of_camera(path, seen.facts.orientation, values["motion"])}
+    return {**values, **_of_camera(path, facts.orientation, values["motion"])}
 
 
 def _of_camera(path: Path, orientation: Orientation, motion: float) -> dict[str, float | None]:

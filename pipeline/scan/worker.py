@@ -20,13 +20,12 @@ from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Clip, Source, Still
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
-from telecine.pipeline.media.open import Video, open_media
+from telecine.pipeline.media.open import Video, hdr_refused, open_media
 from telecine.pipeline.media.pixels import (
     PICK,
     Decoded,
     PlaneLayout,
     Scaler,
-    frame_size,
     plane_view,
     still,
 )
@@ -165,8 +164,11 @@ def _scan_video(video: Video, task: ScanTask, spec: DatasetSpec) -> Scanned:
     for frame in video.frames():
         walk.take(frame)
     seen = walk.finish(task.found.source_id)
+    if spec.pixels.hdr == "reject" and all(run.is_hdr for run in seen.runs):
+        raise hdr_refused(video.facts.color_transfer)
     accounted = account(seen, spec)
     columns = _columns(task, spec, video.facts) | _content(seen, accounted)
+    columns["interlaced"] = video.interlaced  # which may begin late
     source = Source(**columns, kind="video", decode_errors=video.decode_errors)
     return Scanned(source, accounted.clips, accounted.stills, 0)
 
@@ -198,7 +200,7 @@ class Pass:
     """One walk over the frames of a video. `take` each frame, then `finish`."""
 
     def __init__(self, video: Video, spec: DatasetSpec) -> None:
-        self._facts, self._spec = video.facts, spec
+        self._facts_of, self._spec = video.facts_of, spec
         self._time_base = video.time_base
         self._tick_seconds = float(video.time_base)
         self._longest_gap = MAX_GAP_SHARE * spec.scan.max_seconds
@@ -221,8 +223,9 @@ class Pass:
         ordinal = len(self._pts)
         if self._tick(frame) > self._longest_gap:
             self._gaps.add(ordinal)
-        if self._run is None or not self._run.fits(frame) or ordinal in self._gaps:
-            self._begin(ordinal, frame)
+        facts = self._facts_of(frame)
+        if self._run is None or not self._run.fits(facts) or ordinal in self._gaps:
+            self._begin(ordinal, frame, facts)
         assert self._run is not None
         self._picker.offer(ordinal, self._clock, frame)
         if self._run.take(frame):
@@ -243,16 +246,16 @@ class Pass:
         self._clock += max(step, self._period)
         return step
 
-    def _begin(self, ordinal: int, frame: Decoded) -> None:
-        """A new size, or a hole in the stamps: frames are not compared across it."""
+    def _begin(self, ordinal: int, frame: Decoded, facts: MediaFacts) -> None:
+        """A new size or new colours, or a hole in the stamps: frames are not compared across it."""
         self._end_run()
         if ordinal:
             self._cuts.append(ordinal)
-        size = frame_size(frame, self._facts)
-        check_size(*size, self._spec.scan.max_pixels)  # the decoder bounds the stored size alone
-        self._runs.append(Run(ordinal, *size))
+        # The decoder bounds the stored size alone.
+        check_size(facts.width, facts.height, self._spec.scan.max_pixels)
+        self._runs.append(Run(ordinal, facts))
         apart = max(1, round(self._rate / DRIFTS_PER_SECOND))
-        self._run = _Run(ordinal, frame, self._facts, apart)
+        self._run = _Run(ordinal, frame, facts, apart)
 
     def _end_run(self) -> None:
         if self._run is not None:
@@ -277,8 +280,8 @@ class Pass:
         self._picker.decide(cuts, run.start + run.detector.decided)
 
     def _develop(self, frame: Decoded) -> Picked:
-        stills = self._spec.scan.stills
-        return pick(still(frame, self._facts, stills.short_side, self._scaler), stills.quality)
+        stills, facts = self._spec.scan.stills, self._facts_of(frame)
+        return pick(still(frame, facts, stills.short_side, self._scaler), stills.quality)
 
     def finish(self, source_id: str) -> Seen:
         if not self._pts:
@@ -287,7 +290,6 @@ class Pass:
         stamps = stamp(self._pts, self._last_duration, self._time_base, self._hint)
         return Seen(
             source_id=source_id,
-            facts=self._facts,
             stamps=stamps,
             runs=self._runs,
             cuts=self._cuts,
@@ -299,21 +301,21 @@ class Pass:
 
 
 class _Run:
-    """Frames of one size and layout: their grids, the detector and the meter over them."""
+    """Frames of one size, layout and colours: their grids, the detector and the meter over them."""
 
     def __init__(self, start: int, frame: Decoded, facts: MediaFacts, apart: int) -> None:
         self.start = start
         self.detector = CutDetector(facts.color_range == "full")
         self.meter = Meter(facts.color_range == "full", apart)
-        self._shape = (frame.width, frame.height, frame.format.name)
+        self.facts = facts
         self._sampler = Sampler(frame, facts)
         large = frame.width * frame.height > LARGE_PIXELS
         self._size = SMALL_CHUNK_FRAMES if large else CHUNK_FRAMES
         self._count = 0
         self._grid = self._sampler.empty(self._size)
 
-    def fits(self, frame: Decoded) -> bool:
-        return (frame.width, frame.height, frame.format.name) == self._shape
+    def fits(self, facts: MediaFacts) -> bool:
+        return facts is self.facts or facts == self.facts
 
     def take(self, frame: Decoded) -> bool:
         """Whether the chunk is full."""

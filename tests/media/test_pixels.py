@@ -12,8 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from telecine.infra.errors import MediaError, Reason
-from telecine.manifests.specs import PixelSpec
+from telecine.infra.errors import MediaError
 from telecine.pipeline.media.color import hlg_to_scene, nits_to_pq, pq_to_nits, tone_map
 from telecine.pipeline.media.facts import Picture
 from telecine.pipeline.media.geometry import Crop
@@ -293,14 +292,6 @@ def test_the_curves_pass_through_the_points_that_standards_name() -> None:
     mapped = tone_map(np.array([0.01, 1.0, 50.0, 1000.0, 4000.0]))
     assert mapped == pytest.approx([0.01, 1, 50, 203, 203], rel=1e-6)
     assert (np.diff(tone_map(np.linspace(0.1, 1000, 500))) > 0).all()
-
-
-def test_hdr_is_rejected_where_the_spec_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "hdr.mp4"
-    write_movie(path, [grey_bars(GREYS)], Movie("yuv420p10le", (9, 1, 16, 9)))
-    with pytest.raises(MediaError) as caught, open_video(path, PixelSpec(hdr="reject")):
-        pass
-    assert caught.value.reason is Reason.HDR
 
 
 def test_hdr_colours_keep_their_hue(tmp_path: Path) -> None:

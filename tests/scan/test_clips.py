@@ -32,9 +32,8 @@ def seen(
     )  # fmt: skip
     return Seen(
         source_id="s",
-        facts=facts,
         stamps=stamp(pts, 1, Fraction(1, 10), Fraction(10)),
-        runs=[Run(0, 4, 4)],
+        runs=[Run(0, facts)],
         cuts=cuts,
         gaps=frozenset(),
         frames=frames,
