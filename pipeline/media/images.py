@@ -198,14 +198,28 @@ def _read(image: Image.Image, still: _Still) -> Picture:
 
 def _pixels(image: Image.Image, still: _Still, icc: bytes | None) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3]: sRGB over white, not yet turned. CICP goes before ICC, as PNG says."""
-    png = still.png
+    png, covered = still.png, _covered(image)
     image.load()  # also where another decoder gives the pixels: it says what is missing
     deep = deep_pixels(png) if png else None
     if png and (png.transfer != "sdr" or png.primaries in CHROMATICITIES):
         stored = np.asarray(_with_channels(_eight_bits(image))) if deep is None else deep
         return np.asarray(flatten(Image.fromarray(_to_sdr(stored, png))))
     image = _without_unused(image) if deep is None else Image.fromarray(_ROUNDED.take(deep))
-    return np.asarray(flatten(to_srgb(_eight_bits(image), icc)))
+    eight = _eight_bits(image)
+    if covered is not None:
+        page = Image.new("RGBA", eight.size)
+        page.paste(eight.crop(covered), covered)
+        eight = page
+    return np.asarray(flatten(to_srgb(eight, icc)))
+
+
+def _covered(image: Any) -> tuple[int, int, int, int] | None:
+    """The part of a GIF's canvas that its frame covers, if not all: the rest is clear."""
+    whole = (0, 0, image.width, image.height)
+    if image.format != "GIF" or not image.tile or image.tile[0][1] in (None, whole):
+        return None
+    left, top, right, bottom = image.tile[0][1]
+    return left, top, min(right, image.width), min(bottom, image.height)
 
 
 def _with_channels(image: Image.Image) -> Image.Image:

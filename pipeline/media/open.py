@@ -26,6 +26,7 @@ from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.filters import deinterlaced
 from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.pixels import frame_rgb
+from telecine.pipeline.media.stills.gif import LocalPalettes
 from telecine.pipeline.media.stills.heif import heif_picture, is_heif, is_photograph
 from telecine.pipeline.media.stills.raw import refuse_raw
 from telecine.pipeline.media.streams import FactsReader, candidates, check_size, named_colors
@@ -190,6 +191,7 @@ class Video:
         self.decode_errors = 0
         self._complaint = ""
         self.time_base: Fraction = stream.time_base or Fraction(1, 1)
+        self._written = LocalPalettes() if stream.codec_context.name == "gif" else None
         self._most_ticks = math.floor(scan.max_source_seconds / self.time_base)
         context = stream.codec_context
         named = named_colors(stream)
@@ -315,7 +317,7 @@ class Video:
                 for packet in self._container.demux(self._stream):
                     if packet.has_sidedata("encryption_info"):
                         raise MediaError(Reason.ENCRYPTED, "protected samples")
-                    yield packet
+                    yield self._written(packet) if self._written else packet
             except FFmpegError as error:
                 self._complain(error)
             else:

@@ -20,7 +20,10 @@ from telecine.pipeline.media.facts import Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
 from telecine.pipeline.media.images import orient
 from telecine.pipeline.media.open import Video, open_media
+from telecine.pipeline.media.pixels import frame_rgb
 from tests.support.cases import case
+from tests.support.gifs import COLORS, GifFrame, gif
+from tests.support.gifs import shown as browser_shows
 from tests.support.movies import PIXELS, SCAN
 
 Pixels = npt.NDArray[np.uint8]
@@ -361,3 +364,64 @@ def test_a_png_of_sixteen_bits_is_rounded() -> None:
 def test_the_hdr_png_has_its_greys() -> None:
     seen = shown(case("hdr.png").read_bytes())[80, 32::64, 0].astype(int)
     assert np.abs(seen - SDR_GREYS).max() <= 3
+
+
+# --- GIF -----------------------------------------------------------------------------------------
+
+
+def palettes() -> st.SearchStrategy[npt.NDArray[np.uint8]]:
+    return st.integers(0, 99).map(
+        lambda seed: np.random.default_rng(seed).integers(0, 256, (COLORS, 3), np.uint8)
+    )
+
+
+@st.composite
+def gif_frames(draw: st.DrawFn) -> GifFrame:
+    wide, high = draw(st.integers(1, 12)), draw(st.integers(1, 10))
+    seed = draw(st.integers(0, 999))
+    return GifFrame(
+        np.random.default_rng(seed).integers(0, COLORS, (high, wide), np.uint8),
+        x=draw(st.integers(0, 12 - wide)),
+        y=draw(st.integers(0, 10 - high)),
+        disposal=draw(st.integers(0, 3)),
+        transparent=draw(st.none() | st.integers(0, COLORS - 1)),
+        palette=draw(st.none() | palettes()),
+        delay=draw(st.sampled_from([0, 1, 2, 3, 10, 250])),
+    )
+
+
+@given(
+    frames=st.lists(gif_frames(), min_size=1, max_size=5),
+    palette=palettes(),
+    background=st.integers(0, COLORS - 1),
+)
+def test_a_gif_is_shown_as_browsers_show_it(
+    frames: list[GifFrame], palette: npt.NDArray[np.uint8], background: int
+) -> None:
+    data = gif(12, 10, frames, palette, background)
+    expected = [*browser_shows(12, 10, frames, palette)]
+    media = open_media(io.BytesIO(data), SCAN, PIXELS)
+    if isinstance(media, Picture):
+        assert len(frames) == 1
+        assert np.array_equal(media.rgb, expected[0])
+        return
+    with media:
+        seen = [(frame_rgb(frame, media.facts), frame.pts) for frame in media.frames()]
+        seconds = [float(pts * media.time_base) for _, pts in seen if pts is not None]
+    assert len(seen) == len(expected)
+    for (rgb, _), right in zip(seen, expected, strict=True):
+        assert np.array_equal(rgb, right)
+    delays = [frame.delay or 10 for frame in frames]  # none at all means a tenth of a second
+    assert seconds == pytest.approx([sum(delays[:k]) / 100 for k in range(len(frames))])
+
+
+def test_the_gif_that_clears_is_clear_behind() -> None:
+    """A square moves over a coloured ground; where it was, the page is seen."""
+    with case("dispose.gif").open("rb") as file:
+        media = open_media(file, SCAN, PIXELS)
+        assert isinstance(media, Video)
+        with media:
+            seen = [frame_rgb(frame, media.facts) for frame in media.frames()]
+    assert (seen[2][40:80, 10:25] == 255).all()
+    assert (seen[7][40:80, 10:100] == 255).all()
+    assert not (seen[2][40:80, 26:64] == 255).all(axis=2).any()
