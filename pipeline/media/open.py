@@ -29,7 +29,15 @@ from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.gif import LocalPalettes
 from telecine.pipeline.media.stills.heif import heif_picture, is_heif, is_photograph
 from telecine.pipeline.media.stills.raw import refuse_raw
-from telecine.pipeline.media.streams import FactsReader, candidates, check_size, named_colors
+from telecine.pipeline.media.streams import (
+    FactsReader,
+    best_first,
+    check_size,
+    counted_frames,
+    footage,
+    header_frames,
+    named_colors,
+)
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
 CONTAINERS = (
@@ -114,26 +122,42 @@ def _is_text(head: bytes) -> bool:
 
 
 def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Video:
-    """The best stream that yields a frame: the largest picture, then the most frames."""
+    """The best stream that yields a frame."""
     failure: MediaError | None = None
-    rank, count = 0, 1
-    while rank < count:
-        container = _open_container(file, head, scan)  # anew for each: no state is left over
+    for container, stream in _by_stream(file, head, scan):
         try:
-            streams = candidates(container)
-            count = len(streams)
-            return Video(container, streams[rank], scan, threads)
+            return Video(container, stream, scan, threads)
         except MediaError as error:
             container.close()
             if error.reason not in (Reason.CORRUPT, Reason.NO_FRAMES):
                 raise
             failure = failure or error
-        rank += 1
     if failure is None:
         raise MediaError(Reason.NO_VIDEO, "no video stream")
     if _names_encryption(file):
         raise MediaError(Reason.ENCRYPTED, f"protected samples ({failure.detail})")
     raise failure
+
+
+def _by_stream(
+    file: BinaryIO, head: bytes, scan: ScanSpec
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Streams that may be the footage, the likeliest first, each in a container opened for it."""
+    container = _open_container(file, head, scan)
+    try:
+        streams = footage(container)
+        counts = header_frames(streams)
+        fresh = counts is not None
+        order = best_first(streams, counts or counted_frames(container, streams))
+    except MediaError:
+        container.close()
+        raise
+    for index in order:
+        if not fresh:
+            container.close()
+            container = _open_container(file, head, scan)
+        fresh = False
+        yield container, next(s for s in container.streams.video if s.index == index)
 
 
 def _open_container(file: BinaryIO, head: bytes, scan: ScanSpec) -> InputContainer:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from typing import Any, TypeAlias
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -21,20 +23,67 @@ from telecine.pipeline.media.filters import nameable, shape_of
 from telecine.pipeline.media.geometry import Orientation, display_size, matrix_orientation
 
 NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
+SECONDARY = (
+    Disposition.dependent
+    | Disposition.still_image
+    | Disposition.comment
+    | Disposition.hearing_impaired
+    | Disposition.visual_impaired
+)
+FEW = 4  # a stream with less than one frame for so many of another is not the film
+ENOUGH_COUNTED, MOST_COUNTED = 16, 2000  # packets of each stream, and of all
 
 
-def candidates(container: InputContainer) -> list[VideoStream]:
-    def rank(stream: VideoStream) -> tuple[int, int, int]:
-        context = stream.codec_context
-        return -context.width * context.height, -stream.frames, stream.index
-
+def footage(container: InputContainer) -> list[VideoStream]:
+    """The streams that can be decoded and are more than cover art."""
     streams = [s for s in container.streams.video if not s.disposition & NOT_FOOTAGE]
     known = [s for s in streams if s.codec_context is not None]
     if not streams:
         raise MediaError(Reason.NO_VIDEO, "no video stream but, at most, cover art")
     if not known:
         raise MediaError(Reason.UNSUPPORTED, "no decoder for its video codec")
-    return sorted(known, key=rank)
+    return known
+
+
+def best_first(streams: Sequence[VideoStream], frames: Mapping[int, int]) -> list[int]:
+    """Indices of streams, the footage first; `frames` counts those of each, or of a part alike.
+
+    A stream of few pictures beside a film is a cover or a slide, however large it is. Then what the
+    container says counts (dependent streams last, its default first), then size.
+    """
+    most = max(frames.values())
+
+    def rank(stream: VideoStream) -> tuple[bool, bool, bool, int, int, int]:
+        context, count = stream.codec_context, frames[stream.index]
+        return (
+            count * FEW < most,
+            bool(stream.disposition & SECONDARY),
+            not stream.disposition & Disposition.default,
+            -context.width * context.height,
+            -count,
+            stream.index,
+        )
+
+    return [stream.index for stream in sorted(streams, key=rank)]
+
+
+def header_frames(streams: Sequence[VideoStream]) -> dict[int, int] | None:
+    """Frames of each stream by its index; None where the header does not say."""
+    counts = {stream.index: stream.frames for stream in streams}
+    return counts if all(counts.values()) or len(counts) == 1 else None
+
+
+def counted_frames(container: InputContainer, streams: Sequence[VideoStream]) -> dict[int, int]:
+    """Packets of each stream by its index, in the file's first part. Reads on in the container."""
+    counts = {stream.index: 0 for stream in streams}
+    try:
+        for packet in islice(container.demux(streams), MOST_COUNTED):
+            counts[packet.stream_index] += 1 if packet.size else 0
+            if min(counts.values()) >= ENOUGH_COUNTED:
+                break
+    except FFmpegError:  # whoever decodes will meet it
+        pass
+    return counts
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
