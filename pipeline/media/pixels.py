@@ -251,6 +251,14 @@ def plane_view(frame: VideoFrame, index: int) -> Plane:
     return np.ndarray((plane.height, plane.width), dtype, memoryview(plane), start, strides)
 
 
+def luma_view(frame: VideoFrame, facts: MediaFacts, scaler: Scaler) -> tuple[Plane, int]:
+    """Luma (green of RGB) as stored, and its bits beyond 8; copied where it lies among others."""
+    layout = _planar_layout(frame.format)
+    if layout != frame.format.name:
+        frame = scaler(frame, facts, (frame.width, frame.height), layout, RESAMPLE)
+    return plane_view(frame, 0), max(0, frame.format.components[0].bits - 8)
+
+
 def _cut(planes: Planes, size: tuple[int, int], cut: Crop) -> Planes:
     """Each plane's part of the crop; chroma is spread out first where the crop splits a sample."""
     width, height = size

@@ -32,6 +32,7 @@ from telecine.pipeline.media.pixels import image_of, jpeg
 from telecine.pipeline.media.timing import is_variable, nominal_rate
 from telecine.pipeline.scan.camera.drift import Path, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
+from telecine.pipeline.scan.looks.detail import Detail, examine, summarise_details
 from telecine.pipeline.scan.measure import (
     BLACK_LEVEL,
     Look,
@@ -58,6 +59,7 @@ class Picked:
     width: int
     height: int
     look: Look
+    detail: Detail
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         stills_digest=stills_digest(seen.picked[i].jpeg for i in chosen),
         **_moving(seen, span),
         **summarise_looks(looks, run.width, run.height),
+        **summarise_details([seen.picked[i].detail for i in chosen]),
     )
 
 
@@ -378,6 +381,7 @@ def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Cli
         subject_motion=0.0,
         **values,
         **summarise_looks([picked.look], width, height),
+        **summarise_details([picked.detail]),
     )
     return clip, _still_of(clip, picked, 0, 0, 0.0)
 
@@ -386,7 +390,8 @@ def _small(picture: Picture, spec: StillSpec) -> Picked:
     size = fit_short_side(picture.facts.width, picture.facts.height, spec.short_side)
     image = Image.fromarray(picture.rgb)
     small = image.resize(size, Image.Resampling.BOX) if size != image.size else image
-    return pick(np.asarray(small.convert("RGBX")), spec.quality)
+    detail = examine(np.asarray(image.convert("L")))
+    return pick(np.asarray(small.convert("RGBX")), spec.quality, detail)
 
 
 def _grid(picture: Picture) -> Grid:
@@ -397,8 +402,8 @@ def _grid(picture: Picture) -> Grid:
     return Grid(planes[..., 0], planes[..., 1], planes[..., 2])
 
 
-def pick(pixels: npt.NDArray[np.uint8], quality: int) -> Picked:
-    """A still of uint8 RGBX [h, w, 4], and what it looks like."""
+def pick(pixels: npt.NDArray[np.uint8], quality: int, detail: Detail) -> Picked:
+    """A still of uint8 RGBX [h, w, 4], and what it looks like; `detail` is its frame's."""
     image = image_of(pixels)
     seen = look(pixels[..., :3], np.asarray(image.convert("L")))
-    return Picked(jpeg(image, quality), image.width, image.height, seen)
+    return Picked(jpeg(image, quality), image.width, image.height, seen, detail)

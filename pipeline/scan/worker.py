@@ -26,6 +26,7 @@ from telecine.pipeline.media.pixels import (
     Decoded,
     PlaneLayout,
     Scaler,
+    luma_view,
     plane_view,
     still,
 )
@@ -46,6 +47,7 @@ from telecine.pipeline.scan.clips import (
 )
 from telecine.pipeline.scan.discover import ScanTask
 from telecine.pipeline.scan.grid import LONG_SIDE, Grid, middle, stride
+from telecine.pipeline.scan.looks.detail import examine
 from telecine.pipeline.scan.measure import FRAME, Meter, Rows
 from telecine.pipeline.scan.segment import CutDetector
 from telecine.pipeline.scan.stills import StillPicker
@@ -207,7 +209,7 @@ class Pass:
         self._hint = header_rate(video.facts)
         self._rate = self._hint or FALLBACK_RATE  # until the stamps tell the true one
         self._period = float(1 / self._rate)
-        self._scaler = Scaler()
+        self._scaler, self._native = Scaler(), Scaler()
         self._picker: StillPicker[Decoded, Picked] = StillPicker(spec.scan, self._develop)
         self._pts: list[int | None] = []
         self._last_duration = 0
@@ -281,7 +283,8 @@ class Pass:
 
     def _develop(self, frame: Decoded) -> Picked:
         stills, facts = self._spec.scan.stills, self._facts_of(frame)
-        return pick(still(frame, facts, stills.short_side, self._scaler), stills.quality)
+        small = still(frame, facts, stills.short_side, self._scaler)
+        return pick(small, stills.quality, examine(*luma_view(frame, facts, self._native)))
 
     def finish(self, source_id: str) -> Seen:
         if not self._pts:

@@ -14,6 +14,7 @@ from telecine.manifests.specs import DatasetSpec, ScanSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts
 from telecine.pipeline.scan.camera.drift import PAIR
 from telecine.pipeline.scan.clips import Picked, Run, Seen, account, stamp
+from telecine.pipeline.scan.looks.detail import Detail
 from telecine.pipeline.scan.measure import FRAME, look
 from telecine.pipeline.scan.stills import StillPicker, choose, wanted
 
@@ -38,7 +39,7 @@ def seen(
         gaps=frozenset(),
         frames=frames,
         pairs=np.zeros(0, PAIR),
-        picked=dict.fromkeys(range(len(pts)), Picked(b"same", 4, 4, one)),
+        picked=dict.fromkeys(range(len(pts)), Picked(b"same", 4, 4, one, Detail(None))),
     )
 
 

@@ -1,0 +1,37 @@
+"""Detail: what a frame tells at its native resolution alone, from a few tiles of it.
+
+frame ──▶ tiles with the most detail ──▶ width of their edges
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from telecine.pipeline.scan.looks.focus import edge_width
+from telecine.pipeline.scan.looks.tiles import Plane, busiest
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Of one frame; None of what it cannot tell."""
+
+    edge_width: float | None  # px
+
+
+def examine(luma: Plane, shift: int = 0) -> Detail:
+    """Of a frame's luma as stored, of 8 + `shift` bits."""
+    return Detail(edge_width(busiest(luma, shift)))
+
+
+def summarise_details(frames: Sequence[Detail]) -> dict[str, Any]:
+    """The measurements of a clip that come from the frames of its stills."""
+    return {"blur": _median([one.edge_width for one in frames])}
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(f"{np.median(known):.6g}") if known else None
