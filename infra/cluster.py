@@ -28,7 +28,7 @@ class Done(Generic[Item, Result]):
 
 @dataclass(frozen=True, slots=True)
 class Lost(Generic[Item]):
-    """The item's worker died, or ran out of time, and so did the one that tried again."""
+    """The item's worker died or failed, and so did the one that tried again; or it hung."""
 
     item: Item
     reason: Reason
@@ -56,14 +56,15 @@ class Cluster(Protocol):
         make_worker: MakeWorker[Item, Result],
         *,
         resources: Resources = ONE_CORE,
-        limit_seconds: Callable[[Item], float] | None = None,
+        stall_seconds: Callable[[Item], float] | None = None,
         attempts: int = 2,
     ) -> Iterator[Done[Item, Result] | Lost[Item]]:
         """Each item through one worker of a pool; outcomes in the order in which they end.
 
         `make_worker` is called once in each worker (it loads the model). A TelecineError in a
-        worker ends the run; any other exception, or the worker's death, costs the item an attempt.
-        `limit_seconds` bounds the wall-clock time of an item; it is not tried again.
+        worker ends the run; any other exception (INTERNAL, with its traceback), or the worker's
+        death, costs the item an attempt, and the next one is a fresh worker's. An item whose worker
+        does not beat (infra/pulse.py) for `stall_seconds` is lost at once: TIMEOUT.
 
         Raises ClusterError where no worker can start or the cluster itself fails.
         """
@@ -84,7 +85,7 @@ def run_batches(
     make_worker: MakeWorker[list[Item], Result],
     *,
     resources: Resources = ONE_CORE,
-    limit_seconds: Callable[[list[Item]], float] | None = None,
+    stall_seconds: Callable[[list[Item]], float] | None = None,
 ) -> Iterator[Done[list[Item], Result] | Lost[list[Item]]]:
     """`Cluster.run` over batches, where one that is lost is tried again item by item: only the item
     that kills its worker is lost.
@@ -92,7 +93,7 @@ def run_batches(
     suspects: list[Item] = []
 
     def run(todo: Iterable[list[Item]]) -> Iterator[Done[list[Item], Result] | Lost[list[Item]]]:
-        return cluster.run(todo, make_worker, resources=resources, limit_seconds=limit_seconds)
+        return cluster.run(todo, make_worker, resources=resources, stall_seconds=stall_seconds)
 
     for end in run(batches):
         if isinstance(end, Lost) and len(end.item) > 1:  # which of them was it?

@@ -119,7 +119,13 @@ class Reason(StrEnum):
     # Any worker, after a retry
     CRASHED = "crashed"  # its process died
     OUT_OF_MEMORY = "out_of_memory"  # its process was killed for memory
-    TIMEOUT = "timeout"  # it made no progress for its size
+    TIMEOUT = "timeout"  # it came to no further frame for minutes
+    INTERNAL = "internal"  # an exception of our own code: a bug to report, no fault of the footage
+
+
+# What may have been the machine's fault: the next runs try again, so many times in all.
+PASSING = (Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.TIMEOUT)
+MOST_TRIES = 3
 
 
 class MediaError(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
+from telecine.infra.bugs import failure
 from telecine.infra.cluster import (
     ONE_CORE,
     Cluster,
@@ -20,7 +21,7 @@ from telecine.infra.cluster import (
     Resources,
     Result,
 )
-from telecine.infra.errors import ClusterError, Reason, TelecineError
+from telecine.infra.errors import ClusterError, TelecineError
 
 _log = logging.getLogger("telecine.cluster")
 
@@ -40,7 +41,7 @@ class InlineCluster(Cluster):
         make_worker: MakeWorker[Item, Result],
         *,
         resources: Resources = ONE_CORE,
-        limit_seconds: Callable[[Item], float] | None = None,
+        stall_seconds: Callable[[Item], float] | None = None,
         attempts: int = 2,
     ) -> Iterator[Done[Item, Result] | Lost[Item]]:
         worker: Callable[[Item], Result] | None = None
@@ -79,4 +80,4 @@ def _tried(
     except Exception as error:  # of which a worker's process would die
         if last:
             _log.warning("a worker failed: %r", error, exc_info=error)
-        return Lost(item, Reason.CRASHED, repr(error))
+        return Lost(item, *failure(error))

@@ -1,7 +1,7 @@
 """Ray: a cluster whose workers are processes, on this machine or on many (infra/cluster.py).
 
-One item in flight per worker means that the driver knows when each item began, so a decode that
-makes no progress can be ended, and that a dying worker costs one item (docs/decisions/0002).
+One item in flight per worker means that a dying worker costs one item (docs/decisions/0002), and
+that its beats (infra/pulse.py) are the item's: a decode that makes no progress is ended.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Generic
 import ray
 import ray.exceptions
 
+from telecine.infra.bugs import failure
 from telecine.infra.cluster import (
     ONE_CORE,
     Cluster,
@@ -33,6 +34,7 @@ from telecine.infra.cluster import (
     Result,
 )
 from telecine.infra.errors import ClusterError, Reason, TelecineError
+from telecine.infra.pulse import beats
 
 OBJECT_STORE_BYTES = 256 * 2**20  # rows, stills and receipts; pixels never travel
 READY_SECONDS = 600  # with no worker at work; clusters may have to add a machine
@@ -40,6 +42,7 @@ CONNECT_SECONDS = 5
 START_DEATHS = 3  # in a row, of workers that died before they were ready
 ALIVE_SECONDS = 5.0  # between two looks at whether the cluster is still there
 POLL_SECONDS = 1.0
+PULSE_SECONDS = 10.0  # without a sign of life before a worker is asked for its beats
 
 
 class RayCluster(Cluster):
@@ -68,7 +71,7 @@ class RayCluster(Cluster):
         make_worker: MakeWorker[Item, Result],
         *,
         resources: Resources = ONE_CORE,
-        limit_seconds: Callable[[Item], float] | None = None,
+        stall_seconds: Callable[[Item], float] | None = None,
         attempts: int = 2,
         ready_seconds: float = READY_SECONDS,
     ) -> Iterator[Done[Item, Result] | Lost[Item]]:
@@ -78,7 +81,7 @@ class RayCluster(Cluster):
             self._start()
             sized = self._sized(resources)
             pool = _Pool(
-                chain([first], rest), make_worker, sized, limit_seconds, attempts, ready_seconds
+                chain([first], rest), make_worker, sized, stall_seconds, attempts, ready_seconds
             )
             # A run that is interrupted elsewhere leaves this generator to the garbage collector,
             # which may come after Ray's end.
@@ -181,9 +184,17 @@ def pool_size(resources: Resources) -> int:
     return min(count, resources.workers) if resources.workers else count
 
 
-@ray.remote
+@dataclass(frozen=True)
+class _Failure:
+    """A worker raised what it should not."""
+
+    reason: Reason
+    detail: str
+
+
+@ray.remote(concurrency_groups={"pulse": 1})
 class _Host:
-    """The process that hosts one worker."""
+    """The process that hosts one worker. It tells its beats while it works."""
 
     def __init__(self, make_worker: MakeWorker[Any, Any]) -> None:
         self._make_worker = make_worker
@@ -193,7 +204,16 @@ class _Host:
         self._work = self._make_worker()
 
     def work(self, item: Any) -> Any:
-        return self._work(item)
+        try:
+            return self._work(item)
+        except TelecineError:
+            raise
+        except Exception as error:  # not every one can travel, nor can any bring its traceback
+            return _Failure(*failure(error))
+
+    @ray.method(concurrency_group="pulse")  # type: ignore[untyped-decorator]
+    def beats(self) -> int:
+        return beats()
 
 
 @dataclass
@@ -208,8 +228,11 @@ class _Slot(Generic[Item]):
 
     host: Any
     ref: Any
-    started: float  # the process, then its task
+    started: float  # the process
     task: _Task[Item] | None = None
+    beats: int = -1  # that the process was heard to make
+    asked: Any = None  # for its beats
+    still: float = 0.0  # seconds that the task was watched without one
 
 
 class _Pool(Generic[Item, Result]):
@@ -218,7 +241,7 @@ class _Pool(Generic[Item, Result]):
         items: Iterable[Item],
         make_worker: MakeWorker[Item, Result],
         resources: Resources,
-        limit_seconds: Callable[[Item], float] | None,
+        stall_seconds: Callable[[Item], float] | None,
         attempts: int,
         ready_seconds: float,
     ) -> None:
@@ -226,12 +249,12 @@ class _Pool(Generic[Item, Result]):
         self._retries: deque[_Task[Item]] = deque()
         self._make_worker = make_worker
         self._resources = resources
-        self._limit_seconds = limit_seconds
+        self._stall_seconds = stall_seconds
         self._attempts = attempts
         self._ready_seconds = ready_seconds
         self._slots: list[_Slot[Item]] = []
         self._start_deaths = 0
-        self._seen_alive = time.monotonic()
+        self._seen_alive = self._watched = time.monotonic()
 
     def run(self) -> Iterator[Done[Item, Result] | Lost[Item]]:
         try:
@@ -272,7 +295,8 @@ class _Pool(Generic[Item, Result]):
         finished, _ = ray.wait(list(by_ref), num_returns=1, timeout=POLL_SECONDS)
         for ref in finished:
             yield from self._finish(by_ref[ref])
-        yield from self._end_overdue()
+        if self._stall_seconds is not None:
+            yield from self._end_stalled(self._stall_seconds)
         self._check_starts()
         if time.monotonic() - self._seen_alive > ALIVE_SECONDS:
             self._check_alive()
@@ -307,8 +331,8 @@ class _Pool(Generic[Item, Result]):
         except ray.exceptions.RayTaskError as error:
             if task is None:
                 raise ClusterError(f"a worker could not start: {error.cause}") from error
-            yield from self._failed(task, Reason.CRASHED, f"{error.cause!r}")
-            self._assign(slot)
+            yield from self._failed(task, *failure(error.cause))
+            self._end(slot)
         except ray.exceptions.RayError as error:
             self._check_alive()  # an item is not to blame for the end of the cluster
             if task is not None:
@@ -318,6 +342,10 @@ class _Pool(Generic[Item, Result]):
             self._replace(slot)
         else:
             self._start_deaths = 0
+            if task is not None and isinstance(result, _Failure):
+                yield from self._failed(task, result.reason, result.detail)
+                self._end(slot)
+                return
             if task is not None:
                 yield Done(task.item, result)
             self._assign(slot)
@@ -344,8 +372,13 @@ class _Pool(Generic[Item, Result]):
             ray.kill(slot.host)
             self._slots.remove(slot)
             return
-        slot.task, slot.started = task, time.monotonic()
+        slot.task, slot.still = task, 0.0
         slot.ref = slot.host.work.remote(task.item)
+
+    def _end(self, slot: _Slot[Item]) -> None:
+        """A worker that failed may be in no state to go on: another takes its place."""
+        ray.kill(slot.host)
+        self._replace(slot)
 
     def _replace(self, slot: _Slot[Item]) -> None:
         """A dead worker's place is filled while there is work that nobody has begun."""
@@ -355,17 +388,40 @@ class _Pool(Generic[Item, Result]):
         if self._retries:
             self._slots.append(self._start())
 
-    def _end_overdue(self) -> Iterator[Lost[Item]]:
-        if self._limit_seconds is None:
-            return
+    def _end_stalled(self, stall_seconds: Callable[[Item], float]) -> Iterator[Lost[Item]]:
+        """Ends the workers that do not get on."""
+        self._listen()
         for slot in list(self._slots):
             if slot.task is None:
                 continue
-            limit = self._limit_seconds(slot.task.item)
-            if time.monotonic() - slot.started > limit:
-                ray.kill(slot.host)
-                self._replace(slot)
-                yield Lost(slot.task.item, Reason.TIMEOUT, f"not done after {limit:.0f} s")
+            limit = stall_seconds(slot.task.item)
+            if slot.still > limit and not _is_ready(slot.ref):
+                self._end(slot)
+                yield Lost(slot.task.item, Reason.TIMEOUT, f"no progress for {limit:.0f} s")
+            elif slot.asked is None and slot.still > min(PULSE_SECONDS, limit / 4):
+                slot.asked = slot.host.beats.remote()
+
+    def _listen(self) -> None:
+        """Takes in the beats that were asked for. Who holds the interpreter gives no answer.
+
+        Time in which nobody looked (the caller was busy, the machine slept) counts for a moment.
+        """
+        now = time.monotonic()
+        watched = min(now - self._watched, 2 * POLL_SECONDS)
+        self._watched = now
+        for slot in self._slots:
+            slot.still += watched
+            if slot.asked is None or not _is_ready(slot.asked):
+                continue
+            with contextlib.suppress(ray.exceptions.RayError):  # its task will tell
+                heard = ray.get(slot.asked)
+                slot.still = slot.still if heard == slot.beats else 0.0
+                slot.beats = heard
+            slot.asked = None
+
+
+def _is_ready(ref: Any) -> bool:
+    return bool(ray.wait([ref], timeout=0)[0])
 
 
 def _death(error: ray.exceptions.RayError) -> tuple[Reason, str]:

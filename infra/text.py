@@ -43,6 +43,11 @@ def one_line(value: Any) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(text: str) -> str:
+    """What a detail says in short: below it may stand a traceback."""
+    return text.partition("\n")[0]
+
+
 def cell(value: Any) -> str:
     """Any value of a table as it is shown: six digits, what has parts as JSON, null as nothing."""
     if isinstance(value, float):

@@ -109,6 +109,13 @@ class Source:
     duration_seconds: float = column("(end_pts - start_pts) × time base", 0.0)
     decode_errors: int = column("packets that the decoder refused and went on from", 0)
 
+    # How it was scanned
+    telecine_version: str = column("the Telecine that scanned it", "", since="0.2.0")
+    tries: int = column(
+        "scans of it until this one, each before it ended by a crash, for memory or time", 1,
+        since="0.2.0",
+    )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
@@ -287,6 +294,7 @@ class Sample:
     outcome: str = column("kept or dropped")
     reason: str = column("why it was dropped, one of errors.Reason; else empty", "")
     detail: str = column("the failure's own words", "")
+    telecine_version: str = column("the Telecine that dropped it", "", since="0.2.0")
     text_digest: str = column("SHA-256 of the sample's .txt", "")
     captions_digest: str = column("SHA-256 of all that its JSON says of captions", "")
     shard_id: str = column("128-bit hash of build and members; kept by builds that follow", "")

@@ -29,6 +29,7 @@ from telecine.infra.errors import (
     Unreadable,
     UsageError,
 )
+from telecine.infra.pulse import beat
 from telecine.infra.store import disk
 from telecine.infra.store.disk import ObjectInfo
 from telecine.infra.store.uris import join, split_s3, without_password
@@ -143,7 +144,8 @@ class S3:
         """A large one in parts."""
         bucket, key = split_s3(uri)
         with self._explained(uri):
-            self._client().upload_fileobj(source, bucket, key, Config=_TRANSFER)
+            upload = self._client().upload_fileobj
+            upload(source, bucket, key, Config=_TRANSFER, Callback=lambda _: beat())
 
     def delete(self, uris: Iterable[str]) -> None:
         for bucket, names in groupby(map(split_s3, uris), key=lambda name: name[0]):

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from telecine.encoders.load import load_encoder
 from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.bugs import Bugs
 from telecine.infra.cluster import Done, Lost, Resources
 from telecine.infra.errors import ClusterError, Reason
 from telecine.manifests.dataset import Dataset
@@ -43,8 +44,9 @@ ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
 RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]
 MakeJobs: TypeAlias = Callable[[Dataset, Work, list[ShardPlan]], Iterator[ShardJob]]
 
-# A worker that needs longer than this for its pixels makes no progress and is ended.
-SHARD_SECONDS, SHARD_SECONDS_PER_PIXEL = 600.0, 1e-6  # without the encoder's own time
+# A worker that comes to no further frame, member or uploaded part for so long is ended. In between
+# lies the encoder's own time, for a whole clip where it takes all frames before it begins.
+STALL_SECONDS, BUSY = 600.0, 4  # BUSY: how much slower than the encoder says a machine may be
 GPU_SPEED = 100  # a GPU is at least so many times as fast as the encoder says of a CPU
 
 BLOCKS_AHEAD = 4  # decoded and waiting for a GPU, of a clip and of the next one
@@ -64,6 +66,7 @@ class BuildOutcome:
     bytes_written: int = 0
     uncaptioned: int = 0  # clips that wait for a caption, so for a shard
     dropped_by_reason: dict[str, int] = field(default_factory=dict)
+    bugs: Bugs = field(default_factory=Bugs)
 
     build: str = field(default="", compare=False)  # its name, whatever the run did to it
 
@@ -74,6 +77,7 @@ class BuildOutcome:
                 setattr(self, part.name, value + getattr(other, part.name))
         for reason, count in other.dropped_by_reason.items():
             self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count
+        self.bugs += other.bugs
         self.uncaptioned = other.uncaptioned  # as the last plan saw it
         return self
 
@@ -86,6 +90,7 @@ class BuildOutcome:
                 self.dropped += 1
                 reasons = self.dropped_by_reason
                 reasons[sample.reason] = reasons.get(sample.reason, 0) + 1
+                self.bugs.note(sample.reason, sample.detail, f"clip {sample.clip_id}")
         self.samples_copied += sum(bool(s.copied_from) for s in kept)
 
     def add_receipt(self, receipt: Receipt) -> None:
@@ -170,8 +175,8 @@ def run_jobs(
         todo,
         partial(ShardWorker, dataset.uri, spec, dataset.storage, ahead, device),
         resources=resources,
-        limit_seconds=partial(
-            _shard_limit, vae=spec.vae, seconds=_seconds_per_pixel(spec.vae, resources)
+        stall_seconds=partial(
+            _stall_seconds, vae=spec.vae, per_pixel=_seconds_per_pixel(spec.vae, resources)
         ),
         attempts=attempts,
     )
@@ -220,19 +225,19 @@ def _excluding(job: ShardJob, members: Iterable[MemberJob], why: tuple[Reason, s
 
 
 def _seconds_per_pixel(vae: VaeSpec, resources: Resources) -> float:
-    """Of making a shard. The driver may have no GPU: what it asks is the encoder on a CPU."""
-    encoding = load_encoder(vae).seconds_per_pixel / (GPU_SPEED if resources.gpus else 1)
-    return SHARD_SECONDS_PER_PIXEL + encoding
+    """Of encoding. The driver may have no GPU: what it asks is the encoder on a CPU."""
+    return load_encoder(vae).seconds_per_pixel / (GPU_SPEED if resources.gpus else 1)
 
 
-def _shard_limit(job: ShardJob, vae: VaeSpec, seconds: float) -> float:
-    return SHARD_SECONDS + seconds * sum(_pixels(member.clip, vae) for member in job.members)
+def _stall_seconds(job: ShardJob, vae: VaeSpec, per_pixel: float) -> float:
+    largest = max((_pixels(member.clip, vae) for member in job.members), default=0)
+    return STALL_SECONDS + BUSY * per_pixel * largest
 
 
 def _pixels(clip: Clip, vae: VaeSpec) -> int:
-    """Decoded or encoded, whichever is more."""
+    """That are encoded."""
     rate = encoded_rate(clip, Fraction(vae.fps) if vae.fps else None)
-    return clip.width * clip.height * max(clip.num_frames, encoded_frames(clip, rate))
+    return clip.width * clip.height * encoded_frames(clip, rate)
 
 
 def _seconds(job: ShardJob) -> float:

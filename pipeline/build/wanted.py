@@ -17,7 +17,8 @@ import duckdb
 import pyarrow as pa
 
 from telecine.encoders.video.interface import VideoEncoder
-from telecine.infra.errors import Reason
+from telecine.infra.bugs import telecine_version
+from telecine.infra.errors import MOST_TRIES, PASSING, Reason
 from telecine.manifests.buckets import Bucket, bucket_of
 from telecine.manifests.schemas import Sample
 from telecine.manifests.specs import DatasetSpec
@@ -66,7 +67,8 @@ SELECT clip_id, shard_id AS followed_shard FROM live_samples
 WHERE build_id = $follows AND outcome = 'kept'
 """
 
-# What was dropped stays dropped, unless it is tried again and that could change something.
+# What was dropped stays dropped, unless it is tried again and that could change something; what may
+# have been the machine's fault is, a few times, and what was ours once Telecine is another.
 # A shard_id is taken although its plan was deleted: gc may still be at its tar.
 _TABLES = """
 CREATE TEMP TABLE captions_in_force AS
@@ -74,12 +76,21 @@ SELECT clip_id, captions_digest,
     2 * octet_length(encode(text)) + octet_length(encode(captions)) AS text_bytes
 FROM chosen_captions;
 
+CREATE TEMP TABLE tried_again AS
+SELECT clip_id FROM live_samples SEMI JOIN (
+    SELECT clip_id FROM samples WHERE build_id = $build_id AND outcome = 'dropped'
+    GROUP BY clip_id HAVING count_if(reason IN $passing) < $most
+) USING (clip_id)
+WHERE build_id = $build_id AND outcome = 'dropped'
+AND (reason IN $passing OR reason = $internal AND telecine_version <> $telecine);
+
 CREATE TEMP TABLE wanted AS
 SELECT clip_id, captions_digest, text_bytes, coalesce(followed_shard, '') AS followed_shard
 FROM selected_clips JOIN captions_in_force USING (clip_id)
 ANTI JOIN (
     SELECT clip_id FROM live_samples
-    WHERE build_id = $build_id AND outcome = 'dropped' AND (NOT $retry OR reason = $unfit)
+    WHERE build_id = $build_id AND outcome = 'dropped'
+    AND (NOT $retry OR reason = $unfit) AND clip_id NOT IN (FROM tried_again)
 ) USING (clip_id)
 LEFT JOIN followed USING (clip_id);
 
@@ -194,6 +205,10 @@ def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Ta
         "build_id": target.build_id,
         "retry": target.retry,
         "unfit": str(Reason.NO_BUCKET),
+        "passing": [str(reason) for reason in PASSING],
+        "most": MOST_TRIES,
+        "internal": str(Reason.INTERNAL),
+        "telecine": telecine_version(),
         "follows": target.follows,
         "latents": target.latents_fingerprint,
     }

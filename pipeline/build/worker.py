@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from telecine.encoders.load import load_encoder
+from telecine.infra.bugs import telecine_version
 from telecine.infra.errors import (
     Changed,
     MediaError,
@@ -34,6 +35,7 @@ from telecine.infra.errors import (
 )
 from telecine.infra.faults import kill_point
 from telecine.infra.prefetch import run_ahead
+from telecine.infra.pulse import beat
 from telecine.infra.store.storage import Storage, join
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import canonical_json
@@ -97,7 +99,13 @@ class ShardJob:
         )
 
     def drop(self, member: MemberJob, reason: Reason, detail: str) -> Sample:
-        return self.row(member, outcome="dropped", reason=reason, detail=detail)
+        return self.row(
+            member,
+            outcome="dropped",
+            reason=reason,
+            detail=detail,
+            telecine_version=telecine_version(),
+        )
 
 
 @dataclass(slots=True)
@@ -227,6 +235,7 @@ class ShardWorker:
         )
 
     def _make(self, one: _Begun, receipt: Receipt) -> tuple[_Begun, Made]:
+        beat()
         with contextlib.closing(one):
             if one.member.excluded:
                 return one, Dropped(*one.member.excluded)

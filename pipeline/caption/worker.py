@@ -29,6 +29,7 @@ from telecine.encoders.caption.interface import (
 from telecine.encoders.caption.sidecar import MAX_BYTES
 from telecine.encoders.load import load_captioner
 from telecine.encoders.runtime import DEFAULT_RUNTIME, ModelRuntime
+from telecine.infra.bugs import bug
 from telecine.infra.errors import Changed, StorageError, TelecineError, concerns_one_object
 from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Caption, CaptionWindow
@@ -115,7 +116,7 @@ class CaptionWorker:
             if len(requests) > 1:
                 return [answer for request in requests for answer in self._ask([request])]
             speaker = self._captioner.speakers[-1]
-            return [reply(requests[0], speaker, Outcome.FAILED, detail=repr(error))]
+            return [reply(requests[0], speaker, Outcome.FAILED, detail=bug(error))]
 
 
 def accept(

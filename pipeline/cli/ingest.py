@@ -31,6 +31,7 @@ from telecine.pipeline.cli.options import (
     progress,
     with_groups,
 )
+from telecine.pipeline.terminal.bugs import say_bugs
 from telecine.pipeline.terminal.text import line, print_json
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def ingest(
     say_left_out(ingested.left_out)
     say_older_rules(opened)
     print_ingested(ingested, opened.uri, as_json, out())
+    say_bugs(ingested.scan.bugs, ingested.build.bugs)
     refuse_failed(ingested.build, opened.uri)
 
 
@@ -177,6 +179,13 @@ def _lines(ingested: Ingested, dataset: str) -> Iterator[str]:
         f"{scan.rejected} rejected, {counted(scan.duplicates, 'duplicate')}"
         + ratio(scan.bytes_read, scan.bytes_of_footage)
     )
+    if scan.tried_again:
+        yield f"again    {counted(scan.tried_again, 'source')} whose scan had not come to its end"
+    if scan.unfinished:
+        yield (
+            f"waiting  {counted(scan.unfinished, 'source')} whose scan crashed, ran out of memory "
+            "or stood still: the next ingest tries again"
+        )
     if not ingested.captions.keys() <= {"ok", "truncated"}:  # some clip has no text for it
         captions = sorted(ingested.captions.items())
         yield f"captioned {', '.join(f'{n} {outcome}' for outcome, n in captions)}"

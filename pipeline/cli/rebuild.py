@@ -35,6 +35,7 @@ from telecine.pipeline.cli.options import (
     progress,
     with_groups,
 )
+from telecine.pipeline.terminal.bugs import say_bugs
 from telecine.pipeline.terminal.text import line, print_json
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def rebuild(
     with machines.open_cluster() as cluster:
         built = recipes.rebuild(Run(opened, cluster, options, progress()), name)
     print_built(built, opened.uri, as_json, out())
+    say_bugs(built.bugs)
     refuse_failed(built, opened.uri)
 
 

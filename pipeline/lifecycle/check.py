@@ -24,6 +24,7 @@ import pyarrow as pa
 from telecine.infra.cluster import Lost, Resources
 from telecine.infra.errors import ClusterError, NoBucket, NotFound, Unreadable
 from telecine.infra.prefetch import run_ahead
+from telecine.infra.pulse import beat
 from telecine.infra.store.storage import ObjectInfo, Storage, join
 from telecine.manifests.queries import connect
 from telecine.manifests.tar import DTYPE, LATENT, SUFFIXES, TEXT, Found, described, read_members
@@ -32,8 +33,7 @@ from telecine.pipeline.run import Run
 
 CHUNK_BYTES = 8 * 2**20
 ROWS_AT_ONCE = 10_000
-# A worker that needs longer than this for its bytes makes no progress and is ended.
-VERIFY_SECONDS, VERIFY_SECONDS_PER_BYTE = 300.0, 2e-6
+STALL_SECONDS = 600.0  # without a chunk: it makes no progress and is ended
 
 
 class Kind(StrEnum):
@@ -124,6 +124,7 @@ def _chunks(storage: Storage, info: ObjectInfo) -> Generator[bytes, None, None]:
     for start in range(0, info.size_bytes, CHUNK_BYTES):
         length = min(CHUNK_BYTES, info.size_bytes - start)
         yield storage.read_range(info.uri, start, length)
+        beat()
 
 
 def compare(check: ShardCheck, members: list[Found]) -> Iterator[Finding]:
@@ -196,7 +197,7 @@ def check_shards(
             _checks(con, asked),
             partial(VerifyWorker, dataset.uri, dataset.storage),
             resources=Resources(cpus=1),
-            limit_seconds=_limit,
+            stall_seconds=lambda _: STALL_SECONDS,
         ):
             if isinstance(end, Lost):
                 raise ClusterError(
@@ -206,10 +207,6 @@ def check_shards(
             findings += end.result
             step.advance(weight=end.item.size_bytes)
     return counts, sorted(findings)
-
-
-def _limit(check: ShardCheck) -> float:
-    return VERIFY_SECONDS + VERIFY_SECONDS_PER_BYTE * check.size_bytes
 
 
 def _checks(con: duckdb.DuckDBPyConnection, asked: dict[str, object]) -> Iterator[ShardCheck]:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from telecine.encoders.caption.interface import WITH_TEXT
-from telecine.infra.text import counted
+from telecine.infra.text import counted, first_line
 from telecine.manifests.builds import BuildState
 from telecine.manifests.schemas import DroppedSpan, Source
 from telecine.pipeline.catalog.captions import MAX_ATTEMPTS
@@ -92,7 +92,8 @@ def _found(history: Sequence[Source]) -> Step:
 def _probed(now: Source, original: Source | None) -> Step:
     facts = {name: getattr(now, name) for name in ("status", "kind", "reason", "detail")}
     if now.status == "rejected":
-        return Step("probed", State.NO, f"rejected as {now.reason}: {now.detail}", facts)
+        text = f"rejected as {now.reason}: {first_line(now.detail)}"
+        return Step("probed", State.NO, text, facts)
     if now.status == "duplicate":
         other = original.uri if original is not None else now.duplicate_of
         return Step(
@@ -251,7 +252,8 @@ def _encoded(known: KnownClip, ground: Ground) -> Step:
     place = f"build {build.name}, plan {row.plan}"
     if row.outcome != "kept":
         facts |= {"reason": row.reason, "detail": row.detail}
-        return Step("encoded", State.NO, f"{place} dropped it: {row.reason}: {row.detail}", facts)
+        text = f"{place} dropped it: {row.reason}: {first_line(row.detail)}"
+        return Step("encoded", State.NO, text, facts)
     how = f": its latents were copied from {row.copied_from}" if row.copied_from else ""
     return Step("encoded", State.OK, place + how, facts)
 

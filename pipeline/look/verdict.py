@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from telecine.infra.errors import Reason
-from telecine.infra.text import counted
+from telecine.infra.errors import MOST_TRIES, PASSING, Reason
+from telecine.infra.text import counted, first_line
 from telecine.manifests.schemas import Source
 from telecine.pipeline.catalog.captions import MAX_ATTEMPTS
 from telecine.pipeline.catalog.conditions import Part
 from telecine.pipeline.catalog.dataset import CAPTION_COLUMNS
 from telecine.pipeline.look.clip import KnownClip
 from telecine.pipeline.look.steps import Ground, Selection, lost, retold, times
+
+OURS = "a mistake of Telecine, to be reported, and tried again by another version, or with"
 
 
 class Why(StrEnum):
@@ -60,7 +62,11 @@ class Verdict:
 def source_verdict(now: Source, original: Source | None, ground: Ground) -> Verdict | None:
     """None where it hangs on the source's clips."""
     if now.status == "rejected":
-        text = f"{ground.absent}: rejected as {now.reason} ({now.detail}); mend or replace it, then"
+        text = f"{ground.absent}: rejected as {now.reason} ({first_line(now.detail)}); "
+        if now.reason in PASSING and now.tries < MOST_TRIES:
+            text += f"tried {times(now.tries)}, and again by"
+            return Verdict(Why.REJECTED, text, ground.ingest(now.uri))
+        text += OURS if now.reason == Reason.INTERNAL else "mend or replace it, then"
         return Verdict(Why.REJECTED, text, ground.ingest(now.uri, "--retry-rejected"))
     if now.status == "duplicate":
         other = original.uri if original is not None else "a source that is no longer known"
@@ -146,7 +152,8 @@ def _dropped(known: KnownClip, ground: Ground) -> Verdict:
     if row.reason == Reason.NO_BUCKET:
         why = known.no_bucket or f"no bucket took its {row.detail}"
         return _no_bucket(why, ground)
-    text = f"{ground.absent}: dropped as {row.reason} ({row.detail})"
+    text = f"{ground.absent}: dropped as {row.reason} ({first_line(row.detail)})"
+    text += f"; {OURS}" if row.reason == Reason.INTERNAL else ""
     if row.reason == Reason.SOURCE_CHANGED:
         return Verdict(Why.DROPPED, text, ground.ingest(known.source.uri))
     return Verdict(Why.DROPPED, text, ground.command("rebuild", "--retry-dropped"))

@@ -21,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from telecine.infra.errors import MediaError, Reason
+from telecine.infra.pulse import beat
 from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.filters import deinterlaced
@@ -315,6 +316,7 @@ class Video:
                 continue
             refused = 0 if frames else refused
             for frame in frames:
+                beat()
                 shown += 1
                 if frame.pts is not None:
                     first = frame.pts if first is None else min(first, frame.pts)

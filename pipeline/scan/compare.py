@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telecine.infra.errors import StorageError
+from telecine.infra.bugs import telecine_version
+from telecine.infra.errors import MOST_TRIES, PASSING, Reason, StorageError
 from telecine.infra.store.storage import Storage
 from telecine.manifests.evolve import select_filled
 from telecine.manifests.schemas import Source, from_arrow
@@ -39,6 +40,7 @@ class State(StrEnum):
     NEW = "new"  # unknown URI
     CHANGED = "changed"  # another version than the row in force: supersedes it
     RETRIED = "retried"  # was rejected, and `retry_rejected` was asked for
+    UNFINISHED = "unfinished"  # its scan crashed, ran out of memory or time, or met a bug
     RESPECIFIED = "respecified"  # was scanned under another scan spec
     RESURRECTED = "resurrected"  # was a duplicate, of something that is no longer in force
     RESTORED = "restored"  # a version that was scanned before: that row again
@@ -47,7 +49,14 @@ class State(StrEnum):
     UNCHANGED = "unchanged"
 
 
-TO_SCAN = (State.NEW, State.CHANGED, State.RETRIED, State.RESPECIFIED, State.RESURRECTED)
+TO_SCAN = (
+    State.NEW,
+    State.CHANGED,
+    State.RETRIED,
+    State.UNFINISHED,
+    State.RESPECIFIED,
+    State.RESURRECTED,
+)
 
 
 @dataclass(frozen=True)
@@ -94,12 +103,19 @@ def compare(
 ) -> Discovery:
     """Sort a listing by what a dataset knows. `sources`: all rows, an Arrow table or dataset."""
     spec = {"spec": scan_fingerprint}
-    flags = spec | {"retry": retry_rejected, "twice": allow_duplicates}
+    flags = {
+        "retry": retry_rejected,
+        "passing": list(PASSING),
+        "most": MOST_TRIES,
+        "internal": Reason.INTERNAL,
+        "telecine": telecine_version(),
+    }
     with duckdb_over(found=listing.objects, stored=sources) as con:
         con.execute(f"CREATE VIEW sources AS {select_filled(Source, 'stored')}")
         con.execute(_KNOWN)
-        con.execute(_RESTORED, spec | {"twice": allow_duplicates})
-        con.execute(_STATES, flags)
+        twice = {"twice": allow_duplicates}
+        con.execute(_RESTORED, spec | twice)
+        con.execute(_STATES, spec | twice | flags)
         tallies = con.execute(_TALLIES).fetchall()
         return Discovery(
             to_scan=con.sql(_TO_SCAN, params={"states": list(TO_SCAN)}).to_arrow_table(),
@@ -115,7 +131,7 @@ def compare(
 _KNOWN = """
 CREATE TABLE current AS
 SELECT uri, revision, source_id, version, size_bytes, status, duplicate_of, content_digest,
-    sidecar_uri, sidecar_version, scan_fingerprint
+    sidecar_uri, sidecar_version, scan_fingerprint, reason, tries, telecine_version
 FROM sources WHERE (uri, revision) IN (SELECT uri, max(revision) FROM sources GROUP BY uri);
 
 -- What is about to be superseded is nobody's original any more.
@@ -148,6 +164,8 @@ SELECT f.*, coalesce(c.revision + 1, 0) AS revision,
     if(c.version = f.version, c.content_digest, '') AS content_digest,
     if(c.version = f.version, c.duplicate_of, '') AS duplicate_of,
     coalesce(r.revision, c.revision) AS copied_revision,
+    if(c.version = f.version AND c.scan_fingerprint = $spec
+        AND list_contains($passing, c.reason), c.tries, 0) AS tries,
     CASE
         WHEN c.uri IS NULL THEN 'new'
         WHEN c.version <> f.version THEN if(r.uri IS NULL, 'changed', 'restored')
@@ -155,7 +173,10 @@ SELECT f.*, coalesce(c.revision + 1, 0) AS revision,
             THEN CASE WHEN o.source_id IS NOT NULL AND NOT $twice THEN 'unchanged'
                 WHEN r.uri IS NULL THEN 'resurrected' ELSE 'restored' END
         WHEN c.scan_fingerprint <> $spec THEN 'respecified'
-        WHEN c.status = 'rejected' THEN if($retry, 'retried', 'rejected_before')
+        WHEN c.status = 'rejected' THEN CASE WHEN $retry THEN 'retried'
+            WHEN list_contains($passing, c.reason) AND c.tries < $most
+                OR c.reason = $internal AND c.telecine_version <> $telecine THEN 'unfinished'
+            ELSE 'rejected_before' END
         WHEN (c.sidecar_uri, c.sidecar_version) <> (f.sidecar_uri, f.sidecar_version)
             THEN 'sidecar_changed'
         ELSE 'unchanged'
@@ -179,7 +200,8 @@ WITH tasks AS (
     GROUP BY size_bytes
 )
 SELECT uri, version, size_bytes, sidecar_uri, sidecar_version, state, revision, duplicate_of,
-    content_digest, size_bytes > 0 AND objects > 1 AND content_digest = '' AS needs_digest
+    coalesce(tries, 0) AS tries, content_digest,
+    size_bytes > 0 AND objects > 1 AND content_digest = '' AS needs_digest
 FROM tasks JOIN sizes USING (size_bytes) ORDER BY uri
 """
 
@@ -252,7 +274,7 @@ def _digested(
     """
     for row in rows_of(discovery.to_scan):
         digest = digests.get(row["uri"], "") or row["content_digest"]
-        again = row["state"] in (State.RETRIED, State.RESPECIFIED)
+        again = row["state"] in (State.RETRIED, State.UNFINISHED, State.RESPECIFIED)
         if digest and row["size_bytes"] and not again:
             yield _task(row), digest, row["duplicate_of"]
 
@@ -289,4 +311,4 @@ def _task(row: Mapping[str, Any]) -> ScanTask:
         sidecar_uri=row["sidecar_uri"],
         sidecar_version=row["sidecar_version"],
     )
-    return ScanTask(found, row["revision"])
+    return ScanTask(found, row["revision"], row["tries"])

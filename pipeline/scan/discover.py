@@ -60,6 +60,7 @@ class ScanTask:
 
     found: Found
     revision: int
+    tries: int = 0  # scans of this version before, the machine's fault perhaps that they failed
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,30 @@ Workers return rows; only the driver commits, so that what is visible is always 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from telecine.infra.bugs import Bugs
 from telecine.infra.cluster import Done, Lost, Resources, run_batches
+from telecine.infra.errors import MOST_TRIES, PASSING
 from telecine.manifests.queries import connect, orphans
 from telecine.manifests.schemas import Source
 from telecine.pipeline.commit import Commits
 from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
-from telecine.pipeline.scan.compare import DigestWorker, Discovery, find_duplicates, needs_digest
+from telecine.pipeline.scan.compare import (
+    DigestWorker,
+    Discovery,
+    State,
+    find_duplicates,
+    needs_digest,
+)
 from telecine.pipeline.scan.discover import ScanTask
 from telecine.pipeline.scan.worker import Scanned, ScanWorker, rejected
 
-# A worker that needs longer than this for its bytes makes no progress and is ended.
-SCAN_SECONDS, SCAN_SECONDS_PER_BYTE = 300.0, 40e-6
+# A worker that comes to no further frame or byte for so long is ended. A store that breaks off may
+# be asked again and again for minutes (infra/store/s3.py).
+STALL_SECONDS = 600.0
 
 # Small objects travel together: a hand-over costs about as much as scanning a thumbnail.
 BATCH_ITEMS, BATCH_BYTES = 32, 4 * 2**20
@@ -37,6 +46,9 @@ class ScanOutcome:
     frames: int = 0
     bytes_read: int = 0
     bytes_of_footage: int = 0
+    tried_again: int = 0  # of those scanned or rejected: an earlier run's scan had not ended well
+    unfinished: int = 0  # of those rejected: the next run tries again
+    bugs: Bugs = field(default_factory=Bugs)
 
     def add(self, source: Source, bytes_read: int = 0) -> None:
         self.scanned += source.status == "scanned"
@@ -46,6 +58,8 @@ class ScanOutcome:
         self.frames += source.num_frames
         self.bytes_read += bytes_read
         self.bytes_of_footage += source.size_bytes if bytes_read else 0
+        self.unfinished += source.reason in PASSING and source.tries < MOST_TRIES
+        self.bugs.note(source.reason, source.detail, source.uri)
 
 
 def scan_sources(run: Run, found: Discovery, resources: Resources) -> ScanOutcome:
@@ -55,6 +69,7 @@ def scan_sources(run: Run, found: Discovery, resources: Resources) -> ScanOutcom
         found, _digests(run, found, resources), scan_fingerprint=dataset.spec.scan_fingerprint
     )
     receipts = _Receipts(run)
+    receipts.outcome.tried_again = found.tallies[State.UNFINISHED].objects
     receipts.unread([*found.carried(), *duplicates.rows])
     tasks = (task for task in found.tasks() if task.found.uri not in duplicates.uris)
     total = found.to_scan.num_rows - len(duplicates.uris)
@@ -63,7 +78,7 @@ def scan_sources(run: Run, found: Discovery, resources: Resources) -> ScanOutcom
         batches(tasks),
         partial(ScanWorker, dataset.storage, dataset.spec),
         resources=resources,
-        limit_seconds=_scan_limit,
+        stall_seconds=lambda _: STALL_SECONDS,
     )
     step = Step(run.progress, "scan", "sources", total, found.bytes_to_read)
     with receipts.commits, step:
@@ -73,11 +88,6 @@ def scan_sources(run: Run, found: Discovery, resources: Resources) -> ScanOutcom
             else:
                 receipts.lost(end, step)
     return receipts.outcome
-
-
-def _scan_limit(batch: list[ScanTask]) -> float:
-    size = sum(task.found.size_bytes for task in batch)
-    return SCAN_SECONDS + SCAN_SECONDS_PER_BYTE * size
 
 
 def batches(tasks: Iterable[ScanTask]) -> Iterator[list[ScanTask]]:
@@ -98,7 +108,9 @@ def _digests(run: Run, found: Discovery, resources: Resources) -> Mapping[str, s
     """Content digests of the objects that another one's size makes suspect, by URI."""
     suspects = (task.found for task in needs_digest(found))
     make_worker = partial(DigestWorker, run.dataset.storage)
-    ends = run.cluster.run(suspects, make_worker, resources=resources)
+    ends = run.cluster.run(
+        suspects, make_worker, resources=resources, stall_seconds=lambda _: STALL_SECONDS
+    )
     return {end.item.uri: end.result for end in ends if isinstance(end, Done) and end.result}
 
 

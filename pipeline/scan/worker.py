@@ -14,11 +14,20 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from telecine.infra.errors import MediaError, Reason, StorageError, concerns_one_object
+from telecine.infra.bugs import telecine_version
+from telecine.infra.errors import (
+    MediaError,
+    Reason,
+    StorageError,
+    TelecineError,
+    concerns_one_object,
+)
 from telecine.infra.faults import kill_point
+from telecine.infra.pulse import beat
 from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Clip, Source, Still
 from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.media.blame import blamed
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.open import Video, hdr_refused, open_media
 from telecine.pipeline.media.pixels import (
@@ -80,6 +89,7 @@ class ScanWorker:
         return [self._scan(task) for task in batch]
 
     def _scan(self, task: ScanTask) -> Scanned:
+        beat()
         kill_point("scan", task.found.uri)
         return scan_source(task, self.storage, self.spec)
 
@@ -110,15 +120,11 @@ def _examine(file: BinaryIO, task: ScanTask, spec: DatasetSpec) -> Scanned:
             return _scan_picture(media, task, spec)
         with media:
             return _scan_video(media, task, spec)
-    except StorageError:
+    except TelecineError:
         raise
-    except MediaError as error:
-        return rejected(task, spec, error.reason, error.detail, facts)
-    except MemoryError as error:
-        return rejected(task, spec, Reason.OUT_OF_MEMORY, str(error), facts)
-    except Exception as error:  # whatever hostile footage makes a decoder raise costs this source
-        words = f"{type(error).__name__}: {error}"
-        return rejected(task, spec, Reason.CORRUPT, words, facts)
+    except Exception as error:  # whatever comes up costs this source alone
+        why = blamed(error)
+        return rejected(task, spec, why.reason, why.detail, facts)
 
 
 def rejected(
@@ -140,6 +146,8 @@ def _columns(task: ScanTask, spec: DatasetSpec, facts: MediaFacts | None) -> dic
         "sidecar_uri": found.sidecar_uri,
         "sidecar_version": found.sidecar_version,
         "scan_fingerprint": spec.scan_fingerprint,
+        "telecine_version": telecine_version(),
+        "tries": task.tries + 1,
         **({} if facts is None else dataclasses.asdict(facts)),
     }
 

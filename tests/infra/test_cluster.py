@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from telecine.infra.bugs import telecine_version
 from telecine.infra.cluster import Cluster, Done, Lost, Resources, run_batches
 from telecine.infra.errors import ClusterError, Reason, UsageError
 from telecine.infra.inline import InlineCluster
@@ -73,10 +76,39 @@ def test_an_exception_costs_its_item_alone_after_its_attempts(
     make = doubler({2: ValueError("no such frame")}, calls)
     ends = list(cluster.run([1, 2, 3], make, attempts=attempts))
     (lost,) = [end for end in ends if isinstance(end, Lost)]
-    assert (lost.item, lost.reason) == (2, Reason.CRASHED)
-    assert "no such frame" in lost.detail
+    assert (lost.item, lost.reason) == (2, Reason.INTERNAL)
     assert {e.item for e in ends if isinstance(e, Done)} == {1, 3}
     assert len(calls.read_text()) == 2 + attempts
+
+
+def test_an_exception_is_told_as_a_bug_to_report(cluster: Cluster) -> None:
+    def fail(number: int) -> int:
+        raise Untold(threading.Lock())
+
+    (lost,) = cluster.run([1], lambda: fail)
+    assert isinstance(lost, Lost)
+    what, *calls = lost.detail.splitlines()
+    assert what == f"Untold: no such frame (Telecine {telecine_version()})"
+    assert calls[0] == "Traceback (most recent call last):"
+    assert any('File "test_cluster.py"' in call and "in fail" in call for call in calls)
+    assert 'File "/' not in lost.detail, "no folder of this machine"
+    assert not re.search("pid=|ip=|0x", lost.detail), "the same on every machine"
+
+
+class Untold(Exception):
+    """One that cannot travel from a process to another."""
+
+    def __init__(self, lock: object) -> None:
+        super().__init__(lock)
+
+    def __str__(self) -> str:
+        return "no such frame"
+
+
+def test_a_lack_of_memory_is_no_bug(cluster: Cluster) -> None:
+    (lost,) = cluster.run([1], doubler({1: MemoryError()}))
+    assert isinstance(lost, Lost)
+    assert lost.reason == Reason.OUT_OF_MEMORY
 
 
 def test_a_users_mistake_ends_the_run(cluster: Cluster) -> None:

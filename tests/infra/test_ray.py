@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import torch
 
 from telecine.infra.cluster import Done, Lost, Resources
 from telecine.infra.errors import ClusterError, Reason
+from telecine.infra.pulse import beat
 from telecine.infra.ray import RayCluster
 from tests.support.waiting import PATIENCE
 
@@ -40,6 +42,11 @@ class Worker:
             os.kill(os.getpid(), signal.SIGKILL)
         if item == "hang":
             threading.Event().wait()
+        if item == "hold":  # the interpreter, as native code may: no other thread gets on
+            re.match("(a+)+$", "a" * 99 + "b")
+        while item == "get on" and not (self.folder / "enough").exists():
+            beat()
+            threading.Event().wait(0.01)
         if item == "raise":
             raise ValueError("no such frame")
         return 2 * item if isinstance(item, int) else -1
@@ -57,20 +64,31 @@ class TestPool:
         lost = {e.item: e for e in ends if isinstance(e, Lost)}
         assert done == {1: 2, 2: 4, 3: 6, 4: 8, "die once": -1}
         assert lost["die"].reason == Reason.CRASHED
-        assert "no such frame" in lost["raise"].detail
+        assert lost["raise"].reason == Reason.INTERNAL
         assert len(ends) == len(items)
 
-    def test_a_hang_is_ended(self, cluster: RayCluster, tmp_path: Path) -> None:
-        ends = list(
-            cluster.run(
-                ["hang", 1, 2],
-                make(tmp_path),
-                limit_seconds=lambda i: 3 if i == "hang" else PATIENCE,
-            )
-        )
-        lost = [e for e in ends if isinstance(e, Lost)]
-        assert [(e.item, e.reason) for e in lost] == [("hang", Reason.TIMEOUT)]
-        assert len(ends) == 3
+    def test_who_stands_still_is_ended_and_who_gets_on_is_not(
+        self, cluster: RayCluster, tmp_path: Path
+    ) -> None:
+        items: list[int | str] = ["get on", "hang", "hold", 1]
+        ends: list[Done[int | str, int] | Lost[int | str]] = []
+        stalls = {"get on": 3.0, "hang": 3.0, "hold": 3.0}
+        for end in cluster.run(
+            items,
+            make(tmp_path),
+            resources=Resources(workers=2),
+            stall_seconds=lambda item: stalls.get(str(item), PATIENCE),
+        ):
+            ends.append(end)
+            if {"hang", "hold"} <= {e.item for e in ends}:
+                (tmp_path / "enough").touch()
+        lost = {e.item: e for e in ends if isinstance(e, Lost)}
+        assert {item: e.reason for item, e in lost.items()} == {
+            "hang": Reason.TIMEOUT,
+            "hold": Reason.TIMEOUT,
+        }
+        assert lost["hang"].detail == "no progress for 3 s"
+        assert {e.item for e in ends if isinstance(e, Done)} == {"get on", 1}
 
     def test_a_worker_that_finds_no_place_holds_nothing_up(
         self, cluster: RayCluster, tmp_path: Path

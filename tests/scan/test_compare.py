@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from telecine.infra.bugs import telecine_version
+from telecine.infra.errors import MOST_TRIES, PASSING, Reason
 from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import DroppedSpan, Source, to_arrow
 from telecine.manifests.tables import Tables
@@ -151,6 +153,32 @@ def test_a_rejected_object_is_retried_only_when_asked() -> None:
     assert list(retried.tasks()) == [ScanTask(A, 1)]
     assert not list(needs_digest(retried))
     assert state(compared([row], replace(A, version="v2"))) == State.CHANGED
+
+
+@pytest.mark.parametrize("reason", PASSING)
+def test_what_may_have_been_the_machines_fault_is_tried_again_some_times(reason: Reason) -> None:
+    row = replace(ROW, status="rejected", reason=reason, content_digest="")
+    for tries in range(1, MOST_TRIES):
+        again = compared([replace(row, tries=tries)], A)
+        assert state(again) == State.UNFINISHED
+        assert list(again.tasks()) == [ScanTask(A, 1, tries)]
+    last = replace(row, tries=MOST_TRIES)
+    assert state(compared([last], A)) == State.REJECTED_BEFORE
+    assert [t.tries for t in compared([last], A, retry_rejected=True).tasks()] == [MOST_TRIES]
+    other = replace(A, version="v2")
+    assert list(compared([last], other).tasks()) == [ScanTask(other, 1)], "another object: anew"
+    respecified = compared([replace(last, scan_fingerprint="spec-0")], A)
+    assert list(respecified.tasks()) == [ScanTask(A, 1)], "another scan: anew"
+
+
+def test_a_mistake_of_ours_is_tried_again_by_another_telecine() -> None:
+    row = replace(ROW, status="rejected", reason="internal", telecine_version="0.1.9")
+    copy = scanned(ScanTask(Found("/copy", "c", 100), 0), "digest", duplicate_of=ROW.source_id)
+    again = compared([row, replace(copy, status="duplicate")], A)
+    assert state(again) == State.UNFINISHED
+    assert not find_duplicates(again, {}, scan_fingerprint=SPEC).uris, "its copies point to it"
+    same = replace(row, telecine_version=telecine_version())
+    assert state(compared([same], A)) == State.REJECTED_BEFORE
 
 
 def test_another_scan_spec_is_another_scan() -> None:
