@@ -135,7 +135,7 @@ class Clip:
     timing: str = column("pts, or ordinal (pts counts frames)")
     fps_num: int = column("nominal frames per second")
     fps_den: int = column("nominal frames per second")
-    variable_rate: bool = column("frames are unevenly spaced: encoded at the nominal rate")
+    variable_rate: bool = column("unevenly spaced, in no regular turn: taken by time, at fps")
     duration_seconds: float = column("(end_pts - start_pts) × time base; 0 for an image")
     width: int = column("displayed px")
     height: int = column("displayed px")
@@ -167,7 +167,7 @@ class Clip:
         "texture of the stills: log10(1 + variance of the Laplacian of luma), median; focus is blur"
     )
     black_share: float = measured("share of frames that are black, 0..1")
-    frozen_share: float = measured("share of frames equal to the one before, 0..1")
+    frozen_share: float = measured("share of time in which the picture is held or equal, 0..1")
     letterbox_left: int = measured("px of black bar, displayed, to one pixel of the stills")
     letterbox_right: int = measured("px of black bar, displayed, to one pixel of the stills")
     letterbox_top: int = measured("px of black bar, displayed, to one pixel of the stills")
@@ -176,6 +176,11 @@ class Clip:
     blur: float | None = measured(
         "px at native resolution: width (Gaussian σ) of the strongest edges seen through 1 px, "
         "median over stills; 1 sharp, 1.4 blurred by 1 px, 2.2 by 2; NULL without edges",
+        None,
+        since="0.2.0",
+    )
+    effective_fps: float | None = measured(
+        "distinct frames per second where the picture moves; NULL where too little does",
         None,
         since="0.2.0",
     )
@@ -325,6 +330,12 @@ class Sample:
     frames_left_out: int = column("frames at the clip's end beyond the temporal grid", 0)
     fps_num: int = column("encoded frames per second", 0)
     fps_den: int = column("encoded frames per second", 1)
+    frames_resampled_away: int | None = of_latents(
+        "the clip's frames that no frame at the encoded rate shows", None, since="0.2.0"
+    )
+    frames_repeated: int | None = of_latents(
+        "frames at the encoded rate that show again what the one before shows", None, since="0.2.0"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,6 +166,8 @@ class VaeSpec(Spec):
     encoder: str = "dct"  # or diffusers:FOLDER, diffusers:HUB_ID[@revision]
     patch: Positive = 2  # trainer's spatial patch; the crop grid is spatial stride × patch
     fps: str | None = None  # e.g. "24" or "30000/1001"
+    # Without `fps`: as frames are coded, or without those that repeat (clips' effective_fps).
+    rate: Literal["coded", "effective"] = later("coded")
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # computed in; stored: float16
     posterior: Literal["mean", "moments", "sample"] = "mean"  # a sample is seeded by the clip_id
     normalise: bool = True  # with the model's own constants, as its diffusion transformer reads it
@@ -257,8 +259,8 @@ class DatasetSpec(Spec):
         tables = self.model_dump()
         encoder = given.get("vae", {}).get("encoder", self.vae.encoder)
         if encoder != self.vae.encoder:
-            kept = VaeSpec(encoder=encoder, patch=self.vae.patch, fps=self.vae.fps)
-            tables["vae"] = kept.model_dump()
+            about_clips = {"patch": self.vae.patch, "fps": self.vae.fps, "rate": self.vae.rate}
+            tables["vae"] = VaeSpec(encoder=encoder, **about_clips).model_dump()
         captioner = given.get("caption", {}).get("captioner", self.caption.captioner)
         if captioner != self.caption.captioner:
             tables["caption"] = CaptionSpec(captioner=captioner).model_dump()

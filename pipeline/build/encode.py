@@ -7,7 +7,7 @@ encoder            ████████████████      at most
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -21,6 +21,7 @@ from telecine.manifests.specs import PixelSpec
 from telecine.pipeline.build.latents import Canary
 from telecine.pipeline.build.plan import Encoding
 from telecine.pipeline.media.decode import Cut, decode_clip
+from telecine.pipeline.media.timing import Shown
 
 
 class ClipFrames:
@@ -43,6 +44,7 @@ class ClipFrames:
     ) -> None:
         self.clip, self.encoding = clip, encoding
         self.bytes_read = 0
+        self._shown = Shown()
         self._source, self._encoder = source, encoder
         self._pixels, self._storage = pixels, storage
         self._ahead = ahead
@@ -56,13 +58,29 @@ class ClipFrames:
         self.close()
         self.blocks = self._started(from_start=True)
 
+    @property
+    def shown(self) -> dict[str, int]:
+        """What was made of the clip's native frames, once all blocks are read: columns of its row.
+
+        num_frames - frames_resampled_away + frames_repeated = encoded_frames + frames_left_out
+        """
+        if not self._shown.outputs:  # frame for frame
+            return {"frames_resampled_away": 0, "frames_repeated": 0}
+        return {
+            "frames_resampled_away": self.clip.num_frames - self._shown.native,
+            "frames_repeated": self._shown.repeated,
+        }
+
     def _started(self, from_start: bool) -> Values[FrameBlock]:
         return run_ahead(self._decoded(from_start), self._ahead, "decode")
 
     def _decoded(self, from_start: bool) -> Generator[FrameBlock, None, None]:
         source, encoding = self._source, self.encoding
         sizes = self._encoder.block_sizes(encoding.frames)
-        cut = Cut(encoding.rate, encoding.frames, encoding.crop, sizes)
+        self._shown = Shown()
+        cut = Cut(
+            encoding.rate, encoding.frames, encoding.crop, sizes, encoding.left_out, self._shown
+        )
         with self._storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
             try:
                 yield from decode_clip(
@@ -76,6 +94,7 @@ class ClipFrames:
 class Encoded:
     latents: Latents  # float16 [C, T', H', W'], as stored
     psnr_db: float  # of a canary's round trip; else 0
+    shown: Mapping[str, int]  # columns of the sample's row: frames that were picked by time
 
 
 def encode_clip(frames: ClipFrames, encoder: VideoEncoder, *, canary: bool = False) -> Encoded:
@@ -98,8 +117,8 @@ def _encode(frames: ClipFrames, encoder: VideoEncoder, canary: bool) -> Encoded:
     count = frames.encoding.frames
     seed = int(frames.clip.clip_id[:16], 16)  # the same for the same clip, whatever the build
     if not canary:
-        return Encoded(encoder.encode(frames.blocks, count, seed), 0.0)
+        return Encoded(encoder.encode(frames.blocks, count, seed), 0.0, frames.shown)
     watcher = Canary(encoder, count)
     with contextlib.closing(watcher.watch(frames.blocks)) as blocks:
         latents = encoder.encode(blocks, count, seed)
-    return Encoded(latents, watcher.psnr_db(latents))
+    return Encoded(latents, watcher.psnr_db(latents), frames.shown)

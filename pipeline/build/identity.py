@@ -50,6 +50,8 @@ class Generation:
             "patch": dataset.spec.vae.patch,
             "fps": dataset.spec.vae.fps,
         }
+        if dataset.spec.vae.rate != "coded":
+            vae["rate"] = dataset.spec.vae.rate
         build_id = short_id("build", {**spec, "vae": vae, **_models(dataset.spec)})
         called = str(encoder.identity()["name"]).lower()
         default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"

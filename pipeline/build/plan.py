@@ -121,7 +121,7 @@ def crop_grid(encoder: VideoEncoder, vae: VaeSpec) -> int:
 def plan_encoding(clip: ClipShape, encoder: VideoEncoder, vae: VaeSpec) -> Encoding | None:
     """None where the clip is smaller than the grid or shorter than the encoder's first step."""
     crop = crop_to_grid(clip.width, clip.height, crop_grid(encoder, vae))
-    rate = encoded_rate(clip, Fraction(vae.fps) if vae.fps else None)
+    rate = encoded_rate(clip, vae)
     available = encoded_frames(clip, rate)
     frames = encoder.valid_frames(available)
     if crop is None or frames == 0:

@@ -80,6 +80,7 @@ def _frames_json(clip: Clip, sample: Sample) -> dict[str, JsonValue]:
         "num_frames": sample.encoded_frames,
         "native_num_frames": clip.num_frames,
         "frames_left_out": sample.frames_left_out,
+        **_known(sample, ("frames_resampled_away", "frames_repeated")),
         "fps": float(rate),
         "fps_rational": str(rate),
         "native_fps": clip.fps_num / clip.fps_den,

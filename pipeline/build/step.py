@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import partial
 from typing import TypeAlias
 
@@ -236,8 +235,8 @@ def _stall_seconds(job: ShardJob, vae: VaeSpec, per_pixel: float) -> float:
 
 def _pixels(clip: Clip, vae: VaeSpec) -> int:
     """That are encoded."""
-    rate = encoded_rate(clip, Fraction(vae.fps) if vae.fps else None)
-    return clip.width * clip.height * encoded_frames(clip, rate)
+    frames = encoded_frames(clip, encoded_rate(clip, vae))
+    return clip.width * clip.height * frames
 
 
 def _seconds(job: ShardJob) -> float:

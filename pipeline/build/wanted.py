@@ -51,6 +51,7 @@ class WantedClip:
     fps_num: int
     fps_den: int
     variable_rate: bool
+    effective_fps: float | None
     duration_seconds: float
     width: int
     height: int

@@ -311,7 +311,7 @@ def _sha256(*parts: bytes | memoryview) -> str:
 
 def _measured(encoded: Encoded) -> dict[str, Any]:
     """Columns of the sample's row. Raises MediaError where the latents are not finite."""
-    return {**latent_statistics(encoded.latents), "psnr_db": encoded.psnr_db}
+    return {**latent_statistics(encoded.latents), "psnr_db": encoded.psnr_db, **encoded.shown}
 
 
 def _copied_facts(copied: Copied) -> dict[str, Any]:

@@ -45,7 +45,7 @@ PLACE_COLUMNS = {
         for name in (
             "shard_path", "position", "latent_shape", "latent_bytes", *CHECKS,
             "encoded_width", "encoded_height", "encoded_frames", "frames_left_out",
-            "copied_from",
+            "frames_resampled_away", "frames_repeated", "copied_from",
         )
     },
 }  # fmt: skip

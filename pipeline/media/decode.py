@@ -6,8 +6,9 @@ key frame ─▶ ··· ─▶ start_pts ─▶ frames ─▶ last one needed �
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, dropwhile, islice
 from typing import BinaryIO
@@ -22,7 +23,7 @@ from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Crop
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import PictureReader, picture_block
-from telecine.pipeline.media.timing import at_rate, is_resampled
+from telecine.pipeline.media.timing import Shown, at_rate, first_output, is_resampled
 
 BACK_OFF_SECONDS = (0, 2, 10)  # how far before the clip to seek, one try after the other
 COUNTED_TAIL = 16  # frames beyond the last one needed that are decoded only to be counted
@@ -38,6 +39,8 @@ class Cut:
     frames: int
     crop: Crop
     block_sizes: Iterator[int]  # frames of each block; read once
+    left_out: int = 0  # frames after these that the clip has at its rate: counted, not handed out
+    shown: Shown = field(default_factory=Shown)  # of all these, where they are picked by time
 
 
 def decode_clip(
@@ -170,7 +173,8 @@ def _at_rate(span: Span, clip: Clip, cut: Cut) -> Iterator[VideoFrame]:
     if not is_resampled(clip, cut.rate):
         return (frame for _, frame in span)
     tick = Fraction(clip.time_base_num, clip.time_base_den)
-    return at_rate(span, clip.start_pts, 1 / (cut.rate * tick), cut.frames)
+    first, step = first_output(clip, cut.rate), 1 / (cut.rate * tick)
+    return at_rate(span, first, step, cut.frames + cut.left_out, cut.shown)
 
 
 def _blocks(
@@ -181,6 +185,8 @@ def _blocks(
         block = reader.block(shown, size)
         made += size
         if made >= cut.frames:
+            if cut.shown.outputs:  # by time: what the frames left out would have shown counts too
+                deque(shown, maxlen=0)
             span.check()
         yield block
 

@@ -1,4 +1,4 @@
-"""When frames are shown: rates, and which native frame each output frame is. Exact rationals.
+"""When frames are shown: which native frame each output frame is. Exact rationals.
 
 native   |0   |1  |2     |3 |4      stamps in ticks, unevenly spaced
 output   |0   |1   |2   |3   |4     start + k / rate: the native frame nearest in time
@@ -7,26 +7,19 @@ output   |0   |1   |2   |3   |4     start + k / rate: the native frame nearest i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+from telecine.manifests.specs import VaeSpec
+from telecine.pipeline.media.rates import standard_rate
 
 Frame = TypeVar("Frame")
 
-MAX_RATE = Fraction(1000)
-
-# What cameras, broadcasters and screen recorders mean when stamps are rounded to ticks.
-STANDARD_RATES: tuple[Fraction, ...] = tuple(
-    sorted(
-        {Fraction(r) for r in (1, 2, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60)}
-        | {Fraction(r) for r in (72, 90, 100, 120, 144, 200, 240)}
-        | {Fraction(r * 1000, 1001) for r in (12, 15, 24, 30, 48, 60, 120, 240)}
-        | {Fraction(25, 2)}
-    )
-)
+# What an effective rate must be below the coded one, to be another: as rates are measured.
+LOWER = Fraction(99, 100)
+SNAP = 0.005  # share by which a measured rate may miss the standard one that it means
 
 
 class Timed(Protocol):
@@ -50,15 +43,27 @@ class Timed(Protocol):
     def fps_den(self) -> int: ...
     @property
     def variable_rate(self) -> bool: ...
+    @property
+    def effective_fps(self) -> float | None: ...
 
 
 def round_half_up(value: Fraction) -> int:
     return math.floor(value + Fraction(1, 2))
 
 
-def encoded_rate(clip: Timed, fps: Fraction | None) -> Fraction:
-    """Frames per second that the clip is encoded at: `fps` if asked for, else its own."""
-    return fps if fps is not None else Fraction(clip.fps_num, clip.fps_den)
+def encoded_rate(clip: Timed, vae: VaeSpec) -> Fraction:
+    """Frames per second that the clip is encoded at: `vae.fps` if asked for, else its own.
+
+    Its own is the coded rate or, where `vae.rate` says so and it is known and lower, the effective
+    one, as the standard rate that it is within half a per cent of. An image has 0 or 1: no matter.
+    """
+    if vae.fps is not None:
+        return Fraction(vae.fps)
+    coded = Fraction(clip.fps_num, clip.fps_den)
+    if vae.rate == "coded" or clip.effective_fps is None:
+        return coded
+    effective = standard_rate(clip.effective_fps, SNAP)
+    return effective if effective < LOWER * coded else coded
 
 
 def is_resampled(clip: Timed, rate: Fraction) -> bool:
@@ -79,80 +84,63 @@ def encoded_frames(clip: Timed, rate: Fraction) -> int:
     return max(1, round_half_up(duration * rate))
 
 
+def first_output(clip: Timed, rate: Fraction) -> Fraction:
+    """The time, in ticks, whose nearest native frame is output 0.
+
+    The clip's start. At a rate that leaves repeated frames out it is what is shown in the middle of
+    output 0, so that a picture that is held for 2 or 3 frames (a film on another clock) is met
+    wherever in its turn the clip begins: half an output later, and half a native frame earlier, for
+    a frame is shown from its stamp on.
+    """
+    coded = Fraction(clip.fps_num, clip.fps_den)
+    if clip.effective_fps is None or not rate < LOWER * coded:
+        return Fraction(clip.start_pts)
+    if standard_rate(clip.effective_fps, SNAP) != rate:
+        return Fraction(clip.start_pts)
+    tick = Fraction(clip.time_base_num, clip.time_base_den)
+    return clip.start_pts + (1 / rate - 1 / coded) / 2 / tick
+
+
+@dataclass(slots=True)
+class Shown:
+    """How native frames became outputs."""
+
+    outputs: int = 0
+    repeated: int = 0  # outputs that show again the frame that the output before showed
+
+    @property
+    def native(self) -> int:
+        """Different frames that are shown."""
+        return self.outputs - self.repeated
+
+
 def at_rate(
-    frames: Iterable[tuple[int, Frame]], start_pts: int, ticks_per_output: Fraction, count: int
+    frames: Iterable[tuple[int, Frame]],
+    first: Fraction | int,
+    ticks_per_output: Fraction,
+    count: int,
+    shown: Shown | None = None,
 ) -> Iterator[Frame]:
     """`count` output frames at a constant rate; output k is the frame nearest to its time.
 
     `frames` are (stamp in ticks, frame) with rising stamps. Output k is shown at
-    start_pts + k × ticks_per_output; a tie goes to the earlier frame. Looks one frame ahead and no
-    further, and takes nothing more from `frames` once the last output is known.
+    first + k × ticks_per_output; a tie goes to the earlier frame. Looks one frame ahead and no
+    further, and takes nothing more from `frames` once the last output is known. What was made of
+    them is counted in `shown` as outputs are given out.
     """
+    shown = Shown() if shown is None else shown
     source = iter(frames)
     held = next(source, None)
     made = 0
     while held is not None and made < count:
         following = next(source, None)
+        times = 0
         while made < count and (
-            following is None or 2 * (start_pts + made * ticks_per_output) <= held[0] + following[0]
+            following is None or 2 * (first + made * ticks_per_output) <= held[0] + following[0]
         ):
-            yield held[1]
             made += 1
+            shown.outputs += 1
+            shown.repeated += times > 0
+            times += 1
+            yield held[1]
         held = following
-
-
-def nominal_rate(
-    stamps: Sequence[int] | npt.NDArray[np.int64], time_base: Fraction, hint: Fraction | None
-) -> Fraction:
-    """Frames per second that most neighbouring frames are apart. Needs two rising stamps.
-
-    The mean of the regular deltas (those near the median) is known to within the rounding of the
-    stamps, which telescopes: one tick, or the jitter, over the number of frames. Of the rates that
-    fit in there the header's is taken if it is a standard one, then the nearest standard one, then
-    the header's, then the mean itself: so 33, 33, 34 ms with a header that says 30000/1001 is
-    30000/1001, though 30 fits as well.
-    """
-    deltas = np.diff(np.asarray(stamps, dtype=np.int64))
-    deltas = deltas[deltas > 0]
-    if not len(deltas):
-        raise ValueError(f"a rate needs two rising stamps, given {len(stamps)} stamps")
-    median = Fraction(int(np.sort(deltas)[len(deltas) // 2]))
-    slack = float(_tolerance(median))
-    regular = deltas[np.abs(deltas - int(median)) <= slack]
-    period = Fraction(int(regular.sum()), len(regular))
-    spread = max(1, int(regular.max() - regular.min()))
-    doubt = Fraction(spread * (1 + len(deltas) - len(regular)), len(regular))
-    doubt = min(doubt, _tolerance(median) / 2)
-
-    def misfit(rate: Fraction) -> Fraction:
-        return abs(1 / (rate * time_base) - period)
-
-    nearest = min(STANDARD_RATES, key=misfit)
-    candidates = [hint] if hint in STANDARD_RATES else []
-    candidates += [nearest] + ([hint] if hint else [])
-    for rate in candidates:
-        if rate is not None and rate > 0 and misfit(rate) <= doubt:
-            return rate
-    measured = 1 / (period * time_base)
-    return measured if spread == 1 and period.denominator == 1 else measured.limit_denominator(1001)
-
-
-def is_variable(
-    stamps: Sequence[int] | npt.NDArray[np.int64], time_base: Fraction, rate: Fraction
-) -> bool:
-    """Whether any two neighbours are not one nominal period apart: by 10 % or 1.5 ticks, the more.
-
-    Stamps rounded to milliseconds (33, 34, 33) are constant. Give the span's end as the last stamp,
-    so that the last frame's length counts too.
-    """
-    period = 1 / (rate * time_base)
-    deltas = np.diff(np.asarray(stamps, dtype=np.int64))
-    if not len(deltas):
-        return False
-    worst = max(abs(int(deltas.max()) - period), abs(int(deltas.min()) - period))
-    return worst > _tolerance(period)
-
-
-def _tolerance(period: Fraction) -> Fraction:
-    """Ticks by which a delta may miss the nominal period and still be regular."""
-    return max(Fraction(3, 2), period / 10)

@@ -29,7 +29,7 @@ from telecine.manifests.specs import DatasetSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Orientation, fit_short_side
 from telecine.pipeline.media.pixels import image_of, jpeg
-from telecine.pipeline.media.timing import is_variable, nominal_rate
+from telecine.pipeline.media.rates import is_variable, nominal_rate
 from telecine.pipeline.scan.camera.drift import Path, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
 from telecine.pipeline.scan.looks.detail import Detail, examine, summarise_details

@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from telecine.manifests.specs import VaeSpec
 from telecine.pipeline.media.facts import MediaFacts
 from telecine.pipeline.media.timing import (
-    STANDARD_RATES,
     at_rate,
     encoded_frames,
     encoded_rate,
     is_resampled,
-    is_variable,
-    nominal_rate,
 )
 from tests.support.movies import clip_of
 
@@ -65,7 +63,7 @@ def test_selection_looks_one_frame_ahead_and_no_further(gaps: list[int], count: 
 def test_a_clip_at_its_own_constant_rate_is_taken_frame_by_frame() -> None:
     stamps = list(range(0, 1001, 33))
     clip = clip_of(FACTS, MILLISECOND, stamps, 0, 30, Fraction(30))
-    assert encoded_rate(clip, None) == 30
+    assert encoded_rate(clip, VaeSpec()) == 30
     assert not is_resampled(clip, Fraction(30))
     assert encoded_frames(clip, Fraction(30)) == 30  # 990 ms × 30 would round to it as well
     shorter = clip_of(FACTS, MILLISECOND, stamps, 3, 7, Fraction(30))
@@ -80,7 +78,7 @@ def test_another_rate_gives_duration_times_rate_rounded_half_up(
     duration: int, rate: str, expected: int
 ) -> None:
     clip = clip_of(FACTS, MILLISECOND, [0, duration], 0, 1, Fraction(25))
-    wanted = encoded_rate(clip, Fraction(rate))
+    wanted = encoded_rate(clip, VaeSpec(fps=rate))
     assert is_resampled(clip, wanted)
     assert encoded_frames(clip, wanted) == expected
 
@@ -89,46 +87,3 @@ def test_a_variable_clip_is_resampled_at_its_own_rate() -> None:
     clip = clip_of(FACTS, MILLISECOND, [0, 40, 200], 0, 2, Fraction(25), variable=True)
     assert is_resampled(clip, Fraction(25))
     assert encoded_frames(clip, Fraction(25)) == 5
-
-
-@settings(deadline=None)  # a busy machine is no failure
-@given(st.sampled_from(STANDARD_RATES), st.integers(40, 400), st.booleans())
-def test_a_standard_rate_is_found_again_from_stamps_rounded_to_milliseconds(
-    rate: Fraction, count: int, told: bool
-) -> None:
-    stamps = [round(k / rate * 1000) for k in range(count)]
-    found = nominal_rate(stamps, MILLISECOND, rate if told else None)
-    # Without the header, 29.97 and 30 can be told apart only where a whole tick lies between them.
-    closest = min(abs(1 / r - 1 / rate) for r in STANDARD_RATES if r != rate)
-    if told or closest * (count - 1) > 3 * MILLISECOND:
-        assert found == rate
-    assert not is_variable(stamps, MILLISECOND, found)
-
-
-@pytest.mark.parametrize("delta", [1001, 1000, 1250, 512, 3003])
-def test_stamps_that_are_exact_give_an_exact_rate(delta: int) -> None:
-    rate = nominal_rate([k * delta for k in range(9)], Fraction(1, 30000), None)
-    assert rate == Fraction(30000, delta)
-
-
-def test_a_header_that_lies_is_not_believed() -> None:
-    stamps = [k * 40 for k in range(50)]
-    assert nominal_rate(stamps, MILLISECOND, Fraction(1000)) == 25
-
-
-def test_a_dropped_frame_makes_a_span_variable_but_not_its_rate() -> None:
-    stamps = [k * 40 for k in range(50) if k != 20]
-    assert nominal_rate(stamps, MILLISECOND, Fraction(49, 2)) == 25
-    assert is_variable(stamps, MILLISECOND, Fraction(25))
-    assert not is_variable(stamps[:20], MILLISECOND, Fraction(25))
-
-
-def test_jitter_below_a_tenth_of_a_frame_is_constant() -> None:
-    stamps = [k * 1500 + (-1) ** k * 60 for k in range(40)]
-    assert not is_variable(stamps, Fraction(1, 90000), Fraction(60))
-    assert is_variable([0, 1500, 3200], Fraction(1, 90000), Fraction(60))
-
-
-def test_a_rate_needs_two_frames() -> None:
-    with pytest.raises(ValueError, match="two rising stamps"):
-        nominal_rate([5], MILLISECOND, None)
