@@ -6,6 +6,7 @@ pyproject.toml says which versions; `pip install 'telecine[all]'` brings them al
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,12 @@ def load(module: str, extra: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise _missing(what, extra, error) from error
+
+
+def require(module: str, extra: str, what: str) -> None:
+    """Raises MissingExtra where the module is not installed. Does not import it."""
+    if importlib.util.find_spec(module) is None:
+        raise _missing(what, extra, ModuleNotFoundError(name=module))
 
 
 @contextmanager

@@ -74,6 +74,7 @@ class ScanSpec(Spec):
     max_seconds: Annotated[float, Field(gt=0)] = 60.0
     max_pixels: Positive = 2**26  # width × height of one frame, bounded before memory is taken
     max_source_seconds: Positive = 6 * 3600  # bounds the stills a worker holds, ~100 MB an hour
+    detector: Literal["adaptive", "transnetv2", "transnetv2:all"] = later("adaptive")
     stills: StillSpec = StillSpec()
 
     @model_validator(mode="after")

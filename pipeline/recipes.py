@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from telecine.encoders.load import load_captioner, load_encoder, load_scorer
-from telecine.infra.cluster import Resources
 from telecine.infra.errors import UsageError
 from telecine.manifests.builds import current_build
 from telecine.manifests.dataset import Dataset, replace_spec, write_spec
@@ -39,6 +38,7 @@ from telecine.pipeline.models import (
     captioner_needs,
     check_models,
     encoder_needs,
+    scanner_needs,
     scorer_needs,
     with_models,
 )
@@ -90,7 +90,7 @@ def ingest(run: Run, roots: Sequence[str]) -> Ingested:
     check_where(connect(dataset.tables), spec, spec.select.where)
     found = find(dataset, roots, run.options)
     write_spec(dataset)
-    scanned = scan_sources(run, found, Resources(cpus=1))  # one decode pass per source
+    scanned = scan_sources(run, found, scanner_needs(run))  # one decode pass per source
     captioned = [caption_clips(one, captioner_needs) for one in captioners(run)]
     scored = score_clips(run, scorer_needs)
     built = build(run, Generation.of(dataset, encoder))

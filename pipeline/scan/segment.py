@@ -41,6 +41,7 @@ MIN_DIFFERENCE, MIN_DIFFERENCE_RATIO = 3.0, 1.6  # cheap: what is worth a closer
 MIN_DISTRIBUTION = 1.2  # cheap as well: most pans end here
 MIN_RESIDUAL = 5.0  # 8-bit levels
 MIN_SCORE = 2.05
+DOUBTFUL = (1.4, 3.0)  # scores that a look at the whole would settle better
 MAX_FLASH = 0.5  # of the residual at its beginning, if blocks are found again
 MAX_FLASH_CHANGE, MAX_FLASH_MOVED = 0.2, 0.9  # of both, if the picture has moved
 LIMITED = (16, 235)  # luma of limited range: what lies beyond is not seen
@@ -68,6 +69,7 @@ class CutDetector:
         self._held: Grid | None = None
         self._thumbs: Thumbs = np.empty((0, 3, 0, 0), np.int16)
         self._differences: Doubles = np.zeros(0)  # from the frame before, per frame held
+        self._doubts: list[int] = []
 
     def push(self, grid: Grid) -> list[int]:
         """The cuts that these frames decide on; `decided` moves on."""
@@ -85,6 +87,11 @@ class CutDetector:
     def finish(self) -> list[int]:
         """The cuts among the last frames."""
         return self._decide(is_last=True)
+
+    def take_doubts(self) -> list[int]:
+        """Frames decided on since the last call whose verdict was a near thing, in order."""
+        taken, self._doubts = self._doubts, []
+        return taken
 
     def _decide(self, is_last: bool) -> list[int]:
         cuts: list[int] = []
@@ -145,9 +152,12 @@ class CutDetector:
             return False
         residuals = residual(self._thumbs[pairs], self._thumbs[pairs - 1])
         structure = residuals[-1] / (1 + _mean(residuals[:-1]))
-        if residuals[-1] < MIN_RESIDUAL or np.sqrt(structure * distribution) < MIN_SCORE:
-            return False
-        return not self._is_flash(t, float(residuals[-1]), float(changes[-1]))
+        score = float(np.sqrt(structure * distribution))
+        stands = residuals[-1] >= MIN_RESIDUAL and score >= MIN_SCORE
+        cuts = stands and not self._is_flash(t, float(residuals[-1]), float(changes[-1]))
+        if stands > cuts or DOUBTFUL[0] <= score < DOUBTFUL[1]:
+            self._doubts.append(self._start + t)
+        return cuts
 
     def _is_flash(self, t: int, peak: float, change: float) -> bool:
         """Whether the picture before is back soon after, or the one after was there before.

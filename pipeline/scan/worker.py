@@ -26,7 +26,7 @@ from telecine.infra.faults import kill_point
 from telecine.infra.pulse import beat
 from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Clip, Source, Still
-from telecine.manifests.specs import DatasetSpec
+from telecine.manifests.specs import DatasetSpec, ScanSpec
 from telecine.pipeline.media.blame import blamed
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.open import Video, hdr_refused, open_media
@@ -58,7 +58,7 @@ from telecine.pipeline.scan.discover import ScanTask
 from telecine.pipeline.scan.grid import LONG_SIDE, Grid, middle, stride
 from telecine.pipeline.scan.looks.detail import examine
 from telecine.pipeline.scan.measure import FRAME, Meter, Rows
-from telecine.pipeline.scan.segment import CutDetector
+from telecine.pipeline.scan.second_opinion import make_detector
 from telecine.pipeline.scan.stills import StillPicker
 
 CHUNK_FRAMES = 32
@@ -265,7 +265,7 @@ class Pass:
         check_size(facts.width, facts.height, self._spec.scan.max_pixels)
         self._runs.append(Run(ordinal, facts))
         apart = max(1, round(self._rate / DRIFTS_PER_SECOND))
-        self._run = _Run(ordinal, frame, facts, apart)
+        self._run = _Run(ordinal, frame, facts, self._spec.scan, apart)
 
     def _end_run(self) -> None:
         if self._run is not None:
@@ -314,9 +314,11 @@ class Pass:
 class _Run:
     """Frames of one size, layout and colours: their grids, the detector and the meter over them."""
 
-    def __init__(self, start: int, frame: Decoded, facts: MediaFacts, apart: int) -> None:
+    def __init__(
+        self, start: int, frame: Decoded, facts: MediaFacts, spec: ScanSpec, apart: int
+    ) -> None:
         self.start = start
-        self.detector = CutDetector(facts.color_range == "full")
+        self.detector = make_detector(spec, facts)
         self.meter = Meter(facts.color_range == "full", apart)
         self.facts = facts
         self._sampler = Sampler(frame, facts)

