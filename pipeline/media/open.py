@@ -23,12 +23,18 @@ from av.video.stream import VideoStream
 from telecine.infra.errors import MediaError, Reason
 from telecine.infra.pulse import beat
 from telecine.manifests.specs import PixelSpec, ScanSpec
+from telecine.pipeline.media.alpha import Opacities
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.filters import deinterlaced
 from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.gif import LocalPalettes
-from telecine.pipeline.media.stills.heif import heif_picture, is_heif, is_photograph
+from telecine.pipeline.media.stills.heif import (
+    has_opacity_track,
+    heif_picture,
+    is_heif,
+    is_photograph,
+)
 from telecine.pipeline.media.stills.raw import refuse_raw
 from telecine.pipeline.media.streams import (
     FactsReader,
@@ -38,6 +44,7 @@ from telecine.pipeline.media.streams import (
     footage,
     header_frames,
     named_colors,
+    opacity_beside,
 )
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
@@ -125,9 +132,11 @@ def _is_text(head: bytes) -> bool:
 def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Video:
     """The best stream that yields a frame."""
     failure: MediaError | None = None
+    transparent = has_opacity_track(file, head)
     for container, stream in _by_stream(file, head, scan):
+        opacity = opacity_beside(container, stream) if transparent else None
         try:
-            return Video(container, stream, scan, threads)
+            return Video(container, stream, scan, threads, opacity)
         except MediaError as error:
             container.close()
             if error.reason not in (Reason.CORRUPT, Reason.NO_FRAMES):
@@ -210,8 +219,15 @@ class Video:
     """One stream of frames, decoded on demand. Close it, or use it as a context manager."""
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, scan: ScanSpec, threads: int
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        scan: ScanSpec,
+        threads: int,
+        opacity: VideoStream | None = None,
     ) -> None:
+        """`opacity` is the stream of the picture's transparency, if it has one."""
+        self._opacity, self._opacities = opacity, Opacities()
         self._container, self._stream, self._scan = container, stream, scan
         self.decode_errors = 0
         self._complaint = ""
@@ -222,6 +238,8 @@ class Video:
         named = named_colors(stream)
         check_size(context.width, context.height, scan.max_pixels)
         context.thread_count = threads
+        if opacity is not None:
+            opacity.codec_context.thread_count = 1
         context.options = {"max_pixels": str(scan.max_pixels)}
         self.interlaced = False  # any frame so far, or its header
         self._aspect: Fraction | None = None  # of the pixels of the latest key frame and the first
@@ -261,7 +279,10 @@ class Video:
         `pts` counts ticks of `time_base` and may be None. Interlaced footage is deinterlaced: one
         frame per frame, with its stamp. Packets that the decoder refuses are counted and skipped.
         """
-        return deinterlaced(self._all())
+        frames = self._all()
+        if self._opacity is not None:
+            frames = self._opacities.joined(frames, self.time_base)
+        return deinterlaced(frames)
 
     def facts_of(self, frame: VideoFrame) -> MediaFacts:
         """Those of one of its frames: a stream may change them midway. Cheap where nothing did."""
@@ -276,6 +297,7 @@ class Video:
         some seek to where a frame is not the first to be shown.
         """
         self._peeked.clear()
+        self._opacities.clear()
         self._raw.close()
         try:
             self._container.seek(pts, stream=self._stream)
@@ -340,7 +362,10 @@ class Video:
         """Packets of the stream; after an error of the demuxer reading goes on, a bounded time."""
         for _ in range(MAX_READ_ERRORS):
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux(*self._streams()):
+                    if self._opacity and packet.stream_index == self._opacity.index:
+                        self._note_opacity(packet)
+                        continue
                     if packet.has_sidedata("encryption_info"):
                         raise MediaError(Reason.ENCRYPTED, "protected samples")
                     yield self._written(packet) if self._written else packet
@@ -348,6 +373,17 @@ class Video:
                 self._complain(error)
             else:
                 return
+
+    def _streams(self) -> list[VideoStream]:
+        return [self._stream] if self._opacity is None else [self._stream, self._opacity]
+
+    def _note_opacity(self, packet: Any) -> None:
+        try:
+            for frame in packet.decode():
+                if frame.pts is not None:
+                    self._opacities.add(frame.pts * packet.stream.time_base, frame)
+        except FFmpegError as error:
+            self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         self.decode_errors += 1

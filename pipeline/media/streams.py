@@ -86,6 +86,16 @@ def counted_frames(container: InputContainer, streams: Sequence[VideoStream]) ->
     return counts
 
 
+def opacity_beside(container: InputContainer, stream: VideoStream) -> VideoStream | None:
+    """The grey stream of as many frames of the same size, where the file says that it has one."""
+
+    def kind(other: VideoStream) -> tuple[int, int, int]:
+        return other.codec_context.width, other.codec_context.height, other.frames
+
+    others = [s for s in footage(container) if s.index != stream.index and kind(s) == kind(stream)]
+    return next((s for s in others if (s.codec_context.pix_fmt or "").startswith("gray")), None)
+
+
 def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise MediaError(Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px")

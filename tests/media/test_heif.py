@@ -19,7 +19,8 @@ from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.facts import Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
 from telecine.pipeline.media.images import orient
-from telecine.pipeline.media.open import open_media
+from telecine.pipeline.media.open import Video, open_media
+from telecine.pipeline.media.pixels import frame_rgb
 from tests.support.cases import case
 from tests.support.heif import Item, av1, box, clap, full, grid, heif, hevc, nclx
 from tests.support.movies import PIXELS, SCAN, Planes
@@ -419,3 +420,59 @@ def test_photographs_have_their_colours() -> None:
     assert np.abs(profiled - (241, 30, 47)).max() <= 2
     clear = picture(case("alpha.heic").read_bytes()).rgb
     assert (clear[80, 120] == 255).all()
+
+
+# --- sequences -----------------------------------------------------------------------------------
+
+
+def frames_of(data: bytes) -> list[Pixels]:
+    video = open_media(io.BytesIO(data), SCAN, PIXELS)
+    assert isinstance(video, Video)
+    with video:
+        return [frame_rgb(frame, video.facts_of(frame)) for frame in video.frames()]
+
+
+def libavif_frames(file: io.BytesIO) -> list[npt.NDArray[np.float64]]:
+    """What libavif makes of them, over white."""
+    frames = []
+    with Image.open(file) as image:
+        for k in range(getattr(image, "n_frames", 1)):
+            image.seek(k)
+            rgba = np.asarray(image.convert("RGBA")).astype(float)
+            frames.append(255 + (rgba[..., :3] - 255) * rgba[..., 3:] / 255)
+    return frames
+
+
+def moving_square(opaque_after: int) -> list[Image.Image]:
+    """A square that moves over clear ground, which is opaque in the last frames."""
+    pictures = []
+    for k in range(8):
+        rgba = np.zeros((64, 64, 4), np.uint8)
+        rgba[..., :3] = 40
+        rgba[16:48, 4 * k : 4 * k + 24] = (200, 60, 30, 128 if k % 2 else 255)
+        rgba[..., 3] |= 255 * (k >= opaque_after)
+        pictures.append(Image.fromarray(rgba))
+    return pictures
+
+
+@pytest.mark.parametrize("opaque_after", [4, 99])
+def test_a_sequence_is_shown_over_white(opaque_after: int) -> None:
+    buffer = io.BytesIO()
+    first, *rest = moving_square(opaque_after)
+    first.save(buffer, "AVIF", save_all=True, append_images=rest, duration=40, quality=90)
+    seen, expected = frames_of(buffer.getvalue()), libavif_frames(buffer)
+    assert len(seen) == len(expected) == 8
+    for ours, right in zip(seen, expected, strict=True):
+        assert np.abs(ours - right).mean() < 2
+
+
+def test_a_sequence_with_alpha_is_shown_over_white_after_a_seek() -> None:
+    data = case("anim_alpha.avif").read_bytes()
+    seen, expected = frames_of(data), libavif_frames(io.BytesIO(data))
+    assert len(seen) == len(expected) == 30
+    assert max(np.abs(a - b).mean() for a, b in zip(seen, expected, strict=True)) < 2
+    with open_media(io.BytesIO(data), SCAN, PIXELS) as video:
+        assert isinstance(video, Video)
+        assert video.seek(0)
+        again = frame_rgb(next(iter(video.frames())), video.facts)
+    assert np.array_equal(again, seen[0])

@@ -31,7 +31,14 @@ from telecine.pipeline.media.geometry import Orientation
 from telecine.pipeline.media.pixels import frame_rgb, plane_view
 from telecine.pipeline.media.stills.exif import exif_orientation
 from telecine.pipeline.media.stills.icc import to_srgb
-from telecine.pipeline.media.stills.items import Item, Items, Property, file_boxes, read_items
+from telecine.pipeline.media.stills.items import (
+    MAX_META_BYTES,
+    Item,
+    Items,
+    Property,
+    file_boxes,
+    read_items,
+)
 
 # Coded items: FFmpeg's decoder, and the property that sets it up
 _CODECS = {
@@ -74,6 +81,18 @@ def is_photograph(file: BinaryIO, head: bytes) -> bool:
     if not is_heif(head):
         return False
     return head[8:12] in _STILLS or all(kind != b"moov" for kind, _, _ in file_boxes(file))
+
+
+def has_opacity_track(file: BinaryIO, head: bytes) -> bool:
+    """Whether a sequence has transparency in a track of its own (`auxi`, ISO 23008-12, 7.5.3)."""
+    if not is_heif(head):
+        return False
+    for kind, start, length in file_boxes(file):
+        if kind == b"moov":
+            file.seek(start)
+            movie = file.read(min(length, MAX_META_BYTES))
+            return b"auxi" in movie and any(urn in movie for urn in _ALPHA)
+    return False
 
 
 def _brands(head: bytes) -> set[bytes]:

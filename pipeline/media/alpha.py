@@ -1,0 +1,104 @@
+"""Transparency that is coded beside the picture, by a decoder of its own, joined to its frames.
+
+colour  ──decode──▶ yuv420p ─┐
+├─ same stamp ─▶ yuva420p, which the pixel contract shows over white
+opacity ──decode──▶ gray    ─┘
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
+
+from telecine.infra.errors import MediaError, Reason
+from telecine.pipeline.media.pixels import plane_view
+
+# Layouts with room for a fourth plane, by those without
+_WITH_ALPHA = {
+    f"{name}{depth}": f"{more}{depth}"
+    for name, more in (
+        ("yuv420p", "yuva420p"), ("yuv422p", "yuva422p"), ("yuv444p", "yuva444p"), ("gbrp", "gbrap")
+    )
+    for depth in ("", "10le", "12le")
+    if (name, depth) != ("yuv420p", "12le")  # FFmpeg has none
+}  # fmt: skip
+_WITH_ALPHA |= {"yuvj420p": "yuva420p", "yuvj422p": "yuva422p", "yuvj444p": "yuva444p"}
+MOST_WAITING = 64  # frames held for an opacity that may still come
+
+
+class Opacities:
+    """Opacity frames as they are decoded, by their time, until the frames they belong to come."""
+
+    def __init__(self) -> None:
+        self._known: dict[Fraction, VideoFrame] = {}
+
+    def add(self, seconds: Fraction, frame: VideoFrame) -> None:
+        if len(self._known) >= 2 * MOST_WAITING:
+            self._known.pop(next(iter(self._known)))  # its frame never came
+        self._known[seconds] = frame
+
+    def clear(self) -> None:
+        self._known.clear()
+
+    def joined(self, frames: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
+        """Each frame with the opacity of its time; as it is where there is none.
+
+        Raises MediaError: UNSUPPORTED, pixels that have no layout with alpha.
+        """
+        waiting: deque[VideoFrame] = deque()
+        for frame in frames:
+            waiting.append(frame)
+            while waiting and (self._has(waiting[0], time_base) or len(waiting) > MOST_WAITING):
+                yield self._join(waiting.popleft(), time_base)
+        while waiting:
+            yield self._join(waiting.popleft(), time_base)
+
+    def _has(self, frame: VideoFrame, time_base: Fraction) -> bool:
+        return frame.pts is None or frame.pts * time_base in self._known
+
+    def _join(self, frame: VideoFrame, time_base: Fraction) -> VideoFrame:
+        if frame.pts is None:
+            return frame
+        opacity = self._known.pop(frame.pts * time_base, None)
+        return frame if opacity is None else with_opacity(frame, opacity)
+
+
+def with_opacity(frame: VideoFrame, opacity: VideoFrame) -> VideoFrame:
+    """A frame of the same colours, stamp and tags whose fourth plane is the other one's luma.
+
+    Opacity of limited range is spread to full, and of another depth is rescaled.
+    """
+    if (frame.width, frame.height) != (opacity.width, opacity.height):
+        raise MediaError(
+            Reason.UNSUPPORTED,
+            f"transparency of {opacity.width} x {opacity.height} px beside a picture of "
+            f"{frame.width} x {frame.height} px",
+        )
+    layout = _WITH_ALPHA.get(frame.format.name)
+    if layout is None:
+        raise MediaError(Reason.UNSUPPORTED, f"transparency beside pixels of {frame.format.name}")
+    out = VideoFrame(frame.width, frame.height, layout)
+    for index in range(3):
+        plane_view(out, index)[...] = plane_view(frame, index)
+    _fill(out, opacity)
+    out.pts, out.opaque = frame.pts, frame.opaque
+    if frame.time_base is not None:
+        out.time_base = frame.time_base
+    out.colorspace, out.color_range = frame.colorspace, frame.color_range
+    out.color_trc, out.color_primaries = frame.color_trc, frame.color_primaries
+    return out
+
+
+def _fill(out: VideoFrame, opacity: VideoFrame) -> None:
+    most = (1 << out.format.components[0].bits) - 1
+    stored = (1 << opacity.format.components[0].bits) - 1
+    limited = opacity.color_range == ColorRange.MPEG
+    black, white = (stored * 16 / 255, stored * 235 / 255) if limited else (0.0, float(stored))
+    table = np.clip((np.arange(stored + 1) - black) / (white - black), 0, 1) * most
+    plane = plane_view(out, 3)
+    plane[...] = np.rint(table).astype(plane.dtype).take(plane_view(opacity, 0), mode="clip")
