@@ -26,7 +26,6 @@ from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.alpha import Opacities
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.filters import deinterlaced
-from telecine.pipeline.media.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.gif import LocalPalettes
 from telecine.pipeline.media.stills.heif import (
@@ -35,6 +34,7 @@ from telecine.pipeline.media.stills.heif import (
     is_heif,
     is_photograph,
 )
+from telecine.pipeline.media.stills.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.stills.raw import refuse_raw
 from telecine.pipeline.media.streams import (
     FactsReader,

@@ -18,9 +18,9 @@ from telecine.infra.errors import MediaError, Reason
 from telecine.manifests.specs import PixelSpec
 from telecine.pipeline.media.facts import Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
-from telecine.pipeline.media.images import orient
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import frame_rgb
+from telecine.pipeline.media.stills.images import orient
 from tests.support.cases import case
 from tests.support.gifs import COLORS, GifFrame, gif
 from tests.support.gifs import shown as browser_shows
