@@ -25,8 +25,8 @@ _WITH_ALPHA = {
         ("yuv420p", "yuva420p"), ("yuv422p", "yuva422p"), ("yuv444p", "yuva444p"), ("gbrp", "gbrap")
     )
     for depth in ("", "10le", "12le")
-    if (name, depth) != ("yuv420p", "12le")  # FFmpeg has none
 }  # fmt: skip
+_WITH_ALPHA["yuv420p12le"] = "yuva444p12le"  # there is no yuva420p12
 _WITH_ALPHA |= {"yuvj420p": "yuva420p", "yuvj422p": "yuva422p", "yuvj444p": "yuva444p"}
 MOST_WAITING = 64  # frames held for an opacity that may still come
 
@@ -84,7 +84,10 @@ def with_opacity(frame: VideoFrame, opacity: VideoFrame) -> VideoFrame:
         raise MediaError(Reason.UNSUPPORTED, f"transparency beside pixels of {frame.format.name}")
     out = VideoFrame(frame.width, frame.height, layout)
     for index in range(3):
-        plane_view(out, index)[...] = plane_view(frame, index)
+        target, plane = plane_view(out, index), plane_view(frame, index)
+        if target.shape != plane.shape:
+            plane = plane.repeat(2, axis=0).repeat(2, axis=1)[: target.shape[0], : target.shape[1]]
+        target[...] = plane
     _fill(out, opacity)
     out.pts, out.opaque = frame.pts, frame.opaque
     if frame.time_base is not None:

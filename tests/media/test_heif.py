@@ -139,6 +139,12 @@ def test_what_is_made_in_another_way_is_unsupported(
     assert refused(heif([other, tiles[b"av01"][0]])) is Reason.UNSUPPORTED
 
 
+def test_a_short_header_is_unsupported_and_said() -> None:
+    """The `mini` box of ISO 23008-12:2025 holds what `meta` does elsewhere."""
+    head = box(b"ftyp", b"mif3", b"avif", b"mif3")
+    assert refused(head + box(b"mini", bytes(400))) is Reason.UNSUPPORTED
+
+
 def test_a_demand_that_is_not_known_is_not_passed_over(tiles: dict[bytes, list[Item]]) -> None:
     item = with_properties(tiles[b"av01"][0], box(b"new!", b"x"))
     assert np.array_equal(picture(heif([item])).rgb, picture(heif([tiles[b"av01"][0]])).rgb)

@@ -224,6 +224,15 @@ def test_a_raw_file_is_not_its_thumbnail() -> None:
         assert refused(data)[0] is Reason.UNSUPPORTED
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_large_raw_file_is_raw_too(order: str) -> None:
+    """BigTIFF: offsets of eight bytes."""
+    mark = b"II+\0" if order == "<" else b"MM\0+"
+    entry = struct.pack(order + "HHQHHI", 0x0106, 3, 1, CFA, 0, 0)
+    data = mark + struct.pack(order + "HHQQ", 8, 0, 16, 1) + entry + bytes(8)
+    assert refused(data)[0] is Reason.UNSUPPORTED
+
+
 def test_a_tiff_with_a_preview_is_a_tiff() -> None:
     picture, preview = gray(32), gray(16, (0x00FE, 4, 1, b"\1"))
     moved = int.from_bytes(preview[4:8], "little")
@@ -351,6 +360,14 @@ def test_a_png_of_wide_primaries_is_brought_to_bt709() -> None:
     assert (seen[1:] < 30).all()
     grey = np.full((8, 8, 3), 130, np.uint8)
     assert np.abs(shown(png(grey, cicp(12, 13))).astype(int) - 130).max() <= 1
+
+
+def test_cicp_goes_before_a_profile() -> None:
+    red = np.full((8, 8, 3), (255, 0, 0), np.uint8)
+    profile = chunk(b"iCCP", b"exchanged\0\0" + zlib.compress(exchanged_primaries()))
+    assert shown(png(red, profile))[0, 0].argmax() == 1
+    assert shown(png(red, cicp(1, 13), profile))[0, 0].tolist() == [255, 0, 0]
+    assert shown(png(red, cicp(2, 2), profile))[0, 0].argmax() == 1  # it does not say
 
 
 def test_a_png_of_sixteen_bits_is_rounded() -> None:

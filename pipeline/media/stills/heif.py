@@ -54,10 +54,11 @@ _KNOWN = _FOLLOWED | {
     b"a1lx", b"a1op", b"lsel", b"lhvC", b"oinf", b"tols", b"clli", b"mdcv", b"cclv", b"amve",
 }  # fmt: skip
 _STILLS = {b"avif", b"mif1", b"miaf", b"heic", b"heix", b"heim", b"heis", b"avci", b"jpeg", b"j2ki",
-           b"vvic"}  # fmt: skip
+           b"vvic", b"mif3"}  # fmt: skip
 _SEQUENCES = {b"avis", b"msf1", b"hevc", b"hevx", b"hevm", b"hevs", b"avcs"}
 BAND_ROWS = 64  # of a picture that is shown over white: temporaries stay small
-_DEEPEST = 4  # derivations of derivations
+_DEEPEST = 2  # derivations of derivations
+MAX_DECODED = 1 << 13  # coded items of one photograph
 MAX_EXIF_BYTES = 1 << 20
 
 
@@ -110,6 +111,8 @@ def heif_picture(file: BinaryIO, max_pixels: int) -> Picture | None:
     """
     items = read_items(file)
     if items is None:
+        if any(kind == b"mini" for kind, _, _ in file_boxes(file)):
+            raise MediaError(Reason.UNSUPPORTED, "an image with the short header; save it as PNG")
         return None
     reader = _Reader(items, max_pixels)
     item = items.by_id[items.primary]
@@ -137,6 +140,7 @@ def heif_picture(file: BinaryIO, max_pixels: int) -> Picture | None:
 class _Reader:
     def __init__(self, items: Items, max_pixels: int) -> None:
         self._items, self._max_pixels = items, max_pixels
+        self._decoded = 0
 
     def whole(self, item: Item, depth: int = 0) -> _Whole:
         strange = [p.kind for p in item.properties if p.essential and p.kind not in _KNOWN]
@@ -214,6 +218,9 @@ class _Reader:
     def _decode(self, item: Item) -> tuple[VideoFrame, MediaFacts, bytes | None]:
         """The last frame of the item: of layers it is the finest."""
         name, setup = _CODECS[item.kind]
+        self._decoded += 1
+        if self._decoded > MAX_DECODED:
+            raise MediaError(Reason.TOO_LARGE, f"more than {MAX_DECODED} tiles")
         size = item.body(b"ispe") or b""
         if len(size) >= 12:
             self._bound(*struct.unpack(">II", size[4:12]))

@@ -213,4 +213,6 @@ def _read_references(items: Items, body: bytes) -> None:
                 break
             to = read(wide)
             item.references.setdefault(kind, []).append(to)
-            items.referring.setdefault((kind, to), []).append(item)
+            referring = items.referring.setdefault((kind, to), [])
+            if not referring or referring[-1] is not item:  # a grid may name one tile many times
+                referring.append(item)

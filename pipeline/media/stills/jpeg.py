@@ -49,10 +49,13 @@ def read_jpeg(file: BinaryIO) -> tuple[Jpeg, bool]:
 
     A film is at least FILM_PICTURES pictures of the same size and components with nothing between
     them. All else that follows (a preview, a second eye, the film of a motion photo) is left out.
+    Raises MediaError TOO_LARGE.
     """
     file.seek(0)
     data = file.read(MAX_JPEG_BYTES)
     first = picture = _walk(data, 0)
+    if first.end == MAX_JPEG_BYTES:
+        raise MediaError(Reason.TOO_LARGE, f"a JPEG of more than {MAX_JPEG_BYTES} bytes")
     for _ in range(FILM_PICTURES - 1):
         if first.several or data[picture.end : picture.end + 3] != b"\xff\xd8\xff":
             return first, False

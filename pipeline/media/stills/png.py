@@ -65,12 +65,12 @@ def read_png(file: BinaryIO, max_pixels: int) -> Png:
         else:
             file.seek(size + 4, io.SEEK_CUR)
     cicp = notes.get(b"cICP", b"")
-    known = len(cicp) == 4 and cicp[2] == 0  # the matrix of RGB
+    known = len(cicp) == 4 and cicp[2] == 0 and cicp[0] != 2  # the matrix of RGB, and not untold
     return Png(
         pixels=bytes(kept),
         bit_depth=kept[24] if len(kept) > 24 else 0,
         exif=notes.get(b"eXIf", b""),
-        icc=_profile(notes.get(b"iCCP", b"")),
+        icc=b"" if known else _profile(notes.get(b"iCCP", b"")),  # CICP goes before it
         transfer=TRANSFERS.get(cicp[1], "sdr") if known else "sdr",
         primaries=PRIMARIES.get(cicp[0], "") if known else "",
         full_range=not known or cicp[3] != 0,

@@ -21,7 +21,10 @@ _MAGIC = (
     (b"MMOR", "Olympus ORF"),
     (b"II\x1a\0\0\0HEAPCCDR", "Canon CRW"),
 )
-_TIFF: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
+_Order = Literal["little", "big"]
+_TIFF: dict[bytes, tuple[_Order, int]] = {  # byte order, bytes of an offset (8: BigTIFF)
+    b"II*\0": ("little", 4), b"MM\0*": ("big", 4), b"II+\0": ("little", 8), b"MM\0+": ("big", 8),
+}  # fmt: skip
 _NEXT = 0  # no tag: stands for where the next directory lies
 _MOST_DIRECTORIES, _MOST_ENTRIES = 32, 512
 _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 0x0103, 0x0106, 0x014A, 0xC612
@@ -47,14 +50,14 @@ def refuse_raw(file: BinaryIO) -> None:
 
 
 def _raw_tiff(file: BinaryIO, head: bytes) -> str:
-    order = _TIFF[head[:4]]
-    waiting, seen = [int.from_bytes(head[4:8], order)], set[int]()
+    order, wide = _TIFF[head[:4]]
+    waiting, seen = [int.from_bytes(head[wide : 2 * wide], order)], set[int]()
     while waiting and len(seen) < _MOST_DIRECTORIES:
         at = waiting.pop(0)
         if at in seen or at < 8:
             continue
         seen.add(at)
-        for tag, values in _directory(file, at, order):
+        for tag, values in _directory(file, at, order, wide):
             if tag in (_NEXT, _SUB_IFDS):
                 waiting += values
             elif tag == _DNG_VERSION:
@@ -67,25 +70,26 @@ def _raw_tiff(file: BinaryIO, head: bytes) -> str:
 
 
 def _directory(
-    file: BinaryIO, at: int, order: Literal["little", "big"]
+    file: BinaryIO, at: int, order: _Order, wide: int
 ) -> Iterator[tuple[int, list[int]]]:
     """(tag, integers) of one directory (TIFF 6.0, section 2), with _NEXT at the end."""
 
     def number(data: bytes) -> int:
         return int.from_bytes(data, order)
 
+    sizes, entry_bytes = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}, 4 + 2 * wide
     file.seek(at)
-    count = min(number(file.read(2)), _MOST_ENTRIES)
-    table = file.read(12 * count + 4)
-    for start in range(0, 12 * count, 12):
-        entry = table[start : start + 12]
-        size = {1: 1, 3: 2, 4: 4, 13: 4}.get(number(entry[2:4]), 0)
-        values = min(number(entry[4:8]), _MOST_DIRECTORIES)
-        if len(entry) < 12 or not size:
+    count = min(number(file.read(2 if wide == 4 else 8)), _MOST_ENTRIES)
+    table = file.read(entry_bytes * count + wide)
+    for start in range(0, entry_bytes * count, entry_bytes):
+        entry = table[start : start + entry_bytes]
+        size = sizes.get(number(entry[2:4]), 0)
+        values = min(number(entry[4 : 4 + wide]), _MOST_DIRECTORIES)
+        if len(entry) < entry_bytes or not size:
             continue
-        data = entry[8:12]
-        if size * values > 4:
+        data = entry[4 + wide :]
+        if size * values > wide:
             file.seek(number(data))
             data = file.read(size * values)
         yield number(entry[:2]), [number(data[k * size :][:size]) for k in range(values)]
-    yield _NEXT, [number(table[12 * count :])]
+    yield _NEXT, [number(table[entry_bytes * count :])]
