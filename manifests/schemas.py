@@ -179,6 +179,11 @@ class Clip:
         None,
         since="0.2.0",
     )
+    combing: float | None = measured(
+        "share of the picture that is combed, mean over stills, 0..1: rows of two moments in turn",
+        None,
+        since="0.2.0",
+    )
     effective_fps: float | None = measured(
         "distinct frames per second where the picture moves; NULL where too little does",
         None,

@@ -115,7 +115,8 @@ def check_clip(clip: Clip, stills: list[Still]) -> None:
     numbers = dataclasses.asdict(clip)
     assert all(np.isfinite(v) for v in numbers.values() if isinstance(v, float))
     shares = ("motion", "subject_motion", "brightness", "contrast", "saturation", "change")
-    assert all(0 <= numbers[name] <= 1 for name in (*shares, "black_share", "frozen_share"))
+    shares = (*shares, "black_share", "frozen_share", "combing")
+    assert all(numbers[name] is None or 0 <= numbers[name] <= 1 for name in shares)
     assert clip.letterbox_left + clip.letterbox_right < clip.width
     assert clip.letterbox_top + clip.letterbox_bottom < clip.height
 

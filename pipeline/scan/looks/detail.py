@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from telecine.pipeline.scan.looks.combing import combed_share
 from telecine.pipeline.scan.looks.focus import edge_width
 from telecine.pipeline.scan.looks.tiles import Plane, busiest
 
@@ -20,18 +21,27 @@ class Detail:
     """Of one frame; None of what it cannot tell."""
 
     edge_width: float | None  # px
+    combed: float | None  # share of its columns
 
 
 def examine(luma: Plane, shift: int = 0) -> Detail:
     """Of a frame's luma as stored, of 8 + `shift` bits."""
-    return Detail(edge_width(busiest(luma, shift)))
+    return Detail(edge_width(busiest(luma, shift)), combed_share(luma, shift))
 
 
 def summarise_details(frames: Sequence[Detail]) -> dict[str, Any]:
     """The measurements of a clip that come from the frames of its stills."""
-    return {"blur": _median([one.edge_width for one in frames])}
+    combed = [one.combed for one in frames if one.combed is not None]
+    return {
+        "blur": _median([one.edge_width for one in frames]),
+        "combing": _tidy(float(np.mean(combed))) if combed else None,
+    }
 
 
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return float(f"{np.median(known):.6g}") if known else None
+    return _tidy(float(np.median(known))) if known else None
+
+
+def _tidy(value: float) -> float:
+    return float(f"{value:.6g}")
