@@ -24,8 +24,9 @@ from telecine.infra.errors import MediaError, Reason
 from telecine.infra.pulse import beat
 from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.alpha import Opacities
+from telecine.pipeline.media.boxes import TrackNotes, track_notes
 from telecine.pipeline.media.facts import MediaFacts, Picture
-from telecine.pipeline.media.filters import deinterlaced
+from telecine.pipeline.media.filters import cropped, deinterlaced
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.gif import LocalPalettes
 from telecine.pipeline.media.stills.heif import (
@@ -136,7 +137,8 @@ def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Vi
     for container, stream in _by_stream(file, head, scan):
         opacity = opacity_beside(container, stream) if transparent else None
         try:
-            return Video(container, stream, scan, threads, opacity)
+            notes = _notes_of(file, container, stream)
+            return Video(container, stream, scan, threads, notes, opacity)
         except MediaError as error:
             container.close()
             if error.reason not in (Reason.CORRUPT, Reason.NO_FRAMES):
@@ -147,6 +149,14 @@ def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Vi
     if _names_encryption(file):
         raise MediaError(Reason.ENCRYPTED, f"protected samples ({failure.detail})")
     raise failure
+
+
+def _notes_of(file: BinaryIO, container: InputContainer, stream: VideoStream) -> TrackNotes:
+    at, ordinal = file.tell(), list(container.streams.video).index(stream)
+    try:
+        return track_notes(file, container.format.name, stream.id, ordinal)
+    finally:
+        file.seek(at)  # FFmpeg reads on from there
 
 
 def _by_stream(
@@ -224,6 +234,7 @@ class Video:
         stream: VideoStream,
         scan: ScanSpec,
         threads: int,
+        notes: TrackNotes,
         opacity: VideoStream | None = None,
     ) -> None:
         """`opacity` is the stream of the picture's transparency, if it has one."""
@@ -241,6 +252,7 @@ class Video:
         if opacity is not None:
             opacity.codec_context.thread_count = 1
         context.options = {"max_pixels": str(scan.max_pixels)}
+        self._notes = notes
         self.interlaced = False  # any frame so far, or its header
         self._aspect: Fraction | None = None  # of the pixels of the latest key frame and the first
         self._first_aspect: Fraction | None = None
@@ -252,7 +264,7 @@ class Video:
                 break
         if not self._peeked:
             self._raise_no_frames()
-        self._reader = FactsReader(container, stream, named, self._peeked)
+        self._reader = FactsReader(container, stream, named, notes, self._peeked)
         self.facts = self._reader.of(self._peeked[0])
         self.interlaced = self.facts.interlaced
         check_size(self.facts.width, self.facts.height, scan.max_pixels)
@@ -277,12 +289,15 @@ class Video:
         """All frames in output order, or those from the last `seek` on.
 
         `pts` counts ticks of `time_base` and may be None. Interlaced footage is deinterlaced: one
-        frame per frame, with its stamp. Packets that the decoder refuses are counted and skipped.
+        frame per frame, with its stamp. What the container cuts off is not there. Packets
+        that the decoder refuses are counted and skipped.
         """
         frames = self._all()
         if self._opacity is not None:
             frames = self._opacities.joined(frames, self.time_base)
-        return deinterlaced(frames)
+        whole = deinterlaced(frames)
+        margins = self._notes.margins
+        return cropped(whole, self._notes.size, margins) if any(margins) else whole
 
     def facts_of(self, frame: VideoFrame) -> MediaFacts:
         """Those of one of its frames: a stream may change them midway. Cheap where nothing did."""

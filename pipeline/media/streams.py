@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from telecine.infra.errors import MediaError, Reason
+from telecine.pipeline.media.boxes import TrackNotes
 from telecine.pipeline.media.facts import LIMITED_RANGE, Colors, MediaFacts, read_colors
 from telecine.pipeline.media.filters import nameable, shape_of
 from telecine.pipeline.media.geometry import Orientation, display_size, matrix_orientation
@@ -29,6 +30,10 @@ SECONDARY = (
     | Disposition.comment
     | Disposition.hearing_impaired
     | Disposition.visual_impaired
+)
+NO_BASE_LAYER = (
+    "Dolby Vision without a base layer that others can show (profile 5, IPT colours); "
+    "use a version of profile 7 or 8"
 )
 FEW = 4  # a stream with less than one frame for so many of another is not the film
 ENOUGH_COUNTED, MOST_COUNTED = 16, 2000  # packets of each stream, and of all
@@ -122,12 +127,14 @@ class FactsReader:
         container: InputContainer,
         stream: VideoStream,
         named: Tags,
+        notes: TrackNotes,
         frames: Sequence[VideoFrame],
     ) -> None:
         """`frames` are the stream's first."""
         context, first = stream.codec_context, frames[0]
-        self._aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
         own = context.sample_aspect_ratio
+        self._notes = notes
+        self._aspect = notes.aspect(own, stream.sample_aspect_ratio or own or Fraction(1))
         self._keeps_aspect = own not in (None, stream.sample_aspect_ratio)  # the container's counts
         # What frames say first is in both: the container is believed only where they are silent.
         self._named = _second(_tags_of(first), named)
@@ -156,6 +163,7 @@ class FactsReader:
     def of(self, frame: VideoFrame) -> MediaFacts:
         """Equal facts are one object: frames of one kind in a row are known by `is`.
 
+        Of a frame whose margins are still to be cut they are those that it will have.
         Raises MediaError: UNSUPPORTED, colours that are not ours to read.
         """
         said = (*_tags_of(frame), *shape_of(frame), frame.rotation, frame.opaque)
@@ -169,15 +177,21 @@ class FactsReader:
         layout = frame.format
         changed = frame.opaque if isinstance(frame.opaque, Fraction) else None
         sar = changed if changed and not self._keeps_aspect else self._aspect
-        orientation = display_orientation(frame)
-        width, height = display_size(frame.width, frame.height, sar, orientation.rotation)
-        colors = self._colors(frame)
+        beside = side_data(frame)
+        if self._notes.lacks_base_layer or _is_ipt(beside.get(SideDataType.DOVI_METADATA)):
+            raise MediaError(Reason.UNSUPPORTED, NO_BASE_LAYER)
+        orientation = _orientation(beside.get(SideDataType.DISPLAYMATRIX))
+        coded = clean = (frame.width, frame.height)
+        if coded in (self._notes.size, self._notes.clean):
+            coded, clean = self._notes.size, self._notes.clean
+        width, height = display_size(*clean, sar, orientation.rotation)
+        colors = self._colors(frame, coded[1])
         return dataclasses.replace(
             self._base,
             pixel_format=layout.name,
             bit_depth=max((component.bits for component in layout.components), default=8),
-            coded_width=frame.width,
-            coded_height=frame.height,
+            coded_width=coded[0],
+            coded_height=coded[1],
             rotation_degrees=orientation.rotation,
             mirrored=orientation.mirrored,
             sample_aspect_num=sar.numerator,
@@ -190,7 +204,7 @@ class FactsReader:
             height=height,
         )
 
-    def _colors(self, frame: VideoFrame) -> Colors:
+    def _colors(self, frame: VideoFrame, coded_height: int) -> Colors:
         layout, told = frame.format, _tags_of(frame)
         is_rgb = layout.is_rgb or layout.name == "pal8"
         heard = _heard(told, self._named)
@@ -200,7 +214,7 @@ class FactsReader:
             is_rgb=is_rgb,
             is_gray=len(layout.components) < 3 and layout.name != "pal8",
             is_full=layout.name.startswith("yuvj"),
-            coded_height=frame.height,
+            coded_height=coded_height,
             tags=heard,
         )
         if colors is None:
@@ -239,13 +253,24 @@ def _header_seconds(container: InputContainer, stream: VideoStream) -> float:
     return max(0.0, (container.duration or 0) / av.time_base)
 
 
-def display_orientation(frame: VideoFrame) -> Orientation:
+def _orientation(matrix: bytes | None) -> Orientation:
     """From the display matrix, which `frame.rotation` gives only half of (no mirroring)."""
-    matrix = side_data(frame).get(SideDataType.DISPLAYMATRIX)
-    if matrix is None:
+    if matrix is None or len(matrix) < 36:
         return Orientation()
-    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix[:36])
     return matrix_orientation(a, b, c, d)
+
+
+def _is_ipt(metadata: bytes | None) -> bool:
+    """Of Dolby Vision's metadata in a frame, as FFmpeg lays it out (`AVDOVIMetadata`).
+
+    A base layer of RPU profile 0 and full range is that of profile 5.
+    """
+    if metadata is None or len(metadata) < 8:
+        return False
+    (header,) = struct.unpack("=Q", metadata[:8])
+    fields = metadata[header : header + 11]
+    return len(fields) == 11 and fields[4] == 0 and fields[10] == 1
 
 
 def side_data(frame: VideoFrame) -> dict[SideDataType, bytes]:

@@ -87,12 +87,17 @@ def read_items(file: BinaryIO) -> Items | None:
     return None
 
 
-def file_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """(type, where its payload begins, how long that is) of the boxes of the file itself."""
-    size, at = file.seek(0, os.SEEK_END), 0
+def file_boxes(
+    file: BinaryIO, at: int = 0, end: int | None = None
+) -> Iterator[tuple[bytes, int, int]]:
+    """(type, where its payload begins, how long that is) of the boxes of the file itself.
+
+    Or of those in the payload that lies from `at` to `end`.
+    """
+    size = file.seek(0, os.SEEK_END) if end is None else end
     for _ in range(_MOST_BOXES):
         file.seek(at)
-        head = file.read(16)
+        head = file.read(min(16, max(0, size - at)))
         if len(head) < 8:
             return
         header, whole = _extent(head, size - at)
