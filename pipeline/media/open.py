@@ -24,7 +24,6 @@ from telecine.infra.errors import MediaError, Reason
 from telecine.infra.pulse import beat
 from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.alpha import Opacities
-from telecine.pipeline.media.boxes import TrackNotes, track_notes
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.filters import cropped, deinterlaced
 from telecine.pipeline.media.pixels import frame_rgb
@@ -37,7 +36,8 @@ from telecine.pipeline.media.stills.heif import (
 )
 from telecine.pipeline.media.stills.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.stills.raw import refuse_raw
-from telecine.pipeline.media.streams import (
+from telecine.pipeline.media.tracks.boxes import TrackNotes, track_notes
+from telecine.pipeline.media.tracks.streams import (
     FactsReader,
     best_first,
     check_size,

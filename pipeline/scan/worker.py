@@ -39,7 +39,7 @@ from telecine.pipeline.media.pixels import (
     plane_view,
     still,
 )
-from telecine.pipeline.media.streams import check_size
+from telecine.pipeline.media.tracks.streams import check_size
 from telecine.pipeline.scan.camera.drift import PAIR
 from telecine.pipeline.scan.clips import (
     FALLBACK_RATE,

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telecine.infra.errors import MediaError, Reason
-from telecine.pipeline.media.boxes import TrackNotes, track_notes
 from telecine.pipeline.media.geometry import Crop
 from telecine.pipeline.media.pixels import PictureReader
+from telecine.pipeline.media.tracks.boxes import TrackNotes, track_notes
 from tests.support.cases import case
 from tests.support.containers import (
     TRACK_ELEMENT,

@@ -18,10 +18,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from telecine.infra.errors import MediaError, Reason
-from telecine.pipeline.media.boxes import TrackNotes
 from telecine.pipeline.media.facts import LIMITED_RANGE, Colors, MediaFacts, read_colors
 from telecine.pipeline.media.filters import nameable, shape_of
 from telecine.pipeline.media.geometry import Orientation, display_size, matrix_orientation
+from telecine.pipeline.media.tracks.boxes import TrackNotes
 
 NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
 SECONDARY = (
