@@ -107,6 +107,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"  # shorter than `min_seconds`
     BLACK = "black"  # black throughout
     FROZEN = "frozen"  # not one frame differs from the one before
+    TRANSITION = "transition"  # a dissolve or fade: two shots at once
 
     # A clip left out of a build: `samples.reason`
     NO_BUCKET = "no_bucket"  # smaller or shorter than the smallest rung

@@ -46,7 +46,7 @@ class DroppedSpan:
     num_frames: int = column("frames")
     start_pts: int = column("source time base, included")
     end_pts: int = column("source time base, excluded")
-    reason: str = column("too_short, black or frozen")
+    reason: str = column("too_short, black, frozen or transition")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +183,11 @@ class Clip:
     )
     combing: float | None = measured(
         "share of the picture that is combed, mean over stills, 0..1: rows of two moments in turn",
+        None,
+        since="0.2.0",
+    )
+    gradual_share: float | None = measured(
+        "share of its time that may be a gradual transition between two shots, 0..1",
         None,
         since="0.2.0",
     )

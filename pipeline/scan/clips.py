@@ -2,10 +2,10 @@
 
     frames  0 1 2 3 4 5 6 7 8 9 …                every one decoded, in order
     shots   |───────|─────|─────────────|        from cut to cut
-    spans   |───────|xxxxx|──────|──────|        kept as clips, or dropped with a reason
+    spans   |───────|xxxxx|───|xx|──────|        kept as clips, or dropped with a reason
 
-Shots partition the frames and spans partition each shot, so that frames decoded = frames in kept
-clips + frames in dropped spans.
+Shots and the transitions between them partition the frames, and spans partition each shot, so that
+frames decoded = frames in kept clips + frames in dropped spans.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from telecine.pipeline.scan.measure import (
 )
 from telecine.pipeline.scan.segment import split
 from telecine.pipeline.scan.stills import choose, wanted
+from telecine.pipeline.scan.transitions import Transition
 
 FALLBACK_RATE = Fraction(25)
 MAX_HEADER_RATE = 240  # headers that claim more mean the tick of a clock
@@ -149,6 +150,7 @@ class Seen:
     frames: Rows  # measure.FRAME
     pairs: Rows  # measure.PAIR
     picked: Mapping[int, Picked]  # by ordinal
+    transitions: Sequence[Transition] = ()  # disjoint, ascending
 
     @property
     def num_frames(self) -> int:
@@ -159,8 +161,15 @@ class Seen:
         return sorted(self.picked)
 
     def shots(self) -> Iterator[tuple[int, int]]:
-        bounds = [0, *self.cuts, self.num_frames]
-        yield from pairwise(bounds)
+        """Frames [start, end) of each: from cut to cut, but for transitions that are sure."""
+        for start, end in pairwise([0, *self.cuts, self.num_frames]):
+            for one in self.transitions:
+                if one.is_sure and start < one.end and one.start < end:
+                    if start < one.start:
+                        yield start, one.start
+                    start = one.end
+            if start < end:
+                yield start, end
 
     def end(self, after: int) -> int:
         """The stamp at which frame `after` - 1 ends: before a hole, when its own time is over."""
@@ -210,6 +219,10 @@ def account(seen: Seen, spec: DatasetSpec) -> Accounted:
         clip = _clip(seen, span, chosen, spec)
         clips.append(clip)
         stills.extend(_still(seen, clip, i, ordinal) for i, ordinal in enumerate(chosen))
+    for one in seen.transitions:
+        if one.is_sure:
+            dropped.append(_dropped(seen, Span(0, one.start, one.end), Reason.TRANSITION))
+    dropped.sort(key=lambda span: span.start_frame)
     return Accounted(clips, stills, tuple(dropped), len(shots))
 
 
@@ -288,10 +301,22 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         height=run.height,
         num_stills=len(chosen),
         stills_digest=stills_digest(seen.picked[i].jpeg for i in chosen),
+        gradual_share=_gradual_share(seen, span, start, end),
         **_moving(seen, span),
         **summarise_looks(looks, run.width, run.height),
         **summarise_details([seen.picked[i].detail for i in chosen]),
     )
+
+
+def _gradual_share(seen: Seen, span: Span, start: int, end: int) -> float:
+    """Share of a clip's time, from `start` to `end`, that is suspected to be a transition."""
+    starts = np.minimum(seen.stamps.starts, end)
+    ticks = sum(
+        int(starts[min(one.end, span.end)] - starts[max(one.start, span.start)])
+        for one in seen.transitions
+        if not one.is_sure and span.start < one.end and one.start < span.end
+    )
+    return tidy(ticks / (end - start))
 
 
 def _moving(seen: Seen, span: Span) -> dict[str, Any]:

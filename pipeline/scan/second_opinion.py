@@ -20,6 +20,7 @@ from telecine.pipeline.media.color import color_map
 from telecine.pipeline.media.facts import MediaFacts
 from telecine.pipeline.scan.grid import Grid
 from telecine.pipeline.scan.segment import CutDetector
+from telecine.pipeline.scan.transitions import Transition
 
 CONTEXT = 50  # frames on either side of one that its verdict depends on
 ASKED = 50  # frames that are judged at once where all are
@@ -66,6 +67,13 @@ class SecondOpinion:
         """The cuts among the last frames."""
         self._open += self._detector.finish()
         return self._decide(self._end)
+
+    @property
+    def transitions(self) -> list[Transition]:
+        return self._detector.transitions
+
+    def take_news(self) -> list[Transition]:
+        return self._detector.take_news()
 
     @property
     def _end(self) -> int:

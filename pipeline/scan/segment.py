@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from telecine.pipeline.scan.grid import Grid, thumbnails
+from telecine.pipeline.scan.transitions import Transition, TransitionDetector
 
 NEIGHBOURS = 3  # pairs on either side that a pair is compared with
 REACH = 16  # frames on either side that they are looked for in
@@ -45,6 +46,7 @@ DOUBTFUL = (1.4, 3.0)  # scores that a look at the whole would settle better
 MAX_FLASH = 0.5  # of the residual at its beginning, if blocks are found again
 MAX_FLASH_CHANGE, MAX_FLASH_MOVED = 0.2, 0.9  # of both, if the picture has moved
 LIMITED = (16, 235)  # luma of limited range: what lies beyond is not seen
+MIN_DETAIL, MAX_LOSS = 2.0, 0.5
 CHANNEL_WEIGHTS = (1.0, 0.5, 0.5)
 EVEN_TRIES = 3  # numbers of equal parts that a shot is split into before they may be unequal
 SHIFT, BLOCK = 2, 4  # cells that a block may move, and its size
@@ -55,7 +57,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 class CutDetector:
-    """Finds hard cuts in frames of one size that arrive in chunks.
+    """Finds hard cuts and transitions in frames of one size that arrive in chunks.
 
     Ordinals count from the first frame pushed. A cut is the ordinal of a new shot's first frame.
     Frames before `decided` are decided on. Only a pair that may be a cut waits for what follows
@@ -70,6 +72,8 @@ class CutDetector:
         self._thumbs: Thumbs = np.empty((0, 3, 0, 0), np.int16)
         self._differences: Doubles = np.zeros(0)  # from the frame before, per frame held
         self._doubts: list[int] = []
+        self._gradual = TransitionDetector()
+        self._news: list[Transition] = []
 
     def push(self, grid: Grid) -> list[int]:
         """The cuts that these frames decide on; `decided` moves on."""
@@ -82,11 +86,25 @@ class CutDetector:
             self._thumbs = np.concatenate([self._thumbs, thumbs])
         new = _differences(np.concatenate([before, thumbs]))
         self._differences = np.concatenate([self._differences, new])
-        return self._decide(is_last=False)
+        cuts = self._decide(is_last=False)
+        self._news += self._gradual.push(thumbs[:, 0], cuts, self.decided)
+        return cuts
 
     def finish(self) -> list[int]:
-        """The cuts among the last frames."""
-        return self._decide(is_last=True)
+        """The cuts among the last frames, and the last transitions."""
+        cuts = self._decide(is_last=True)
+        self._news += self._gradual.finish(cuts, self.decided)
+        return cuts
+
+    @property
+    def transitions(self) -> list[Transition]:
+        """Complete after `finish`; those that are not sure are worth a closer look."""
+        return self._gradual.settled
+
+    def take_news(self) -> list[Transition]:
+        """Transitions seen since the last call; they may reach further than is known."""
+        news, self._news = self._news, []
+        return news
 
     def take_doubts(self) -> list[int]:
         """Frames decided on since the last call whose verdict was a near thing, in order."""
@@ -257,6 +275,11 @@ def _apart(thumbs: Thumbs, others: Thumbs) -> Doubles:
 
 def residual(thumbs: Thumbs, others: Thumbs) -> Doubles:
     """Difference of each pair of pictures that no motion of its blocks explains, 8-bit levels."""
+    return np.asarray(_block_residuals(thumbs, others).mean(axis=(1, 2)))
+
+
+def _block_residuals(thumbs: Thumbs, others: Thumbs) -> Doubles:
+    """[n, rows, columns] of blocks: least difference from the other picture near by."""
     count, _, rows, columns = thumbs.shape
     size = min(BLOCK, rows, columns)
     down, across = rows // size * size, columns // size * size
@@ -266,10 +289,41 @@ def residual(thumbs: Thumbs, others: Thumbs) -> Doubles:
     for y in range(2 * SHIFT + 1):
         for x in range(2 * SHIFT + 1):
             gap = np.abs(thumbs - padded[:, :, y : y + down, x : x + across])
-            both = 2 * gap[:, 0] + gap[:, 1] + gap[:, 2]  # CHANNEL_WEIGHTS, twice
-            lines = sum(both[:, i::size] for i in range(size))
-            np.minimum(best, sum(lines[:, :, i::size] for i in range(size)), out=best)
-    return np.asarray(best.mean(axis=(1, 2)) / (2 * size * size))
+            np.minimum(best, _block_sums(gap, size), out=best)
+    return np.asarray(best / (2 * size * size))
+
+
+def _block_sums(values: Thumbs, size: int) -> Thumbs:
+    """[n, rows, columns] of blocks: sums over [n, 3, h, w] by CHANNEL_WEIGHTS, twice."""
+    both = 2 * values[:, 0] + values[:, 1] + values[:, 2]
+    lines: Thumbs = sum((both[:, i::size] for i in range(1, size)), both[:, ::size])
+    total: Thumbs = sum((lines[:, :, i::size] for i in range(1, size)), lines[:, :, ::size])
+    return total
+
+
+def persistence(before: Thumbs, after: Thumbs) -> float:
+    """Share of the detailed blocks of two pictures that are in the other picture too, 0..1.
+
+    Flat blocks look alike in any two pictures and say nothing; without a detailed one it is 0.
+    """
+    found = detailed = 0
+    for one, other in ((before, after), (after, before)):
+        details = _details(one[None])
+        clear = details > MIN_DETAIL
+        best = _block_residuals(one[None], other[None])
+        found += int((best < MAX_LOSS * details)[clear].sum())
+        detailed += int(clear.sum())
+    return found / detailed if detailed else 0.0
+
+
+def _details(thumbs: Thumbs) -> Doubles:
+    """[n, rows, columns] of blocks: mean absolute deviation from the block's mean."""
+    count, _, rows, columns = thumbs.shape
+    size = min(BLOCK, rows, columns)
+    down, across = rows // size * size, columns // size * size
+    cells = thumbs[:, :, :down, :across].reshape(count, 3, down // size, size, across // size, size)
+    off = np.abs(cells - cells.mean(axis=(3, 5), keepdims=True)).mean(axis=(3, 5))
+    return np.asarray(np.einsum("nchw,c->nhw", off, np.array(CHANNEL_WEIGHTS)))
 
 
 def _histograms(grid: Grid, frames: Ordinals) -> Doubles:

@@ -91,6 +91,23 @@ class StillPicker(Generic[Frame, Developed]):
         self._shot, self._begin, self._age = [], None, 0.0
         self._regular_now = False
 
+    def leave_out(self, start: int, end: int) -> None:
+        """Frames [start, end) lie between two shots: the last one ended before them.
+
+        All that is held of it is developed: it may have been thinned for a longer shot. One that a
+        cut has ended since keeps what it has, and so does an old one.
+        """
+        after = [one for one in self._shot if one.ordinal >= end]
+        if self._begin is None or len(after) == len(self._shot):
+            return
+        for one in self._shot:
+            if one.ordinal < start:
+                self._keep(one)
+        self._shot = []
+        self.end_shot()
+        for one in after:
+            self._join(one)
+
     def finish(self) -> None:
         while self._waiting:
             self._join(self._waiting.popleft())

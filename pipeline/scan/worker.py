@@ -60,6 +60,7 @@ from telecine.pipeline.scan.looks.detail import examine
 from telecine.pipeline.scan.measure import FRAME, Meter, Rows
 from telecine.pipeline.scan.second_opinion import make_detector
 from telecine.pipeline.scan.stills import StillPicker
+from telecine.pipeline.scan.transitions import Transition
 
 CHUNK_FRAMES = 32
 SMALL_CHUNK_FRAMES = 8  # of frames so large that waiting ones would fill the memory
@@ -225,6 +226,7 @@ class Pass:
         self._runs: list[Run] = []
         self._run: _Run | None = None
         self._cuts: list[int] = []
+        self._transitions: list[Transition] = []
         self._gaps: set[int] = set()
         self._frames: list[Rows] = []
         self._pairs: list[Rows] = []
@@ -271,6 +273,9 @@ class Pass:
         if self._run is not None:
             self._settle(self._run.chunk(), last=True)
             self._picker.finish()
+            self._transitions += [
+                one.moved(self._run.start) for one in self._run.detector.transitions
+            ]
 
     def _settle(self, grid: Grid, last: bool = False) -> None:
         """Takes what a chunk tells: measurements at once, cuts as far as they are decided."""
@@ -288,6 +293,9 @@ class Pass:
         cuts = [run.start + cut for cut in cuts]
         self._cuts += cuts
         self._picker.decide(cuts, run.start + run.detector.decided)
+        for one in run.detector.take_news():
+            if one.is_sure:
+                self._picker.leave_out(run.start + one.start, run.start + one.end)
 
     def _develop(self, frame: Decoded) -> Picked:
         stills, facts = self._spec.scan.stills, self._facts_of(frame)
@@ -308,6 +316,7 @@ class Pass:
             frames=np.concatenate([np.zeros(0, FRAME), *self._frames]),
             pairs=np.concatenate([np.zeros(0, PAIR), *self._pairs]),
             picked=self._picker.developed,
+            transitions=self._transitions,
         )
 
 
