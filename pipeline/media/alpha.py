@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+from av.codec import CodecContext
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
 
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.pixels import plane_view
@@ -28,16 +32,20 @@ _WITH_ALPHA = {
 }  # fmt: skip
 _WITH_ALPHA["yuv420p12le"] = "yuva444p12le"  # there is no yuva420p12
 _WITH_ALPHA |= {"yuvj420p": "yuva420p", "yuvj422p": "yuva422p", "yuvj444p": "yuva444p"}
+ALPHA_ADDITION = 1
 MOST_WAITING = 64  # frames held for an opacity that may still come
 
 
 class Opacities:
     """Opacity frames as they are decoded, by their time, until the frames they belong to come."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
         self._known: dict[Fraction, VideoFrame] = {}
+        self._most_waiting = most_waiting
+        self._any = False
 
     def add(self, seconds: Fraction, frame: VideoFrame) -> None:
+        self._any = True
         if len(self._known) >= 2 * MOST_WAITING:
             self._known.pop(next(iter(self._known)))  # its frame never came
         self._known[seconds] = frame
@@ -46,14 +54,16 @@ class Opacities:
         self._known.clear()
 
     def joined(self, frames: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
-        """Each frame with the opacity of its time; as it is where there is none.
+        """Each frame with the opacity of its time; opaque where it has none and others had.
 
         Raises MediaError: UNSUPPORTED, pixels that have no layout with alpha.
         """
         waiting: deque[VideoFrame] = deque()
         for frame in frames:
             waiting.append(frame)
-            while waiting and (self._has(waiting[0], time_base) or len(waiting) > MOST_WAITING):
+            while waiting and (
+                self._has(waiting[0], time_base) or len(waiting) > self._most_waiting
+            ):
                 yield self._join(waiting.popleft(), time_base)
         while waiting:
             yield self._join(waiting.popleft(), time_base)
@@ -65,15 +75,50 @@ class Opacities:
         if frame.pts is None:
             return frame
         opacity = self._known.pop(frame.pts * time_base, None)
-        return frame if opacity is None else with_opacity(frame, opacity)
+        return with_opacity(frame, opacity) if self._any else frame
 
 
-def with_opacity(frame: VideoFrame, opacity: VideoFrame) -> VideoFrame:
+class BesideBlocks:
+    """Opacity of VP8 and VP9 in Matroska: coded alike, in the additions of each block (id 1).
+
+    Its luma is the opacity, of full range whatever its header says.
+    """
+
+    def __init__(self, stream: VideoStream, max_pixels: int) -> None:
+        self._context: Any = CodecContext.create(stream.codec_context.name, "r")
+        self._context.thread_count = 1
+        self._context.options = {"max_pixels": str(max_pixels)}
+
+    def frames(self, packet: Packet[Any]) -> Iterator[VideoFrame]:
+        """Raises FFmpegError where the decoder refuses it."""
+        if not packet.has_sidedata("matroska_block_additional"):
+            return
+        data = bytes(packet.get_sidedata("matroska_block_additional"))
+        if int.from_bytes(data[:8], "big") != ALPHA_ADDITION:
+            return
+        beside: Packet[Any] = Packet(data[8:])
+        beside.pts, beside.dts, beside.time_base = packet.pts, packet.dts, packet.time_base
+        for frame in self._context.decode(beside):
+            frame.color_range = ColorRange.JPEG
+            yield frame
+
+    def flush(self) -> None:
+        self._context.flush_buffers()
+
+
+def has_beside_blocks(stream: VideoStream) -> bool:
+    """As the track's `AlphaMode` says, or a tag of that name."""
+    said = {name.lower(): value for name, value in stream.metadata.items()}
+    return said.get("alpha_mode") == "1" and stream.codec_context.name in ("vp8", "vp9")
+
+
+def with_opacity(frame: VideoFrame, opacity: VideoFrame | None) -> VideoFrame:
     """A frame of the same colours, stamp and tags whose fourth plane is the other one's luma.
 
-    Opacity of limited range is spread to full, and of another depth is rescaled.
+    Opacity of limited range is spread to full, and of another depth is rescaled. Without one the
+    frame is opaque.
     """
-    if (frame.width, frame.height) != (opacity.width, opacity.height):
+    if opacity is not None and (frame.width, frame.height) != (opacity.width, opacity.height):
         raise MediaError(
             Reason.UNSUPPORTED,
             f"transparency of {opacity.width} x {opacity.height} px beside a picture of "
@@ -97,8 +142,11 @@ def with_opacity(frame: VideoFrame, opacity: VideoFrame) -> VideoFrame:
     return out
 
 
-def _fill(out: VideoFrame, opacity: VideoFrame) -> None:
+def _fill(out: VideoFrame, opacity: VideoFrame | None) -> None:
     most = (1 << out.format.components[0].bits) - 1
+    if opacity is None:
+        plane_view(out, 3)[...] = most
+        return
     stored = (1 << opacity.format.components[0].bits) - 1
     limited = opacity.color_range == ColorRange.MPEG
     black, white = (stored * 16 / 255, stored * 235 / 255) if limited else (0.0, float(stored))

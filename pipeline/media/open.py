@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from telecine.infra.errors import MediaError, Reason
 from telecine.infra.pulse import beat
 from telecine.manifests.specs import PixelSpec, ScanSpec
-from telecine.pipeline.media.alpha import Opacities
+from telecine.pipeline.media.alpha import BesideBlocks, Opacities, has_beside_blocks
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.filters import cropped, deinterlaced
 from telecine.pipeline.media.pixels import frame_rgb
@@ -238,7 +238,9 @@ class Video:
         opacity: VideoStream | None = None,
     ) -> None:
         """`opacity` is the stream of the picture's transparency, if it has one."""
-        self._opacity, self._opacities = opacity, Opacities()
+        blocks = has_beside_blocks(stream)
+        self._beside = BesideBlocks(stream, scan.max_pixels) if blocks else None
+        self._opacity, self._opacities = opacity, Opacities(0) if blocks else Opacities()
         self._container, self._stream, self._scan = container, stream, scan
         self.decode_errors = 0
         self._complaint = ""
@@ -293,7 +295,7 @@ class Video:
         that the decoder refuses are counted and skipped.
         """
         frames = self._all()
-        if self._opacity is not None:
+        if self._opacity is not None or self._beside is not None:
             frames = self._opacities.joined(frames, self.time_base)
         whole = deinterlaced(frames)
         margins = self._notes.margins
@@ -313,6 +315,8 @@ class Video:
         """
         self._peeked.clear()
         self._opacities.clear()
+        if self._beside is not None:
+            self._beside.flush()
         self._raw.close()
         try:
             self._container.seek(pts, stream=self._stream)
@@ -383,6 +387,8 @@ class Video:
                         continue
                     if packet.has_sidedata("encryption_info"):
                         raise MediaError(Reason.ENCRYPTED, "protected samples")
+                    if self._beside is not None:
+                        self._note_opacity(packet)
                     yield self._written(packet) if self._written else packet
             except FFmpegError as error:
                 self._complain(error)
@@ -394,7 +400,7 @@ class Video:
 
     def _note_opacity(self, packet: Any) -> None:
         try:
-            for frame in packet.decode():
+            for frame in self._beside.frames(packet) if self._beside else packet.decode():
                 if frame.pts is not None:
                     self._opacities.add(frame.pts * packet.stream.time_base, frame)
         except FFmpegError as error:

@@ -58,6 +58,9 @@ _SWSCALE_MATRICES = {
     "fcc": Colorspace.FCC,
 }
 _SUBSAMPLINGS = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411"}
+# Windows bitmaps leave the fourth byte reserved, and codecs of that world keep it as it comes.
+UNUSED_FOURTH = ("rawvideo", "huffyuv", "ffvhuff")
+PACKED_RGB = ("bgra", "rgba", "argb", "abgr")
 BAND_ROWS = 32  # of one pass through the tables: temporaries stay in the cache
 
 
@@ -175,11 +178,18 @@ def read_planes(
         colors = _to_sdr(planes[:3], depth, stored, facts)
     else:
         colors = [_to_eight_bits(p, depth, stored[1] == "full") for p in planes[:3]]
-    if alpha:
-        if stored != RGB and not converts_light(facts):
-            colors = _mapped(colors, *stored)
-        return _over_white(colors, _to_eight_bits(planes[3], depth, full=True))
-    return _with_chroma(colors)
+    if not alpha:
+        return _with_chroma(colors)
+    if stored != RGB and not converts_light(facts):
+        colors = _mapped(colors, *stored)
+    if _fourth_may_be_unused(facts) and not planes[3].any():
+        return colors
+    return _over_white(colors, _to_eight_bits(planes[3], depth, full=True))
+
+
+def _fourth_may_be_unused(facts: MediaFacts) -> bool:
+    """Whether 32 bits a pixel need not mean transparency: a fourth byte of zero is nothing then."""
+    return facts.codec in UNUSED_FOURTH and facts.pixel_format in PACKED_RGB
 
 
 def _stored(frame: VideoFrame, facts: MediaFacts) -> Stored:

@@ -1,102 +1,139 @@
-"""Opacity of one decoder joined to the frames of another."""
+"""Transparency is shown over white wherever it lies, and an unused byte is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange
 
-from telecine.infra.errors import MediaError
-from telecine.pipeline.media.alpha import MOST_WAITING, Opacities, with_opacity
-from telecine.pipeline.media.pixels import plane_view
-from tests.support.movies import frame_of
+from telecine.pipeline.media.geometry import Crop
+from telecine.pipeline.media.pixels import PictureReader, Scaler, still
+from tests.support.cases import case
+from tests.support.movies import frame_of, open_video
+from tests.support.scans import clip_pixels, scan_file, still_pixels
 
-TICK = Fraction(1, 25)
-
-
-def picture(layout: str = "yuv420p", pts: int = 0, size: int = 16) -> VideoFrame:
-    depth = 8 if not layout.endswith("le") else int(layout[-4:-2])
-    dtype, down = (np.uint8 if depth == 8 else np.uint16), (2 if "420" in layout else 1)
-    random = np.random.default_rng(pts)
-    shapes = [(size, size), (size // down, size // down), (size // down, size // down)]
-    frame = frame_of(
-        tuple(random.integers(0, 1 << depth, shape).astype(dtype) for shape in shapes), layout
-    )
-    frame.pts = pts
-    return frame
+HALF = slice(0, 32), slice(32, 64)
 
 
-def opacity(value: int, layout: str = "gray", size: int = 16) -> VideoFrame:
-    dtype = np.uint8 if layout == "gray" else np.uint16
-    return frame_of((np.full((size, size), value, dtype),), layout)
+def transparent(k: int, opaque: int, hidden: int) -> VideoFrame:
+    """64 px square, of a colour per frame; the right half has the opacity `hidden`."""
+    planes = [np.full((64, 64), 90 + 10 * k, np.uint8)]
+    planes += [np.full((32, 32), value, np.uint8) for value in (100, 150)]
+    planes.append(np.full((64, 64), opaque, np.uint8))
+    planes[3][:, 32:] = hidden
+    return frame_of(tuple(planes), "yuva420p")
+
+
+def write_webm(path: Path, codec: str, frames: list[VideoFrame]) -> Path:
+    options = {"lossless": "1"} if codec == "libvpx-vp9" else {"b": "4M", "qmin": "0", "qmax": "4"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options | {"auto-alt-ref": "0"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
+        for k, frame in enumerate(frames):
+            frame.pts = k
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def shown(path: Path) -> list[np.ndarray]:
+    """Every frame as an encoder sees it, and once more as a still."""
+    with open_video(path) as video:
+        frames = list(video.frames())
+        made = []
+        for frame in frames:
+            facts = video.facts_of(frame)
+            block = PictureReader(facts, Crop(0, 0, facts.width, facts.height)).block([frame], 1)
+            made.append(block.rgb()[0])
+            small = still(frame, facts, 64, Scaler())[..., :3]
+            assert np.abs(small.astype(int) - made[-1]).max() <= 4
+    return made
+
+
+@pytest.mark.parametrize("name", ["a.webm", "a.mkv"])
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_opacity_beside_the_blocks_is_shown_over_white(
+    tmp_path: Path, codec: str, name: str
+) -> None:
+    path = write_webm(tmp_path / name, codec, [transparent(k, 255, 0) for k in range(5)])
+    pictures = shown(path)
+    assert len(pictures) == 5
+    for k, rgb in enumerate(pictures):
+        assert (rgb[:, 36:] >= 250).all()
+        assert abs(rgb[:, :28, 1].mean() - (1.164 * (74 + 10 * k) - 0.813 * 22 + 0.392 * 28)) < 8
+    half = shown(write_webm(tmp_path / f"half-{name}", codec, [transparent(0, 255, 128)]))[0]
+    middle = (half[:, :28].mean(axis=(0, 1)) + 255) / 2
+    np.testing.assert_allclose(half[:, 36:].mean(axis=(0, 1)), middle, atol=4)
+
+
+def test_a_seek_finds_the_opacity_of_its_frames(tmp_path: Path) -> None:
+    frames = [transparent(k % 8, 255, 8 * k) for k in range(24)]
+    path = write_webm(tmp_path / "a.mkv", "libvpx-vp9", frames)
+    whole = shown(path)
+    with open_video(path) as video:
+        assert video.seek(int(Fraction(1, 2) / video.time_base))
+        for frame in video.frames():
+            number = round(frame.pts * video.time_base * 25)
+            facts = video.facts_of(frame)
+            block = PictureReader(facts, Crop(0, 0, 64, 64)).block([frame], 1)
+            np.testing.assert_array_equal(block.rgb()[0], whole[number])
+
+
+def write_packed(path: Path, codec: str, layout: str, fourth: int) -> Path:
+    """Red in packed RGB whose fourth byte is that."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=5)
+        stream.width = stream.height = 64
+        stream.pix_fmt = layout
+        for k in range(3):
+            pixels = np.full((64, 64, 4), fourth, np.uint8)
+            pixels[..., :3] = (200, 30, 30 + k)
+            frame = VideoFrame.from_ndarray(pixels, "rgba").reformat(format=layout)
+            frame.pts = k
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("codec", ["rawvideo", "huffyuv", "ffvhuff"])
+@pytest.mark.parametrize("fourth", [0, 255])
+def test_an_unused_fourth_byte_is_no_transparency(tmp_path: Path, codec: str, fourth: int) -> None:
+    path = write_packed(tmp_path / "a.avi", codec, "bgra", fourth)
+    np.testing.assert_allclose(shown(path)[0].mean(axis=(0, 1)), (200, 30, 30), atol=1)
 
 
 @pytest.mark.parametrize(
-    "layout",
-    ["yuv420p", "yuvj420p", "yuv444p10le", "yuv444p12le", "yuv420p10le", "yuv420p12le", "gbrp"],
+    ("name", "codec", "layout"),
+    [("a.mov", "qtrle", "argb"), ("a.mov", "png", "rgba"), ("a.avi", "rawvideo", "bgra")],
 )
-def test_colours_stay_and_opacity_is_rescaled(layout: str) -> None:
-    frame = picture(layout)
-    joined = with_opacity(frame, opacity(128))
-    most = (1 << frame.format.components[0].bits) - 1
-    assert (plane_view(joined, 3) == round(128 / 255 * most)).all()
-    assert np.array_equal(plane_view(joined, 0), plane_view(frame, 0))
-    chroma, stored = plane_view(joined, 1), plane_view(frame, 1)
-    step = chroma.shape[0] // stored.shape[0]
-    assert np.array_equal(chroma[::step, ::step], stored)
-    assert joined.pts == frame.pts
-    deep = with_opacity(frame, opacity(1023, "gray10le"))
-    assert (plane_view(deep, 3) == most).all()
+def test_transparency_in_the_pixels_stays_transparency(
+    tmp_path: Path, name: str, codec: str, layout: str
+) -> None:
+    half = shown(write_packed(tmp_path / name, codec, layout, 128))[0]
+    np.testing.assert_allclose(half.mean(axis=(0, 1)), (227, 142, 142), atol=2)
+    if codec != "rawvideo":
+        assert shown(write_packed(tmp_path / f"0{name}", codec, layout, 0))[0].min() >= 254
 
 
-def test_opacity_of_limited_range_is_spread() -> None:
-    for value, expected in ((16, 0), (235, 255), (126, 128)):
-        beside = opacity(value)
-        beside.color_range = ColorRange.MPEG
-        seen = plane_view(with_opacity(picture(), beside), 3)
-        assert np.abs(seen.astype(int) - expected).max() <= 1
+# --- files that failed once ------------------------------------------------------------------
 
 
-def test_opacity_of_another_size_is_refused() -> None:
-    with pytest.raises(MediaError, match="8 x 8 px"):
-        with_opacity(picture(), opacity(0, size=8))
+def test_case_vp9_with_alpha() -> None:
+    path = case("alpha_vp9.webm")
+    scanned = scan_file(path)
+    assert [clip.num_frames for clip in scanned.clips] == [30]
+    for rgb in (clip_pixels(path, scanned)[0], still_pixels(scanned)):
+        assert (rgb[8:-8, 140:] >= 250).all()
+        np.testing.assert_allclose(rgb[8, 8], (200, 41, 41), atol=4)
 
 
-@pytest.mark.parametrize("late", [-3, 0, 5])
-def test_frames_are_joined_by_their_time(late: int) -> None:
-    """Either decoder may be ahead; the opacity stream counts other ticks, and misses one."""
-    opacities = Opacities()
-
-    def decoded() -> Iterator[VideoFrame]:
-        for k in range(20 + max(late, 0)):
-            if 0 <= k - late < 20 and k - late != 7:
-                opacities.add(Fraction(40 * (k - late), 1000), opacity(k - late))
-            if k < 20:
-                yield picture(pts=k)
-
-    if late < 0:
-        for k in range(-late):
-            opacities.add(Fraction(40 * k, 1000), opacity(k))
-    seen = [*opacities.joined(decoded(), TICK)]
-    assert [frame.pts for frame in seen] == [*range(20)]
-    for k, frame in enumerate(seen):
-        assert len(frame.format.components) == (3 if k == 7 else 4)
-        assert k == 7 or (plane_view(frame, 3) == k).all()
-
-
-def test_frames_without_opacity_are_not_held_for_ever() -> None:
-    held = 0
-
-    def decoded() -> Iterator[VideoFrame]:
-        nonlocal held
-        for k in range(3 * MOST_WAITING):
-            held += 1
-            yield picture(pts=k)
-
-    for _ in Opacities().joined(decoded(), TICK):
-        held -= 1
-        assert held <= MOST_WAITING + 1
+def test_case_an_unused_fourth_byte() -> None:
+    path = case("avi32.avi")
+    shown = clip_pixels(path, scan_file(path))[0]
+    np.testing.assert_array_equal(shown[72, [18, 126]], [(0, 0, 255), (40, 80, 120)])
