@@ -21,6 +21,8 @@ from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.images import orient
+from telecine.pipeline.media.stills.items import Item as StoredItem
+from telecine.pipeline.media.stills.items import Items, file_boxes
 from tests.support.cases import case
 from tests.support.heif import Item, av1, box, clap, full, grid, heif, hevc, nclx
 from tests.support.movies import PIXELS, SCAN, Planes
@@ -365,6 +367,16 @@ def test_a_photograph_with_a_part_missing_is_corrupt(tiles: dict[bytes, list[Ite
     assert refused(data[:-20]) is Reason.CORRUPT
     assert refused(heif([replace(used[0], data=b"")])) is Reason.CORRUPT
     assert refused(heif([replace(used[0], data=bytes(50))])) is Reason.CORRUPT
+
+
+def test_places_past_any_file_are_corrupt() -> None:
+    """Offsets have 64 bits, and a file fewer."""
+    items = Items(io.BytesIO(bytes(100)))
+    for part in ((1 << 63, 4), ((1 << 64) - 4, 0), (98, 4)):
+        with pytest.raises(MediaError):
+            items.data(StoredItem(1, b"hvc1", parts=[part]))
+    far = struct.pack(">I4sQ", 1, b"free", (1 << 64) - 1)
+    assert [kind for kind, _, _ in file_boxes(io.BytesIO(far))] == [b"free"]
 
 
 def damaged(data: bytes, places: list[tuple[int, int]], end: int) -> bytes:

@@ -65,7 +65,8 @@ class Items:
         if method == _IN_IDAT:
             part = self.idat[offset : offset + length] if length else self.idat[offset:]
         else:
-            self.file.seek(offset)
+            size = self.file.seek(0, os.SEEK_END)
+            self.file.seek(min(offset, size))  # offsets of 64 bits are more than a file can have
             part = self.file.read(length or MAX_ITEM_BYTES)
         if len(part) < length:
             raise MediaError(Reason.CORRUPT, "the file ends within the picture")
@@ -96,7 +97,7 @@ def file_boxes(
     """
     size = file.seek(0, os.SEEK_END) if end is None else end
     for _ in range(_MOST_BOXES):
-        file.seek(at)
+        file.seek(min(at, size))
         head = file.read(min(16, max(0, size - at)))
         if len(head) < 8:
             return

@@ -6,6 +6,7 @@ where any of its directories holds a mosaic of the sensor, or says that it is a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
@@ -27,6 +28,7 @@ _TIFF: dict[bytes, tuple[_Order, int]] = {  # byte order, bytes of an offset (8:
 }  # fmt: skip
 _NEXT = 0  # no tag: stands for where the next directory lies
 _MOST_DIRECTORIES, _MOST_ENTRIES = 32, 512
+_FARTHEST = 1 << 62  # what a file can seek to
 _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 0x0103, 0x0106, 0x014A, 0xC612
 _MOSAIC = {32803: "a mosaic", 34892: "linear raw"}  # TIFF/EP: CFA; DNG: LinearRaw
 # of Sony, Nikon, Pentax, Samsung and Kodak: nothing but raw is packed so
@@ -51,10 +53,11 @@ def refuse_raw(file: BinaryIO) -> None:
 
 def _raw_tiff(file: BinaryIO, head: bytes) -> str:
     order, wide = _TIFF[head[:4]]
+    size = file.seek(0, os.SEEK_END)
     waiting, seen = [int.from_bytes(head[wide : 2 * wide], order)], set[int]()
     while waiting and len(seen) < _MOST_DIRECTORIES:
         at = waiting.pop(0)
-        if at in seen or at < 8:
+        if at in seen or not 8 <= at < size:
             continue
         seen.add(at)
         for tag, values in _directory(file, at, order, wide):
@@ -89,7 +92,7 @@ def _directory(
             continue
         data = entry[4 + wide :]
         if size * values > wide:
-            file.seek(number(data))
+            file.seek(min(number(data), _FARTHEST))
             data = file.read(size * values)
         yield number(entry[:2]), [number(data[k * size :][:size]) for k in range(values)]
     yield _NEXT, [number(table[entry_bytes * count :])]
