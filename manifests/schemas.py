@@ -181,6 +181,12 @@ class Clip:
         None,
         since="0.2.0",
     )
+    upscaled: float | None = measured(
+        "nominal over true bandwidth of luma, median over stills: 1 full; 2 where half of the "
+        "pixels across and down would hold all detail: upscaled, or as blurred; NULL without any",
+        None,
+        since="0.2.0",
+    )
     combing: float | None = measured(
         "share of the picture that is combed, mean over stills, 0..1: rows of two moments in turn",
         None,

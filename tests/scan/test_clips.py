@@ -39,7 +39,7 @@ def seen(
         gaps=frozenset(),
         frames=frames,
         pairs=np.zeros(0, PAIR),
-        picked=dict.fromkeys(range(len(pts)), Picked(b"same", 4, 4, one, Detail(None, None))),
+        picked=dict.fromkeys(range(len(pts)), Picked(b"same", 4, 4, one, Detail(None, None, None))),
     )
 
 
