@@ -161,6 +161,21 @@ class Clip:
         "motion × the share of it that the drift does not explain; NULL: the drift cannot be told",
         None,
     )
+    zoom: float | None = measured(
+        "median growth of the picture, natural logarithm per second, in > 0; NULL: unknown",
+        None,
+        since="0.2.0",
+    )
+    roll: float | None = measured(
+        "median turn of the picture, degrees per second, counter-clockwise > 0; NULL: unknown",
+        None,
+        since="0.2.0",
+    )
+    shake: float | None = measured(
+        "jitter of the picture over 1/15 s, RMS, shares of its longer side; NULL: unknown",
+        None,
+        since="0.2.0",
+    )
     change: float = measured("difference of first and last still, 0..1 of full scale")
     brightness: float = measured("mean luma, 0..1 of full range")
     contrast: float = measured("standard deviation of luma, 0..1 of full range")

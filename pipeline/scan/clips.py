@@ -30,7 +30,7 @@ from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Orientation, fit_short_side
 from telecine.pipeline.media.pixels import image_of, jpeg
 from telecine.pipeline.media.rates import is_variable, nominal_rate
-from telecine.pipeline.scan.camera.drift import Path, summarise_pairs
+from telecine.pipeline.scan.camera.path import Path, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
 from telecine.pipeline.scan.looks.detail import Detail, examine, summarise_details
 from telecine.pipeline.scan.measure import (
@@ -324,19 +324,27 @@ def _moving(seen: Seen, span: Span) -> dict[str, Any]:
     facts = seen.run(span.start).facts
     values = summarise_frames(span.of(seen.frames), facts.color_range == "full")
     inside = (seen.pairs["first"] >= span.start) & (seen.pairs["last"] < span.end)
-    pairs, starts = seen.pairs[inside], seen.stamps.starts
-    ticks = starts[pairs["last"]] - starts[pairs["first"]]
-    path = summarise_pairs(pairs, ticks * float(seen.stamps.time_base))
-    return {**values, **_of_camera(path, facts.orientation, values["motion"])}
+    pairs = seen.pairs[inside]
+    pairs["near_known"] &= pairs["first"] - pairs["near"] >= span.start
+    starts = (seen.stamps.starts - seen.stamps.starts[0]) * float(seen.stamps.time_base)
+    path = summarise_pairs(pairs, starts)
+    return {**values, **displayed(path, facts.orientation, values["motion"])}
 
 
-def _of_camera(path: Path, orientation: Orientation, motion: float) -> dict[str, float | None]:
-    """As displayed. Where nothing moves no subject does, whatever is known of the camera."""
-    if path.x is None or path.y is None or path.unexplained is None:
+def displayed(path: Path, orientation: Orientation, motion: float) -> dict[str, float | None]:
+    """Columns of a clip. Where nothing moves no subject does, whatever is known of the camera."""
+    if path.x is None or path.y is None:
         return {"subject_motion": None if motion else 0.0}
     x, y = displayed_direction(path.x, path.y, orientation)
-    subject = motion * path.unexplained
-    return {"camera_x": tidy(x), "camera_y": tidy(y), "subject_motion": tidy(subject)}
+    found = {
+        "camera_x": x,
+        "camera_y": y,
+        "zoom": path.zoom,
+        "roll": -path.roll if orientation.mirrored and path.roll else path.roll,
+        "shake": path.shake,
+        "subject_motion": None if path.unexplained is None else motion * path.unexplained,
+    }
+    return {name: None if value is None else tidy(value) for name, value in found.items()}
 
 
 def displayed_direction(x: float, y: float, orientation: Orientation) -> tuple[float, float]:

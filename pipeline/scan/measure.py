@@ -1,8 +1,7 @@
-"""Measure: what frames, pairs of frames and stills look like, as plain numbers. Pure NumPy.
+"""Measure: what frames and stills look like, as plain numbers. Pure NumPy.
 
-    every frame        FRAME   on the sparse grid: light, change, black, equal to the one before
-    few pairs a second PAIR    on the sparse grid: drift of the whole picture (camera/drift.py)
-    every still        Look    on the small picture itself: edges, colours, bars
+    every frame   FRAME   on the sparse grid: light, change, black, equal to the one before
+    every still   Look    on the small picture itself: edges, colours, bars
 
 `spatial_information` and `temporal_information` follow ITU-T P.910 (SI and TI). TI is the standard
 deviation of a frame's difference from the one before; the grid's samples give an unbiased estimate
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from telecine.pipeline.scan.camera.drift import PAIR, Anchor, drift
 from telecine.pipeline.scan.grid import Grid
 from telecine.pipeline.scan.looks.bars import Lines, common_bars, lines
 
@@ -64,37 +62,21 @@ PALETTE: dict[str, tuple[tuple[int, int, int], ...]] = {
 class Meter:
     """Measures frames of one size that arrive in chunks. Ordinals count from the first frame."""
 
-    def __init__(self, is_full_range: bool, stride: int) -> None:
-        """A drift is measured between frames `stride` apart, again and again."""
+    def __init__(self, is_full_range: bool) -> None:
         black, white = (0, 255) if is_full_range else (16, 235)
         self._black_level = round(black + BLACK_LEVEL * (white - black))
-        self._stride = stride
-        self._count = 0
         self._last: Grid | None = None
-        self._anchor: Anchor | None = None
 
-    def push(self, grid: Grid) -> tuple[Rows, Rows]:
-        """FRAME rows, one per frame, and the PAIR rows that end among these frames."""
+    def push(self, grid: Grid) -> Rows:
+        """FRAME rows, one per frame."""
         before = grid[:1] if self._last is None else self._last
-        pairs, rows = self._pairs(grid), []
+        rows = []
         for start in range(0, len(grid), CACHED_FRAMES):
             part = grid[start : start + CACHED_FRAMES]
             rows.append(measure_frames(before, part, self._black_level))
             before = part[-1:]
         self._last = before.copy()
-        self._count += len(grid)
-        return np.concatenate(rows), pairs
-
-    def _pairs(self, grid: Grid) -> Rows:
-        first = -self._count % self._stride
-        made = []
-        for place in range(first, len(grid), self._stride):
-            anchor = Anchor(grid.luma[place].astype(np.float32))
-            if self._anchor is not None:
-                ordinal = self._count + place
-                made.append(drift(self._anchor, anchor).row(ordinal - self._stride, ordinal))
-            self._anchor = anchor
-        return np.array(made, PAIR)
+        return np.concatenate(rows)
 
 
 def measure_frames(before: Grid, grid: Grid, black_level: int) -> Rows:

@@ -40,7 +40,7 @@ from telecine.pipeline.media.pixels import (
     still,
 )
 from telecine.pipeline.media.tracks.streams import check_size
-from telecine.pipeline.scan.camera.drift import PAIR
+from telecine.pipeline.scan.camera.pairs import PAIR, CameraMeter
 from telecine.pipeline.scan.clips import (
     FALLBACK_RATE,
     Accounted,
@@ -65,7 +65,6 @@ from telecine.pipeline.scan.transitions import Transition
 CHUNK_FRAMES = 32
 SMALL_CHUNK_FRAMES = 8  # of frames so large that waiting ones would fill the memory
 LARGE_PIXELS = 2**22
-DRIFTS_PER_SECOND = 2
 MAX_GAP_SHARE = 0.25  # of max_seconds: a longer hole in the stamps parts two shots
 
 
@@ -266,8 +265,7 @@ class Pass:
         # The decoder bounds the stored size alone.
         check_size(facts.width, facts.height, self._spec.scan.max_pixels)
         self._runs.append(Run(ordinal, facts))
-        apart = max(1, round(self._rate / DRIFTS_PER_SECOND))
-        self._run = _Run(ordinal, frame, facts, self._spec.scan, apart)
+        self._run = _Run(ordinal, frame, facts, self._spec.scan, float(self._rate))
 
     def _end_run(self) -> None:
         if self._run is not None:
@@ -283,10 +281,10 @@ class Pass:
         assert run is not None
         cuts = run.detector.push(grid) if len(grid) else []
         if len(grid):
-            frames, pairs = run.meter.push(grid)
+            pairs = run.camera.push(grid)
             pairs["first"] += run.start
             pairs["last"] += run.start
-            self._frames.append(frames)
+            self._frames.append(run.meter.push(grid))
             self._pairs.append(pairs)
         if last:
             cuts = cuts + run.detector.finish()
@@ -321,14 +319,15 @@ class Pass:
 
 
 class _Run:
-    """Frames of one size, layout and colours: their grids, the detector and the meter over them."""
+    """Frames of one size, layout and colours: their grids, the detector and meters over them."""
 
     def __init__(
-        self, start: int, frame: Decoded, facts: MediaFacts, spec: ScanSpec, apart: int
+        self, start: int, frame: Decoded, facts: MediaFacts, spec: ScanSpec, rate: float
     ) -> None:
         self.start = start
         self.detector = make_detector(spec, facts)
-        self.meter = Meter(facts.color_range == "full", apart)
+        self.meter = Meter(facts.color_range == "full")
+        self.camera = CameraMeter(rate)
         self.facts = facts
         self._sampler = Sampler(frame, facts)
         large = frame.width * frame.height > LARGE_PIXELS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from telecine.manifests.specs import DatasetSpec, ScanSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts
-from telecine.pipeline.scan.camera.drift import PAIR
+from telecine.pipeline.scan.camera.pairs import PAIR
 from telecine.pipeline.scan.clips import Picked, Run, Seen, account, stamp
 from telecine.pipeline.scan.looks.detail import Detail
 from telecine.pipeline.scan.measure import FRAME, look

@@ -46,10 +46,10 @@ def grid(lumas: list[np.ndarray]) -> Grid:
 
 def measure(lumas: list[np.ndarray], full: bool = False) -> dict[str, float]:
     """Given to the meter in uneven chunks."""
-    meter, frames = Meter(full, 5), []
+    meter, frames = Meter(full), []
     whole = grid(lumas)
     for start in range(0, len(whole), 7):
-        frames.append(meter.push(whole[start : start + 7])[0])
+        frames.append(meter.push(whole[start : start + 7]))
     return summarise_frames(np.concatenate(frames), full)
 
 
@@ -63,7 +63,7 @@ def test_a_picture_that_stands_still() -> None:
 def test_a_change_of_chroma_alone_is_not_frozen() -> None:
     still = grid([landscape()[:HEIGHT, :WIDTH]] * 2)
     other = Grid(still.luma, np.stack([GRAY, GRAY + 1]), still.cr)
-    rows, _ = Meter(False, 5).push(other)
+    rows = Meter(False).push(other)
     assert list(rows["equal"]) == [True, False]
 
 

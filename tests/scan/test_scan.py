@@ -114,9 +114,11 @@ def check_clip(clip: Clip, stills: list[Still]) -> None:
         assert still.width <= clip.width
     numbers = dataclasses.asdict(clip)
     assert all(np.isfinite(v) for v in numbers.values() if isinstance(v, float))
-    shares = ("motion", "subject_motion", "brightness", "contrast", "saturation", "change")
+    shares = ("motion", "brightness", "contrast", "saturation", "change")
     shares = (*shares, "black_share", "frozen_share", "combing")
     assert all(numbers[name] is None or 0 <= numbers[name] <= 1 for name in shares)
+    assert clip.subject_motion is None or 0 <= clip.subject_motion <= clip.motion
+    assert (clip.camera_x is None) == (clip.camera_y is None) == (clip.zoom is None)
     assert clip.letterbox_left + clip.letterbox_right < clip.width
     assert clip.letterbox_top + clip.letterbox_bottom < clip.height
 

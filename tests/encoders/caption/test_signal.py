@@ -15,8 +15,9 @@ from telecine.encoders.caption import signal
 from telecine.encoders.caption.interface import ClipFacts, Outcome
 from telecine.encoders.caption.signal import SignalCaptioner, describe
 from telecine.manifests.schemas import Clip, arrow_schema
-from telecine.pipeline.scan.camera.drift import Anchor, drift
+from telecine.pipeline.scan.camera.similarity import View, fit
 from telecine.testing.captioners import make_facts, make_request
+from tests.support.camerawork import Pose, shot
 
 
 def said(**facts: Any) -> str:
@@ -82,12 +83,10 @@ def test_the_signs_are_those_of_the_table() -> None:
      (0, 4, "tilts fast up"), (0, -4, "tilts fast down")],
 )  # fmt: skip
 def test_the_signs_are_those_of_the_measurement(right: int, down: int, words: str) -> None:
-    scene = np.random.default_rng(0).uniform(0, 255, (48, 64)).astype(np.float32)
-    before = scene[8:40, 8:56]
-    after = scene[8 - down : 40 - down, 8 - right : 56 - right]  # what was shown moves by that
-    found = drift(Anchor(before), Anchor(after))
-    per_second = 10
-    assert words in said(camera_x=found.x * per_second, camera_y=found.y * per_second)
+    before, after = shot([Pose(), Pose(right / 64, down / 36)])  # what is shown moves by that
+    views = [View(luma.round().astype(np.uint8)) for luma in (before, after)]
+    found = fit(views[:1], views[1:], np.array([[right / 2, down / 2]]))
+    assert words in said(camera_x=float(found.x[0]), camera_y=float(found.y[0]))
 
 
 def test_of_what_is_unknown_nothing_is_said() -> None:
