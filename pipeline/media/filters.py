@@ -6,7 +6,7 @@ decoder ─▶ woven (separated fields) ─▶ deinterlaced ─▶ cropped ─�
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -43,6 +43,59 @@ def pull(graph: Graph) -> VideoFrame | None:
         return graph.vpull()
     except (av.error.BlockingIOError, av.error.EOFError):
         return None
+
+
+# ── separated fields ─────────────────────────────────────────────────────────────────────────────
+
+
+def woven(frames: Iterator[VideoFrame]) -> Generator[VideoFrame]:
+    """Interlaced frames of HEVC, whose decoder gives each field as a frame of half the height.
+
+    In HEVC a frame that is flagged interlaced is a field, and nothing else is (H.265, D.3.3:
+    pic_struct 1, 2, 9 to 12). Two of opposite parity in a row are one frame, at the time of the
+    first; a field without its other half gives all lines. Other frames pass as they are.
+    """
+    parity, first = _Parity(), None
+    for frame in frames:
+        if first is not None:
+            top_first = parity.is_top(first)
+            alike = frame.interlaced_frame and shape_of(first) == shape_of(frame)
+            pair = alike and parity.is_top(frame) != top_first
+            yield _weave(first, frame if pair else first, top_first)
+            first = None
+            if pair:
+                continue
+        if frame.interlaced_frame:
+            first = frame
+        else:
+            yield frame
+    if first is not None:
+        yield _weave(first, first, parity.is_top(first))
+
+
+class _Parity:
+    """Which field a frame is: a filter knows, PyAV does not."""
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+        self._shape: Shape | None = None
+
+    def is_top(self, frame: VideoFrame) -> bool:
+        if self._graph is None or self._shape != shape_of(frame):
+            self._shape = shape_of(frame)
+            self._graph = graph_of(frame, ("select", "eq(interlace_type\\,TOPFIRST)"))
+        self._graph.vpush(frame)
+        return pull(self._graph) is not None
+
+
+def _weave(first: VideoFrame, second: VideoFrame, top_first: bool) -> VideoFrame:
+    graph = graph_of(first, ("weave", f"first_field={'top' if top_first else 'bottom'}"))
+    graph.vpush(first)
+    graph.vpush(second)
+    frame = graph.vpull()
+    frame.pts, frame.time_base = first.pts, first.time_base
+    frame.duration = first.duration + (second.duration if second is not first else 0)
+    return frame
 
 
 # ── interlaced frames ────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from telecine.infra.pulse import beat
 from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.alpha import BesideBlocks, Opacities, has_beside_blocks
 from telecine.pipeline.media.facts import MediaFacts, Picture
-from telecine.pipeline.media.filters import cropped, deinterlaced
+from telecine.pipeline.media.filters import cropped, deinterlaced, woven
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.gif import LocalPalettes
 from telecine.pipeline.media.stills.heif import (
@@ -258,7 +258,7 @@ class Video:
         self.interlaced = False  # any frame so far, or its header
         self._aspect: Fraction | None = None  # of the pixels of the latest key frame and the first
         self._first_aspect: Fraction | None = None
-        self._raw: Generator[VideoFrame] = self._decode()
+        self._raw = self._whole(self._decode())
         self._peeked: deque[VideoFrame] = deque()
         for frame in self._raw:
             self._peeked.append(frame)
@@ -322,13 +322,16 @@ class Video:
             self._container.seek(pts, stream=self._stream)
         except FFmpegError:
             return False
-        self._raw = self._from_key_frame(shown_from)
+        self._raw = self._whole(self._from_key_frame(shown_from))
         return True
 
     def _all(self) -> Iterator[VideoFrame]:
         while self._peeked:
             yield self._peeked.popleft()
         yield from self._raw
+
+    def _whole(self, frames: Generator[VideoFrame]) -> Generator[VideoFrame]:
+        return woven(frames) if self._stream.codec_context.name == "hevc" else frames
 
     def _from_key_frame(self, shown_from: int | None) -> Generator[VideoFrame]:
         """What comes before the key frame in output order refers to frames that were not read."""

@@ -138,7 +138,8 @@ class FactsReader:
         self._keeps_aspect = own not in (None, stream.sample_aspect_ratio)  # the container's counts
         # What frames say first is in both: the container is believed only where they are silent.
         self._named = _second(_tags_of(first), named)
-        rate = stream.average_rate or Fraction(0)
+        fields = 2 if first.height == 2 * context.height else 1  # a frame is put together from two
+        rate = (stream.average_rate or Fraction(0)) / fields
         self._base = MediaFacts(
             container=container.format.name,
             codec=context.codec.canonical_name,
@@ -150,7 +151,7 @@ class FactsReader:
             interlaced=context.field_order > 1 or any(f.interlaced_frame for f in frames),
             header_fps_num=rate.numerator,
             header_fps_den=rate.denominator,
-            header_num_frames=stream.frames,
+            header_num_frames=stream.frames // fields,
             header_duration_seconds=_header_seconds(container, stream),
             num_video_streams=len(container.streams.video),
             stream_index=stream.index,
