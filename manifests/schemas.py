@@ -212,6 +212,11 @@ class Clip:
         None,
         since="0.2.0",
     )
+    corrupt_frames: int | None = measured(
+        "frames that the decoder marks as damaged or concealed, or that refer to what it refused",
+        None,
+        since="0.2.0",
+    )
     effective_fps: float | None = measured(
         "distinct frames per second where the picture moves; NULL where too little does",
         None,

@@ -222,6 +222,7 @@ class SelectSpec(Spec):
     """Which clips a build takes: an SQL condition over clips (pipeline/catalog/selection.py)."""
 
     where: str | None = None
+    damaged: Literal["drop", "keep"] = later("drop")  # clips with `corrupt_frames`, however few
 
     @field_validator("where")
     @classmethod

@@ -35,6 +35,7 @@ from telecine.pipeline.catalog.selection import create_selected_clips
 
 ROWS_AT_ONCE = 10_000
 CANARIES = 8
+UNFIT = (Reason.NO_BUCKET, Reason.DAMAGED)  # left out by the plan, whoever tries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class WantedClip:
     duration_seconds: float
     width: int
     height: int
+    corrupt_frames: int | None
     captions_digest: str
     text_bytes: int  # of its .txt, and of what its JSON says of captions
     followed_shard: str  # shard_id in the build that is followed, or empty
@@ -91,7 +93,7 @@ FROM selected_clips JOIN captions_in_force USING (clip_id)
 ANTI JOIN (
     SELECT clip_id FROM live_samples
     WHERE build_id = $build_id AND outcome = 'dropped'
-    AND (NOT $retry OR reason = $unfit) AND clip_id NOT IN (FROM tried_again)
+    AND (NOT $retry OR reason IN $unfit) AND clip_id NOT IN (FROM tried_again)
 ) USING (clip_id)
 LEFT JOIN followed USING (clip_id);
 
@@ -142,7 +144,7 @@ class Planned:
     """The plan that brings the shards to what is wanted, and what it leaves out."""
 
     plan: Plan
-    dropped: list[Sample]  # clips that no bucket takes
+    dropped: list[Sample]  # clips that no bucket takes, and damaged ones
     uncaptioned: int  # clips that wait for a caption
     canaries: frozenset[str]  # clip_ids whose round trip is measured when they are encoded
     fresh: int  # shards that stay
@@ -168,8 +170,12 @@ def make_plan(
     dropped: list[Sample] = []
     for clip in _clips(con, _UNSETTLED):
         candidate = _candidate(clip, spec, encoder)
-        if candidate is None:
-            dropped.append(_without_bucket(clip, target))
+        if clip.corrupt_frames and spec.select.damaged == "drop":
+            detail = f"{clip.corrupt_frames} of {clip.num_frames} frames"
+            dropped.append(_left_out(clip, target, Reason.DAMAGED, detail))
+        elif candidate is None:
+            detail = f"{clip.width}×{clip.height}, {clip.duration_seconds:.3f} s"
+            dropped.append(_left_out(clip, target, Reason.NO_BUCKET, detail))
         else:
             candidates.append(candidate)
     target_bytes = spec.shards.target_bytes
@@ -205,7 +211,7 @@ def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Ta
     known = {
         "build_id": target.build_id,
         "retry": target.retry,
-        "unfit": str(Reason.NO_BUCKET),
+        "unfit": [str(reason) for reason in UNFIT],
         "passing": [str(reason) for reason in PASSING],
         "most": MOST_TRIES,
         "internal": str(Reason.INTERNAL),
@@ -256,14 +262,14 @@ def _candidate(clip: WantedClip, spec: DatasetSpec, encoder: VideoEncoder) -> Ca
     )
 
 
-def _without_bucket(clip: WantedClip, target: Target) -> Sample:
+def _left_out(clip: WantedClip, target: Target, reason: Reason, detail: str) -> Sample:
     return Sample(
         build_id=target.build_id,
         plan=target.number,
         clip_id=clip.clip_id,
         outcome="dropped",
-        reason=Reason.NO_BUCKET,
-        detail=f"{clip.width}×{clip.height}, {clip.duration_seconds:.3f} s",
+        reason=reason,
+        detail=detail,
         captions_digest=clip.captions_digest,
     )
 

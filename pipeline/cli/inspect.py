@@ -178,8 +178,8 @@ def _print_sources(found: Summary, console: Console) -> None:
         heading(console, "rejected")
         print_table(("reason", "sources"), found.rejected.items(), console)
     heading(console, "clips")
-    clips = [(c.kind, c.clips, c.frames, length(3600 * c.hours)) for c in found.clips]
-    print_table(("kind", "clips", "frames", "footage"), clips, console)
+    clips = [(c.kind, c.clips, c.frames, length(3600 * c.hours), c.damaged) for c in found.clips]
+    print_table(("kind", "clips", "frames", "footage", "damaged"), clips, console)
     lost = sum(found.frames_dropped.values())
     line(
         console,

@@ -23,6 +23,7 @@ from telecine.infra.errors import Reason
 from telecine.infra.text import counted
 from telecine.manifests.builds import last_plan
 from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.build.wanted import UNFIT
 from telecine.pipeline.catalog.selection import taken
 from telecine.pipeline.lifecycle.channels import (
     NARROWEST,
@@ -322,7 +323,8 @@ def _canary(
 # ── coverage ─────────────────────────────────────────────────────────────────────────────────────
 
 _PLANNED = """
-SELECT count(*) FILTER (outcome = 'kept'), count(*) FILTER (outcome = 'kept' OR reason <> ?)
+SELECT count(*) FILTER (outcome = 'kept'),
+    count(*) FILTER (outcome = 'kept' OR NOT list_contains(?, reason))
 FROM live_samples WHERE build_id = ?
 """
 
@@ -349,8 +351,8 @@ GROUP BY reason ORDER BY count(*) DESC, reason
 def _coverage(
     con: duckdb.DuckDBPyConnection, build_id: str, current: str | None
 ) -> Iterator[Failure]:
-    """Clips that no bucket takes count only where the current build has them."""
-    ((kept, planned),) = con.sql(_PLANNED, params=[str(Reason.NO_BUCKET), build_id]).fetchall()
+    """Clips that a plan leaves out count only where the current build has them."""
+    ((kept, planned),) = con.sql(_PLANNED, params=[list(map(str, UNFIT)), build_id]).fetchall()
     what, waiting = "planned", 0
     if current is not None and kept and kept >= MIN_KEPT * planned:
         ((kept, planned),) = con.sql(_PLANNED_AGAIN, params=[current, build_id]).fetchall()

@@ -47,6 +47,7 @@ class ClipCount:
     clips: int
     frames: int
     hours: float
+    damaged: int  # clips that have corrupt frames
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,8 @@ SELECT uri FROM current_sources WHERE status = 'scanned' AND (
 """
 
 _CLIPS = """
-SELECT kind, count(*), sum(num_frames), round(sum(duration_seconds) / 3600, 6)
+SELECT kind, count(*), sum(num_frames), round(sum(duration_seconds) / 3600, 6),
+    count_if(corrupt_frames > 0)
 FROM current_clips GROUP BY kind ORDER BY kind DESC
 """
 

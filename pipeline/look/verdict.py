@@ -35,6 +35,7 @@ class Why(StrEnum):
     UNCOMMITTED = "uncommitted"  # of a scan that was killed
     DROPPED = "dropped"  # the build could not take the clip
     NO_BUCKET = "no_bucket"  # it is below the smallest rung
+    DAMAGED = "damaged"  # some of its frames are corrupt, and such clips are left out
     NOT_SELECTED = "not_selected"  # the WHERE clause is not true of it
     NOT_SCORED = "not_scored"  # ... since it lacks a score that this speaks of
     BAD_SELECTION = "bad_selection"  # ... since it is no condition over what clips have
@@ -152,6 +153,9 @@ def _dropped(known: KnownClip, ground: Ground) -> Verdict:
     if row.reason == Reason.NO_BUCKET:
         why = known.no_bucket or f"no bucket took its {row.detail}"
         return _no_bucket(why, ground)
+    if row.reason == Reason.DAMAGED:
+        text = f"{ground.absent}: {row.detail} are damaged; with [select] damaged in FILE as keep"
+        return Verdict(Why.DAMAGED, text, ground.command("rebuild", "--config", "FILE"))
     text = f"{ground.absent}: dropped as {row.reason} ({first_line(row.detail)})"
     text += f"; {OURS}" if row.reason == Reason.INTERNAL else ""
     if row.reason == Reason.SOURCE_CHANGED:

@@ -25,6 +25,9 @@ from telecine.infra.pulse import beat
 from telecine.manifests.specs import PixelSpec, ScanSpec
 from telecine.pipeline.media.alpha import BesideBlocks, Opacities, has_beside_blocks
 from telecine.pipeline.media.facts import MediaFacts, Picture
+from telecine.pipeline.media.faults.blame import words
+from telecine.pipeline.media.faults.damage import Damage
+from telecine.pipeline.media.faults.protection import names_protection, refuse_protected
 from telecine.pipeline.media.filters import cropped, deinterlaced, woven
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.gif import LocalPalettes
@@ -55,15 +58,17 @@ CONTAINERS = (
     "yuv4mpegpipe,asf,ogg,mxf,gxf,dv,gif,rm,nut,wtv,dhav,mpjpeg,nsv,nuv,"
     "mp3,wav,w64,flac,aac,ac3,eac3,aiff,amr,caf,ape,dts,truehd,tta,wv,au"
 )
-HEADER_BYTES = 1 << 16
 BUFFER_BYTES = 1 << 16  # decoding costs the same with 32 KiB to 4 MiB; small ones overread least
 PEEKED_FRAMES = 5  # a telecined source may begin with progressive frames
-MAX_REFUSED_IN_A_ROW = 1000
-MAX_READ_ERRORS = 16
+MAX_READ_ERRORS = 16  # of the demuxer without a packet in between
 MAX_RATE = 240
 _MEDIA_MAGIC = (
     b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"0&\xb2u", b"\x06\x0e+4", b"\0\0\0\x01",
     b"\0\0\x01", b"GIF8", b".RMF", b"\x1f\x07\0",
+)  # fmt: skip
+# What protection looks like to a decoder that knows nothing of it.
+_MAY_BE_PROTECTED = (
+    Reason.CORRUPT, Reason.NO_FRAMES, Reason.UNSUPPORTED, Reason.UNRECOGNISED,
 )  # fmt: skip
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx")
 
@@ -131,6 +136,17 @@ def _is_text(head: bytes) -> bool:
 
 
 def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Video:
+    """Raises MediaError ENCRYPTED where the file says so, at once or of what cannot be decoded."""
+    refuse_protected(file)
+    try:
+        return _best_video(file, head, scan, threads)
+    except MediaError as error:
+        if error.reason in _MAY_BE_PROTECTED and names_protection(file):
+            raise MediaError(Reason.ENCRYPTED, f"protected samples ({error.detail})") from error
+        raise
+
+
+def _best_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Video:
     """The best stream that yields a frame."""
     failure: MediaError | None = None
     transparent = has_opacity_track(file, head)
@@ -144,11 +160,7 @@ def _open_video(file: BinaryIO, head: bytes, scan: ScanSpec, threads: int) -> Vi
             if error.reason not in (Reason.CORRUPT, Reason.NO_FRAMES):
                 raise
             failure = failure or error
-    if failure is None:
-        raise MediaError(Reason.NO_VIDEO, "no video stream")
-    if _names_encryption(file):
-        raise MediaError(Reason.ENCRYPTED, f"protected samples ({failure.detail})")
-    raise failure
+    raise failure or MediaError(Reason.NO_VIDEO, "no video stream")
 
 
 def _notes_of(file: BinaryIO, container: InputContainer, stream: VideoStream) -> TrackNotes:
@@ -193,10 +205,8 @@ def _open_container(file: BinaryIO, head: bytes, scan: ScanSpec) -> InputContain
         )
     except (FFmpegError, UnicodeError) as error:
         known = head.startswith(_MEDIA_MAGIC) or head[4:8] in _BOXES
-        if known and _names_encryption(file):
-            raise MediaError(Reason.ENCRYPTED, f"protected samples ({_words(error)})") from error
         reason = Reason.CORRUPT if known else Reason.UNRECOGNISED
-        raise MediaError(reason, _words(error)) from error
+        raise MediaError(reason, words(error)) from error
 
 
 class _Nameless:
@@ -208,21 +218,6 @@ class _Nameless:
 
 def _refuse_to_open(url: str, flags: int, options: object) -> BinaryIO:
     raise PermissionError(f"media may not open anything else, asked for {url!r}")
-
-
-def _words(error: BaseException) -> str:
-    """The decoder's own words, without number and file name."""
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
-
-
-def _names_encryption(file: BinaryIO) -> bool:
-    """Whether the header has the boxes or elements of protected samples (ISO 23001-7, WebM)."""
-    file.seek(0)
-    head = file.read(HEADER_BYTES)
-    if head.startswith(b"\x1aE\xdf\xa3"):
-        start = head.find(b"\x6d\x80")  # ContentEncodings, then within it ContentEncryption
-        return start >= 0 and b"\x50\x35" in head[start : start + 64]
-    return any(box in head for box in (b"encv", b"pssh", b"tenc", b"senc"))
 
 
 class Video:
@@ -243,6 +238,7 @@ class Video:
         self._opacity, self._opacities = opacity, Opacities(0) if blocks else Opacities()
         self._container, self._stream, self._scan = container, stream, scan
         self.decode_errors = 0
+        self._damage = Damage()
         self._complaint = ""
         self.time_base: Fraction = stream.time_base or Fraction(1, 1)
         self._written = LocalPalettes() if stream.codec_context.name == "gif" else None
@@ -305,6 +301,10 @@ class Video:
         """Those of one of its frames: a stream may change them midway. Cheap where nothing did."""
         return self._reader.of(frame)
 
+    def is_damaged(self, frame: VideoFrame) -> bool:
+        """Whether something of one of its frames was lost, or of what it refers to (damage.py)."""
+        return self._damage.has(frame)
+
     def seek(self, pts: int, shown_from: int | None = None) -> bool:
         """Makes `frames` begin at a key frame, near and rarely after `pts`; False if it cannot.
 
@@ -343,29 +343,33 @@ class Video:
         yield from frames
 
     def _decode(self, shown_from: int | None = None) -> Generator[VideoFrame]:
-        refused = shown = 0
+        shown = 0
         first: int | None = None
         context = self._stream.codec_context
         for packet in self._packets():
-            if shown_from is not None:
+            if shown_from is not None and packet is not None:
                 early = packet.pts is not None and packet.pts < shown_from
                 context.skip_frame = "NONREF" if early else "DEFAULT"
-            try:
-                frames = packet.decode()
-            except (FFmpegError, UnicodeError) as error:
-                self._complain(error)
-                refused += 1
-                if refused > MAX_REFUSED_IN_A_ROW:
-                    return
-                continue
-            refused = 0 if frames else refused
-            for frame in frames:
+            for frame in self._frames_of(packet):
                 beat()
                 shown += 1
+                self._damage.shown(frame)
                 if frame.pts is not None:
                     first = frame.pts if first is None else min(first, frame.pts)
                     self._check_time(frame.pts - first, shown)
                 yield self._noted(frame)
+
+    def _frames_of(self, packet: Any) -> list[VideoFrame]:
+        """However many packets are refused: what comes after them may be whole."""
+        try:
+            frames = self._stream.decode(packet)
+        except (FFmpegError, UnicodeError) as error:
+            self._complain(error)
+            self._damage.lost(packet)
+            return []
+        if packet is not None:
+            self._damage.read(packet)
+        return frames
 
     def _noted(self, frame: VideoFrame) -> VideoFrame:
         """Marks the frame with the shape of its pixels where that is not the first frame's.
@@ -381,8 +385,12 @@ class Video:
         return frame
 
     def _packets(self) -> Iterator[Any]:
-        """Packets of the stream; after an error of the demuxer reading goes on, a bounded time."""
-        for _ in range(MAX_READ_ERRORS):
+        """Packets of the stream; after an error of the demuxer reading goes on while any come.
+
+        The last one is empty, or None: what the decoder still holds is to be given out.
+        """
+        errors = 0
+        while errors < MAX_READ_ERRORS:
             try:
                 for packet in self._container.demux(*self._streams()):
                     if self._opacity and packet.stream_index == self._opacity.index:
@@ -392,11 +400,15 @@ class Video:
                         raise MediaError(Reason.ENCRYPTED, "protected samples")
                     if self._beside is not None:
                         self._note_opacity(packet)
+                    errors = 0
                     yield self._written(packet) if self._written else packet
             except FFmpegError as error:
                 self._complain(error)
+                self._damage.lost(None)
+                errors += 1
             else:
                 return
+        yield None
 
     def _streams(self) -> list[VideoStream]:
         return [self._stream] if self._opacity is None else [self._stream, self._opacity]
@@ -411,7 +423,7 @@ class Video:
 
     def _complain(self, error: Exception) -> None:
         self.decode_errors += 1
-        self._complaint = self._complaint or _words(error)
+        self._complaint = self._complaint or words(error)
 
     def _check_time(self, ticks: int, shown: int) -> None:
         limit = self._scan.max_source_seconds

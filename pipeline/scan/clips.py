@@ -11,6 +11,7 @@ frames decoded = frames in kept clips + frames in dropped spans.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -151,6 +152,7 @@ class Seen:
     pairs: Rows  # measure.PAIR
     picked: Mapping[int, Picked]  # by ordinal
     transitions: Sequence[Transition] = ()  # disjoint, ascending
+    damaged: Sequence[int] = ()  # ascending
 
     @property
     def num_frames(self) -> int:
@@ -302,6 +304,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         num_stills=len(chosen),
         stills_digest=stills_digest(seen.picked[i].jpeg for i in chosen),
         gradual_share=_gradual_share(seen, span, start, end),
+        corrupt_frames=bisect_left(seen.damaged, span.end) - bisect_left(seen.damaged, span.start),
         **_moving(seen, span),
         **summarise_looks(looks, run.width, run.height),
         **summarise_details([seen.picked[i].detail for i in chosen]),
@@ -411,6 +414,7 @@ def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Cli
         height=height,
         num_stills=1,
         stills_digest=stills_digest([picked.jpeg]),
+        corrupt_frames=0,
         subject_motion=0.0,
         **values,
         **summarise_looks([picked.look], width, height),

@@ -27,8 +27,8 @@ from telecine.infra.pulse import beat
 from telecine.infra.store.storage import Storage
 from telecine.manifests.schemas import Clip, Source, Still
 from telecine.manifests.specs import DatasetSpec, ScanSpec
-from telecine.pipeline.media.blame import blamed
 from telecine.pipeline.media.facts import MediaFacts, Picture
+from telecine.pipeline.media.faults.blame import blamed
 from telecine.pipeline.media.open import Video, hdr_refused, open_media
 from telecine.pipeline.media.pixels import (
     PICK,
@@ -210,7 +210,7 @@ class Pass:
     """One walk over the frames of a video. `take` each frame, then `finish`."""
 
     def __init__(self, video: Video, spec: DatasetSpec) -> None:
-        self._facts_of, self._spec = video.facts_of, spec
+        self._facts_of, self._is_damaged, self._spec = video.facts_of, video.is_damaged, spec
         self._time_base = video.time_base
         self._tick_seconds = float(video.time_base)
         self._longest_gap = MAX_GAP_SHARE * spec.scan.max_seconds
@@ -227,6 +227,7 @@ class Pass:
         self._cuts: list[int] = []
         self._transitions: list[Transition] = []
         self._gaps: set[int] = set()
+        self._damaged: list[int] = []
         self._frames: list[Rows] = []
         self._pairs: list[Rows] = []
 
@@ -234,6 +235,8 @@ class Pass:
         ordinal = len(self._pts)
         if self._tick(frame) > self._longest_gap:
             self._gaps.add(ordinal)
+        if self._is_damaged(frame):
+            self._damaged.append(ordinal)
         facts = self._facts_of(frame)
         if self._run is None or not self._run.fits(facts) or ordinal in self._gaps:
             self._begin(ordinal, frame, facts)
@@ -315,6 +318,7 @@ class Pass:
             pairs=np.concatenate([np.zeros(0, PAIR), *self._pairs]),
             picked=self._picker.developed,
             transitions=self._transitions,
+            damaged=self._damaged,
         )
 
 

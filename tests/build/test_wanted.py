@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -150,6 +152,30 @@ def test_settled_shards_stay_in_the_database(
     assert all(m.copied == (m.clip_id in made) for m in members)
     assert planned.canaries == set(sorted(c.clip_id for c in wanted)[:8])
     assert planned.uncaptioned == len(CLIPS) - len(said)
+
+
+@pytest.mark.parametrize(("spec", "damaged"), [("drop", [0, 2]), ("keep", [])])
+def test_clips_with_corrupt_frames_are_left_out(
+    spec: Literal["drop", "keep"], damaged: list[int], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Those of a Telecine that did not count them are taken."""
+    corrupt = [3, 0, 1, None]
+    clips = [dataclasses.replace(c, corrupt_frames=n) for c, n in zip(CLIPS, corrupt, strict=False)]
+    tables = Tables(str(tmp_path))
+    tables.append("clips", clips)
+    tables.append("sources", [make_source()])
+
+    def captions(con: duckdb.DuckDBPyConnection, _: object) -> None:
+        said = "SELECT clip_id, 't' AS captions_digest, 't' AS text, '' AS captions FROM clips"
+        con.execute(f"CREATE TABLE chosen_captions AS {said}")
+
+    monkeypatch.setattr(wanted_module, "create_chosen_captions", captions)
+    asked = SPEC.model_copy(update={"select": SelectSpec(damaged=spec)})
+    planned = make_plan(connect(tables), asked, ENCODER, Target("b", "l", 0, False, ""))
+    assert [row.clip_id for row in planned.dropped] == [clips[n].clip_id for n in damaged]
+    assert {row.reason for row in planned.dropped} <= {"damaged"}
+    assert planned.plan.num_samples == len(clips) - len(damaged)
 
 
 # ── selection ────────────────────────────────────────────────────────────────────────────────────
