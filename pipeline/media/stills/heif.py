@@ -11,12 +11,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import BinaryIO
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -27,17 +25,22 @@ from PIL import Image
 from telecine.encoders.frames import Pixels
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import MediaFacts, Picture, read_colors
-from telecine.pipeline.media.geometry import Orientation
 from telecine.pipeline.media.pixels import frame_rgb, plane_view
-from telecine.pipeline.media.stills.exif import exif_orientation
 from telecine.pipeline.media.stills.icc import to_srgb
 from telecine.pipeline.media.stills.items import (
     MAX_META_BYTES,
     Item,
     Items,
-    Property,
     file_boxes,
     read_items,
+)
+from telecine.pipeline.media.stills.properties import (
+    colors_of,
+    described_orientation,
+    profile_of,
+    tags_of,
+    transformed,
+    turned,
 )
 
 # Coded items: FFmpeg's decoder, and the property that sets it up
@@ -59,7 +62,6 @@ _SEQUENCES = {b"avis", b"msf1", b"hevc", b"hevx", b"hevm", b"hevs", b"avcs"}
 BAND_ROWS = 64  # of a picture that is shown over white: temporaries stay small
 _DEEPEST = 2  # derivations of derivations
 MAX_DECODED = 1 << 13  # coded items of one photograph
-MAX_EXIF_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,10 @@ def heif_picture(file: BinaryIO, max_pixels: int) -> Picture | None:
         rgb = np.asarray(to_srgb(Image.fromarray(rgb), whole.icc))
     if whole.alpha is not None:
         rgb = _over_white(rgb, whole.alpha, premultiplied)
-    shown, orientation = _transformed(rgb, item.properties)
+    shown, orientation = transformed(rgb, item.properties)
     if not any(p.kind in (b"irot", b"imir") for p in item.properties):
-        orientation = _exif_orientation(items)
-        shown = _turned(shown, orientation)
+        orientation = described_orientation(items)
+        shown = turned(shown, orientation)
     height, width = shown.shape[:2]
     facts = replace(
         whole.facts,
@@ -151,6 +153,10 @@ class _Reader:
             whole = _Whole(_rgb(frame, facts), None, facts, icc)
         elif item.kind == b"grid" and depth < _DEEPEST:
             whole = self._grid(item, depth)
+        elif item.kind == b"iovl" and depth < _DEEPEST:
+            whole = self._overlay(item, depth)
+        elif item.kind == b"iden" and depth < _DEEPEST:
+            whole = self._identity(item, depth)
         else:
             raise MediaError(
                 Reason.UNSUPPORTED,
@@ -188,7 +194,37 @@ class _Reader:
         if first is None:
             raise MediaError(Reason.CORRUPT, "a grid without tiles")
         facts = replace(first.facts, coded_width=width, coded_height=height)
-        return _Whole(rgb, alpha, facts, _icc(item) or first.icc)
+        return _Whole(rgb, alpha, facts, profile_of(item) or first.icc)
+
+    def _overlay(self, item: Item, depth: int) -> _Whole:
+        """Pictures over each other on a canvas of one colour, each at its place (6.6.2.2)."""
+        data, layers = self._items.data(item), item.references.get(b"dimg", [])
+        wide = len(data) > 1 and data[1] & 1
+        head, place = (">4HII", ">ii") if wide else (">4HHH", ">hh")
+        places = 2 + struct.calcsize(head)
+        if len(data) < places + struct.calcsize(place) * len(layers):
+            raise MediaError(Reason.CORRUPT, "an overlay without its places")
+        *fill, width, height = struct.unpack(head, data[2:places])
+        self._bound(width, height)
+        canvas = Image.new("RGBA", (width, height), tuple(value >> 8 for value in fill))
+        corners = struct.iter_unpack(place, data[places:][: struct.calcsize(place) * len(layers)])
+        first: _Whole | None = None
+        for layer, (x, y) in zip(self._tiles(layers, depth), corners, strict=True):
+            first = first or layer
+            _lay(canvas, layer, x, y)
+        if first is None:
+            raise MediaError(Reason.CORRUPT, "an overlay of nothing")
+        pixels = np.asarray(canvas)
+        facts = replace(first.facts, coded_width=width, coded_height=height)
+        return _Whole(pixels[..., :3], pixels[..., 3], facts, profile_of(item) or first.icc)
+
+    def _identity(self, item: Item, depth: int) -> _Whole:
+        """Another item, to be turned or cut once more."""
+        for other in self._tiles(item.references.get(b"dimg", [])[:1], depth):
+            height, width = other.rgb.shape[:2]
+            facts = replace(other.facts, coded_width=width, coded_height=height)
+            return replace(other, facts=facts, icc=profile_of(item) or other.icc)
+        raise MediaError(Reason.CORRUPT, "an identity of nothing")
 
     def _tiles(self, ids: list[int], depth: int) -> Iterator[_Whole]:
         for number in ids:
@@ -196,8 +232,11 @@ class _Reader:
             if item is None:
                 raise MediaError(Reason.CORRUPT, f"tile {number} is not there")
             tile = self.whole(item, depth + 1)
-            rgb, _ = _transformed(tile.rgb, item.properties)
-            yield replace(tile, rgb=rgb)
+            rgb, _ = transformed(tile.rgb, item.properties)
+            alpha = tile.alpha
+            if alpha is not None:
+                alpha, _ = transformed(alpha, item.properties)
+            yield replace(tile, rgb=rgb, alpha=alpha)
 
     def _alpha(self, item: Item, shape: tuple[int, int], depth: int) -> Pixels | None:
         """Of the auxiliary item beside this one, at this one's size."""
@@ -238,8 +277,7 @@ class _Reader:
             raise MediaError(Reason.CORRUPT, f"{_name(item.kind)}: part of the picture is missing")
         frame = frames[-1]
         self._bound(frame.width, frame.height)
-        icc = _icc(item)
-        return frame, self._facts(frame, item, name), icc
+        return frame, self._facts(frame, item, name), profile_of(item)
 
     def _facts(self, frame: VideoFrame, item: Item, codec: str) -> MediaFacts:
         """Colours from `colr`, else from the stream. Untagged matrices are BT.601 (MIAF).
@@ -247,7 +285,7 @@ class _Reader:
         Where there is a profile, it is what knows the primaries: they are left as they are.
         """
         said = [item, *self._items.referring.get((b"dimg", item.id), [])]  # tiles: what their grid
-        tags = next(filter(None, map(_nclx, said)), None) or _stream_tags(frame)
+        tags = tags_of(frame, next(filter(None, map(colors_of, said)), None))
         layout = frame.format
         colors = read_colors(
             is_rgb=layout.is_rgb,
@@ -258,7 +296,7 @@ class _Reader:
         )
         if colors is None:
             raise MediaError(Reason.UNSUPPORTED, f"colour matrix {tags[0]} of ITU-T H.273")
-        if colors.transfer == "sdr" and any(map(_icc, said)):
+        if colors.transfer == "sdr" and any(map(profile_of, said)):
             colors = replace(colors, primaries="bt709")
         planes_of_rgb = tags[0] == 0 and not layout.is_rgb and layout.name.startswith("yuv444")
         return MediaFacts(
@@ -284,6 +322,18 @@ class _Reader:
             raise MediaError(
                 Reason.TOO_LARGE, f"{width} x {height} px; at most {self._max_pixels} px"
             )
+
+
+def _lay(canvas: Image.Image, layer: _Whole, x: int, y: int) -> None:
+    """What of the layer lies on the canvas, over what is there."""
+    height, width = layer.rgb.shape[:2]
+    part = (max(0, -x), max(0, -y), min(width, canvas.width - x), min(height, canvas.height - y))
+    if part[2] <= part[0] or part[3] <= part[1]:
+        return
+    shown = Image.fromarray(layer.rgb).convert("RGBA")
+    if layer.alpha is not None:
+        shown.putalpha(Image.fromarray(layer.alpha))
+    canvas.alpha_composite(shown.crop(part), (max(0, x), max(0, y)))
 
 
 def _fitting(tile: _Whole, rows: int, columns: int, width: int, height: int) -> _Whole:
@@ -334,82 +384,5 @@ def _over_white(rgb: Pixels, alpha: Pixels, premultiplied: bool) -> Pixels:
     return out
 
 
-# ── what is said of an item ──────────────────────────────────────────────────────────────────────
-
-
 def _name(kind: bytes) -> str:
     return repr(kind.decode("latin-1"))
-
-
-def _icc(item: Item) -> bytes | None:
-    bodies = [p.body for p in item.properties if p.kind == b"colr"]
-    return next((b[4:] for b in bodies if b[:4] in (b"prof", b"rICC")), None)
-
-
-def _nclx(item: Item) -> tuple[int, int, int, int] | None:
-    """(matrix, range, transfer, primaries), as `read_colors` takes them."""
-    for part in item.properties:
-        if part.kind == b"colr" and part.body[:4] == b"nclx" and len(part.body) >= 11:
-            primaries, transfer, matrix, full = struct.unpack(">HHHB", part.body[4:11])
-            return matrix, 2 if full & 0x80 else 1, transfer, primaries
-    return None
-
-
-def _stream_tags(frame: VideoFrame) -> tuple[int, int, int, int]:
-    return frame.colorspace, frame.color_range or 2, frame.color_trc, frame.color_primaries
-
-
-def _transformed(pixels: Pixels, properties: list[Property]) -> tuple[Pixels, Orientation]:
-    """As `clap`, `irot` and `imir` say, in the order in which they are given."""
-    orientation = Orientation()
-    for part in properties:
-        if part.kind == b"clap":
-            pixels = _cut(pixels, part.body)
-        elif part.kind == b"irot" and part.body:
-            turns = part.body[0] & 3
-            pixels = np.rot90(pixels, turns)
-            orientation = _then(orientation, turns, mirrored=False)
-        elif part.kind == b"imir" and part.body:
-            sides = part.body[0] & 1  # 0 exchanges top and bottom, 1 left and right
-            pixels = pixels[:, ::-1] if sides else pixels[::-1]
-            orientation = _then(orientation, 0 if sides else 2, mirrored=True)
-    return pixels, orientation
-
-
-def _then(first: Orientation, turns: int, *, mirrored: bool) -> Orientation:
-    """`first`, then a flip left to right if `mirrored`, then quarter turns, as one."""
-    own = -first.quarter_turns if mirrored else first.quarter_turns
-    return Orientation((own + turns) % 4 * 90, first.mirrored != mirrored)
-
-
-def _turned(pixels: Pixels, orientation: Orientation) -> Pixels:
-    flipped = pixels[:, ::-1] if orientation.mirrored else pixels
-    return np.rot90(flipped, orientation.quarter_turns)
-
-
-def _cut(pixels: npt.NDArray[np.uint8], clap: bytes) -> Pixels:
-    """The clean aperture (ISO 14496-12, 12.1.4): a size, and its centre from the picture's."""
-    if len(clap) < 32:
-        return pixels
-    numbers = struct.unpack(">IIIIiIiI", clap[:32])
-    if not all(numbers[1::2]):
-        return pixels
-    width, height, right, down = (Fraction(*numbers[k : k + 2]) for k in (0, 2, 4, 6))
-    rows, columns = pixels.shape[:2]
-    x, y = (columns - width) / 2 + right, (rows - height) / 2 + down
-    left, top, wide, high = (int(value) for value in (x, y, width, height))
-    if left < 0 or top < 0 or wide < 1 or high < 1 or left + wide > columns or top + high > rows:
-        return pixels  # it shows what is not there
-    return pixels[top : top + high, left : left + wide]
-
-
-def _exif_orientation(items: Items) -> Orientation:
-    """Of the EXIF that describes the primary item. A broken one never costs the picture."""
-    for item in items.referring.get((b"cdsc", items.primary), []):
-        if item.kind == b"Exif" and sum(length for _, length in item.parts) <= MAX_EXIF_BYTES:
-            try:
-                data = items.data(item)
-            except MediaError:
-                continue
-            return exif_orientation(data[4 + int.from_bytes(data[:4], "big") :])
-    return Orientation()

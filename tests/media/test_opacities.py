@@ -1,0 +1,163 @@
+"""Opacity of one decoder joined to the frames of another, and sequences that have it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
+from PIL import Image
+
+from telecine.infra.errors import MediaError
+from telecine.pipeline.media.alpha import MOST_WAITING, Opacities, with_opacity
+from telecine.pipeline.media.open import Video, open_media
+from telecine.pipeline.media.pixels import frame_rgb, plane_view
+from tests.support.cases import case
+from tests.support.movies import PIXELS, SCAN, frame_of
+
+Pixels = npt.NDArray[np.uint8]
+TICK = Fraction(1, 25)
+
+
+def picture(layout: str = "yuv420p", pts: int = 0, size: int = 16) -> VideoFrame:
+    depth = 8 if not layout.endswith("le") else int(layout[-4:-2])
+    dtype, down = (np.uint8 if depth == 8 else np.uint16), (2 if "420" in layout else 1)
+    random = np.random.default_rng(pts)
+    shapes = [(size, size), (size // down, size // down), (size // down, size // down)]
+    frame = frame_of(
+        tuple(random.integers(0, 1 << depth, shape).astype(dtype) for shape in shapes), layout
+    )
+    frame.pts = pts
+    return frame
+
+
+def opacity(value: int, layout: str = "gray", size: int = 16) -> VideoFrame:
+    dtype = np.uint8 if layout == "gray" else np.uint16
+    return frame_of((np.full((size, size), value, dtype),), layout)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["yuv420p", "yuvj420p", "yuv444p10le", "yuv444p12le", "yuv420p10le", "yuv420p12le", "gbrp"],
+)
+def test_colours_stay_and_opacity_is_rescaled(layout: str) -> None:
+    frame = picture(layout)
+    joined = with_opacity(frame, opacity(128))
+    most = (1 << frame.format.components[0].bits) - 1
+    assert (plane_view(joined, 3) == round(128 / 255 * most)).all()
+    assert np.array_equal(plane_view(joined, 0), plane_view(frame, 0))
+    chroma, stored = plane_view(joined, 1), plane_view(frame, 1)
+    step = chroma.shape[0] // stored.shape[0]
+    assert np.array_equal(chroma[::step, ::step], stored)
+    assert joined.pts == frame.pts
+    deep = with_opacity(frame, opacity(1023, "gray10le"))
+    assert (plane_view(deep, 3) == most).all()
+
+
+def test_opacity_of_limited_range_is_spread() -> None:
+    for value, expected in ((16, 0), (235, 255), (126, 128)):
+        beside = opacity(value)
+        beside.color_range = ColorRange.MPEG
+        seen = plane_view(with_opacity(picture(), beside), 3)
+        assert np.abs(seen.astype(int) - expected).max() <= 1
+
+
+def test_opacity_of_another_size_is_refused() -> None:
+    with pytest.raises(MediaError, match="8 x 8 px"):
+        with_opacity(picture(), opacity(0, size=8))
+
+
+@pytest.mark.parametrize("late", [-3, 0, 5])
+def test_frames_are_joined_by_their_time(late: int) -> None:
+    """Either decoder may be ahead; the opacity stream counts other ticks, and misses one."""
+    opacities = Opacities()
+
+    def decoded() -> Iterator[VideoFrame]:
+        for k in range(20 + max(late, 0)):
+            if 0 <= k - late < 20 and k - late != 7:
+                opacities.add(Fraction(40 * (k - late), 1000), opacity(k - late))
+            if k < 20:
+                yield picture(pts=k)
+
+    if late < 0:
+        for k in range(-late):
+            opacities.add(Fraction(40 * k, 1000), opacity(k))
+    seen = [*opacities.joined(decoded(), TICK)]
+    assert [frame.pts for frame in seen] == [*range(20)]
+    for k, frame in enumerate(seen):
+        assert (plane_view(frame, 3) == (255 if k == 7 else k)).all()
+
+
+def test_frames_without_opacity_are_not_held_for_ever() -> None:
+    held = 0
+
+    def decoded() -> Iterator[VideoFrame]:
+        nonlocal held
+        for k in range(3 * MOST_WAITING):
+            held += 1
+            yield picture(pts=k)
+
+    for _ in Opacities().joined(decoded(), TICK):
+        held -= 1
+        assert held <= MOST_WAITING + 1
+
+
+# --- sequences -----------------------------------------------------------------------------------
+
+
+def frames_of(data: bytes) -> list[Pixels]:
+    video = open_media(io.BytesIO(data), SCAN, PIXELS)
+    assert isinstance(video, Video)
+    with video:
+        return [frame_rgb(frame, video.facts_of(frame)) for frame in video.frames()]
+
+
+def libavif_frames(file: io.BytesIO) -> list[npt.NDArray[np.float64]]:
+    """What libavif makes of them, over white."""
+    frames = []
+    with Image.open(file) as image:
+        for k in range(getattr(image, "n_frames", 1)):
+            image.seek(k)
+            rgba = np.asarray(image.convert("RGBA")).astype(float)
+            frames.append(255 + (rgba[..., :3] - 255) * rgba[..., 3:] / 255)
+    return frames
+
+
+def moving_square(opaque_after: int) -> list[Image.Image]:
+    """A square that moves over clear ground, which is opaque in the last frames."""
+    pictures = []
+    for k in range(8):
+        rgba = np.zeros((64, 64, 4), np.uint8)
+        rgba[..., :3] = 40
+        rgba[16:48, 4 * k : 4 * k + 24] = (200, 60, 30, 128 if k % 2 else 255)
+        rgba[..., 3] |= 255 * (k >= opaque_after)
+        pictures.append(Image.fromarray(rgba))
+    return pictures
+
+
+@pytest.mark.parametrize("opaque_after", [4, 99])
+def test_a_sequence_is_shown_over_white(opaque_after: int) -> None:
+    buffer = io.BytesIO()
+    first, *rest = moving_square(opaque_after)
+    first.save(buffer, "AVIF", save_all=True, append_images=rest, duration=40, quality=90)
+    seen, expected = frames_of(buffer.getvalue()), libavif_frames(buffer)
+    assert len(seen) == len(expected) == 8
+    for ours, right in zip(seen, expected, strict=True):
+        assert np.abs(ours - right).mean() < 2
+
+
+def test_a_sequence_with_alpha_is_shown_over_white_after_a_seek() -> None:
+    data = case("anim_alpha.avif").read_bytes()
+    seen, expected = frames_of(data), libavif_frames(io.BytesIO(data))
+    assert len(seen) == len(expected) == 30
+    assert max(np.abs(a - b).mean() for a, b in zip(seen, expected, strict=True)) < 2
+    with open_media(io.BytesIO(data), SCAN, PIXELS) as video:
+        assert isinstance(video, Video)
+        assert video.seek(0)
+        again = frame_rgb(next(iter(video.frames())), video.facts)
+    assert np.array_equal(again, seen[0])
