@@ -100,7 +100,7 @@ class Reason(StrEnum):
     ENCRYPTED = "encrypted"  # protected samples
     UNSUPPORTED = "unsupported"  # a codec, pixel format or animation we do not decode
     TOO_LARGE = "too_large"  # more pixels, frames or seconds than the spec allows
-    HDR = "hdr"  # PQ or HLG where the spec says `hdr = "reject"`
+    HDR = "hdr"  # PQ or HLG where the spec says `hdr = "reject"`; of a span too
     UNREADABLE = "unreadable"  # vanished, changed or forbidden while it was read
 
     # A span of frames left out by the scan: `sources.dropped[].reason`

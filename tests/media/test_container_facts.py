@@ -56,6 +56,15 @@ def test_hdr_that_only_the_container_names_is_tone_mapped(
     assert scan_file(path, REJECTING).source.reason == Reason.HDR
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_range_that_hevc_leaves_unsaid_is_the_container_s(tmp_path: Path, name: str) -> None:
+    """HEVC decoders call a range limited that nothing named."""
+    options = (("x265-params", f"{UNSAID}:lossless=1:log-level=none"),)
+    movie = Movie("yuv420p10le", (9, 2, 16, 9), "libx265", options=options)
+    facts = read_facts(write_movie(tmp_path / name, [grey()] * 3, movie))
+    assert (facts.color_range, facts.color_transfer) == ("full", "pq")
+
+
 def test_a_frame_that_speaks_is_believed_before_its_container(tmp_path: Path) -> None:
     options = (("qp", "0"), ("x264-params", "colorprim=bt709:transfer=bt709:colormatrix=bt709"))
     movie = Movie("yuv420p10le", (9, 1, 16, 9), options=options)

@@ -81,6 +81,12 @@ def test_what_the_container_prefers_is_taken_before_what_is_larger(
             assert video.facts.width == FILM.side
 
 
+def test_two_pictures_are_more_than_one(tmp_path: Path) -> None:
+    tracks = [Track(128, 1), Track(64, 2)]
+    with open_video(write_tracks(tmp_path / "a.mkv", tracks)) as video:
+        assert video.facts.width == 64
+
+
 def test_of_streams_alike_the_largest_is_taken(tmp_path: Path) -> None:
     with open_video(write_tracks(tmp_path / "a.mkv", [FILM, Track(128, 40)])) as video:
         assert video.facts.width == 128

@@ -17,6 +17,7 @@ from tests.support.movies import BT709, Movie, Planes
 from tests.support.scans import clip_pixels, scan_file, still_pixels, write_parts
 
 RED = (200, 30, 30)
+BT601 = (6, 1, 6, 6)
 HDR_TAGS = (9, 1, 16, 9)
 REJECTING = DatasetSpec(pixels=PixelSpec(hdr="reject"))
 INTERLACED = Movie(tags=BT709, options=(("qp", "0"), ("x264-params", "tff=1")))
@@ -95,6 +96,23 @@ def test_pixels_that_change_their_shape_become_square_on_both_sides(tmp_path: Pa
         (0, 96, 64), (26, 128, 64), (52, 192, 64),
     ]  # fmt: skip
     assert scanned.source.width == 96
+    check_red(path, scanned, clips=3)
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
+def test_a_shape_of_pixels_belongs_to_its_frames_and_not_to_the_decoder(
+    tmp_path: Path, codec: str
+) -> None:
+    """With B-frames the decoder has read the next header before the last frames come out."""
+    options = (("bf", "2"), ("g", "12"), ("qmin", "2"), ("qmax", "3"))
+    narrow, wide = (
+        Movie(codec=codec, tags=BT601, sar=sar, options=options, time_base=Fraction(1, 25))
+        for sar in (Fraction(8, 9), Fraction(32, 27))  # 4:3 and 16:9
+    )
+    pictures = moving(RED, "bt601", "limited")
+    path = write_parts(tmp_path / "a.ts", [(movie, pictures) for movie in (narrow, wide, narrow)])
+    scanned = scan_file(path)
+    assert [(c.start_frame, c.width) for c in scanned.clips] == [(0, 86), (26, 114), (52, 86)]
     check_red(path, scanned, clips=3)
 
 

@@ -61,7 +61,7 @@ def best_first(streams: Sequence[VideoStream], frames: Mapping[int, int]) -> lis
     def rank(stream: VideoStream) -> tuple[bool, bool, bool, int, int, int]:
         context, count = stream.codec_context, frames[stream.index]
         return (
-            count * FEW < most,
+            count * FEW < most or count == 1 < most,
             bool(stream.disposition & SECONDARY),
             not stream.disposition & Disposition.default,
             -context.width * context.height,
