@@ -380,6 +380,8 @@ def test_a_profile_goes_before_primaries_and_after_hdr() -> None:
     for others in ([nclx(1, 13, 6)], [nclx(12, 13, 6)], []):
         seen = picture(heif([with_properties(red, profile, *others)])).rgb[24, 32]
         assert np.abs(seen.astype(int) - (0, 255, 0)).max() <= 8 if others else seen[1] > 200
+    facts = picture(heif([with_properties(red, profile, nclx(12, 13, 6))])).facts
+    assert facts.color_primaries == "smpte432"  # as tagged, in the tables
     pq = with_properties(red, profile, nclx(9, 16, 9))
     assert picture(heif([pq])).facts.color_transfer == "pq"
     assert picture(heif([pq])).rgb[24, 32].argmax() == 0

@@ -35,6 +35,7 @@ from telecine.pipeline.media.stills.items import (
     read_items,
 )
 from telecine.pipeline.media.stills.properties import (
+    Tags,
     colors_of,
     described_orientation,
     profile_of,
@@ -150,7 +151,7 @@ class _Reader:
             raise MediaError(Reason.UNSUPPORTED, f"an image that demands {_name(strange[0])}")
         if item.kind in _CODECS:
             frame, facts, icc = self._decode(item)
-            whole = _Whole(_rgb(frame, facts), None, facts, icc)
+            whole = _Whole(_rgb(frame, facts, icc), None, facts, icc)
         elif item.kind == b"grid" and depth < _DEEPEST:
             whole = self._grid(item, depth)
         elif item.kind == b"iovl" and depth < _DEEPEST:
@@ -277,15 +278,13 @@ class _Reader:
             raise MediaError(Reason.CORRUPT, f"{_name(item.kind)}: part of the picture is missing")
         frame = frames[-1]
         self._bound(frame.width, frame.height)
-        return frame, self._facts(frame, item, name), profile_of(item)
-
-    def _facts(self, frame: VideoFrame, item: Item, codec: str) -> MediaFacts:
-        """Colours from `colr`, else from the stream. Untagged matrices are BT.601 (MIAF).
-
-        Where there is a profile, it is what knows the primaries: they are left as they are.
-        """
         said = [item, *self._items.referring.get((b"dimg", item.id), [])]  # tiles: what their grid
-        tags = tags_of(frame, next(filter(None, map(colors_of, said)), None))
+        facts = self._facts(frame, next(filter(None, map(colors_of, said)), None), name)
+        return frame, facts, next(filter(None, map(profile_of, said)), None)
+
+    def _facts(self, frame: VideoFrame, colr: Tags | None, codec: str) -> MediaFacts:
+        """Colours from `colr`, else from the stream. Untagged matrices are BT.601 (MIAF)."""
+        tags = tags_of(frame, colr)
         layout = frame.format
         colors = read_colors(
             is_rgb=layout.is_rgb,
@@ -296,8 +295,6 @@ class _Reader:
         )
         if colors is None:
             raise MediaError(Reason.UNSUPPORTED, f"colour matrix {tags[0]} of ITU-T H.273")
-        if colors.transfer == "sdr" and any(map(profile_of, said)):
-            colors = replace(colors, primaries="bt709")
         planes_of_rgb = tags[0] == 0 and not layout.is_rgb and layout.name.startswith("yuv444")
         return MediaFacts(
             container="heif",
@@ -356,8 +353,10 @@ def _frames(codec: str, data: bytes, extra: bytes, max_pixels: int) -> list[Vide
     return [*context.decode(Packet(data)), *context.decode(None)]
 
 
-def _rgb(frame: VideoFrame, facts: MediaFacts) -> Pixels:
+def _rgb(frame: VideoFrame, facts: MediaFacts, icc: bytes | None) -> Pixels:
     """uint8 [H, W, 3] by the contract; of a profile's primaries it is `to_srgb` that knows."""
+    if icc and facts.color_transfer == "sdr":
+        facts = replace(facts, color_primaries="bt709")
     rgb = frame_rgb(frame, facts)
     if facts.color_matrix == "rgb" and not frame.format.is_rgb:
         rgb = rgb[..., [2, 0, 1]]  # the identity matrix: the planes are G, B, R (H.273)
