@@ -202,6 +202,12 @@ class Clip:
         None,
         since="0.2.0",
     )
+    logo_share: float | None = measured(
+        "share of the picture under an overlay that stays while the rest moves, 0..1; NULL where "
+        "it cannot be told: under 3 stills, little that moves, a camera that stands, an image",
+        None,
+        since="0.2.0",
+    )
     combing: float | None = measured(
         "share of the picture that is combed, mean over stills, 0..1: rows of two moments in turn",
         None,

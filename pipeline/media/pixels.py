@@ -416,3 +416,10 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def half_luma(data: bytes) -> Pixels:
+    """uint8 [h, w]: a JPEG's luma at half its size, rounded up, as libjpeg shrinks it."""
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        image.draft("L", (max(1, image.width // 2), max(1, image.height // 2)))
+        return np.asarray(image.convert("L"))

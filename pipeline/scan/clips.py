@@ -29,11 +29,12 @@ from telecine.manifests.schemas import Clip, DroppedSpan, Still
 from telecine.manifests.specs import DatasetSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Orientation, fit_short_side
-from telecine.pipeline.media.pixels import image_of, jpeg
+from telecine.pipeline.media.pixels import half_luma, image_of, jpeg
 from telecine.pipeline.media.rates import is_variable, nominal_rate
 from telecine.pipeline.scan.camera.path import Path, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
 from telecine.pipeline.scan.looks.detail import Detail, examine, summarise_details
+from telecine.pipeline.scan.looks.overlays import MAX_STILLS, logo_share
 from telecine.pipeline.scan.measure import (
     BLACK_LEVEL,
     Look,
@@ -308,6 +309,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         **_moving(seen, span),
         **summarise_looks(looks, run.width, run.height),
         **summarise_details([seen.picked[i].detail for i in chosen]),
+        logo_share=_logo_share([seen.picked[i].jpeg for i in chosen]),
     )
 
 
@@ -320,6 +322,12 @@ def _gradual_share(seen: Seen, span: Span, start: int, end: int) -> float:
         if not one.is_sure and span.start < one.end and one.start < span.end
     )
     return tidy(ticks / (end - start))
+
+
+def _logo_share(jpegs: Sequence[bytes]) -> float | None:
+    places = np.linspace(0, len(jpegs) - 1, min(len(jpegs), MAX_STILLS)).round().astype(int)
+    share = logo_share([half_luma(jpegs[place]) for place in places])
+    return None if share is None else tidy(share)
 
 
 def _moving(seen: Seen, span: Span) -> dict[str, Any]:

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from telecine.manifests.specs import DatasetSpec, ScanSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts
+from telecine.pipeline.media.pixels import jpeg
 from telecine.pipeline.scan.camera.pairs import PAIR
 from telecine.pipeline.scan.clips import Picked, Run, Seen, account, stamp
 from telecine.pipeline.scan.looks.detail import Detail
 from telecine.pipeline.scan.measure import FRAME, look
 from telecine.pipeline.scan.stills import StillPicker, choose, wanted
+
+SAME = jpeg(Image.new("RGB", (4, 4)), 80)
 
 
 def seen(
@@ -39,7 +43,7 @@ def seen(
         gaps=frozenset(),
         frames=frames,
         pairs=np.zeros(0, PAIR),
-        picked=dict.fromkeys(range(len(pts)), Picked(b"same", 4, 4, one, Detail(None, None, None))),
+        picked=dict.fromkeys(range(len(pts)), Picked(SAME, 4, 4, one, Detail(None, None, None))),
     )
 
 
