@@ -91,6 +91,11 @@ class Source:
     header_duration_seconds: float = column("seconds that the header claims, 0 if silent", 0.0)
     num_video_streams: int = column("streams", 0)
     stream_index: int = column("the stream used, among all streams", 0)
+    has_audio: bool | None = column("an audio stream comes with it", None, since="0.2.0")
+    audio_channels: int | None = column(
+        "of the audio stream that a player would choose; 0: no audio", None, since="0.2.0"
+    )
+    audio_sample_rate: int | None = column("of it, Hz; 0: no audio", None, since="0.2.0")
 
     # What decoding it showed
     width: int = column("displayed px: turned, square pixels", 0)

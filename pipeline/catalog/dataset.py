@@ -25,7 +25,8 @@ SOURCE_COLUMNS = {
     for name in (
         "uri", "size_bytes", "container", "codec", "profile", "pixel_format", "bit_depth",
         "color_matrix", "color_range", "color_transfer", "color_primaries", "interlaced",
-        "rotation_degrees", "mirrored", "sidecar_uri",
+        "rotation_degrees", "mirrored", "has_audio", "audio_channels", "audio_sample_rate",
+        "sidecar_uri",
     )
 }  # fmt: skip
 CAPTION_COLUMNS = {

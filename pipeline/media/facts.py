@@ -51,6 +51,9 @@ class MediaFacts:
     header_duration_seconds: float = 0.0
     num_video_streams: int = 0
     stream_index: int = 0
+    has_audio: bool = False
+    audio_channels: int | None = 0
+    audio_sample_rate: int | None = 0
     width: int
     height: int
 

@@ -54,6 +54,7 @@ SOURCES = [
     make_source(
         uri=f"/footage/it's {n}.mp4", source_id=f"s{n}", codec="h264" if n else "vp9",
         sidecar_uri="" if n % 2 else f"/footage/{n}.txt",
+        has_audio=(True, False, None, True)[n], audio_channels=(2, 0, None, None)[n],
     )
     for n in range(4)
 ]  # fmt: skip
@@ -143,6 +144,20 @@ def known_columns(dataset: Dataset) -> list[Column]:
 @functools.cache
 def _columns(uri: str) -> list[Column]:
     return columns(_connection(uri).cursor(), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("where", "sources"),
+    [
+        ("has_audio", "s0 s3"), ("NOT has_audio", "s1"), ("audio_channels >= 2", "s0"),
+        ("audio_channels IS NULL", "s2 s3"),
+    ],
+)  # fmt: skip
+def test_sound_is_known_of_the_source_or_unknown(
+    where: str, sources: str, dataset: Dataset
+) -> None:
+    found = set(inspected(dataset, where))
+    assert found == {clip.clip_id for clip in CLIPS if clip.source_id in sources.split()}
 
 
 # ── everyone who is asked ────────────────────────────────────────────────────────────────────────

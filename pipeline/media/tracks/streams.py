@@ -21,6 +21,7 @@ from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import LIMITED_RANGE, Colors, MediaFacts, read_colors
 from telecine.pipeline.media.filters import nameable, shape_of
 from telecine.pipeline.media.geometry import Orientation, display_size, matrix_orientation
+from telecine.pipeline.media.tracks.audio import audio_facts
 from telecine.pipeline.media.tracks.boxes import TrackNotes
 
 NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -155,6 +156,7 @@ class FactsReader:
             header_duration_seconds=_header_seconds(container, stream),
             num_video_streams=len(container.streams.video),
             stream_index=stream.index,
+            **audio_facts(container),
             width=first.width,
             height=first.height,
         )
