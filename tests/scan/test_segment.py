@@ -269,6 +269,84 @@ def test_runs_of_any_length_are_decided_alike_however_they_come(
     assert all(0 < cut < len(frames) and pictures[cut - 1] != pictures[cut] for cut in cuts)
 
 
+def covered(shot: list[np.ndarray], cover: np.ndarray, place: tuple[int, int]) -> list[np.ndarray]:
+    """The shot with something over frames 15 to 27."""
+    (top, left), (height, width) = place, cover.shape
+    frames = [one[:, :WIDTH].copy() for one in shot]
+    for frame in frames[15:28]:
+        frame[top : top + height, left : left + width] = cover
+    return frames
+
+
+@pytest.mark.parametrize("speed", [0, 1])
+@pytest.mark.parametrize(
+    ("place", "cover"),
+    [
+        ((28, 8), np.full((5, 48), 235, np.uint8)),  # subtitles on their ground
+        ((4, 36), np.full((12, 24), 240, np.uint8)),  # a window that pops up
+        ((2, 2), picture(9)[:18, :30]),  # a picture in the picture
+        ((26, 0), picture(8)[:10, :64]),  # a lower third
+    ],
+)
+def test_what_covers_a_part_of_the_picture_is_no_cut(
+    place: tuple[int, int], cover: np.ndarray, speed: int
+) -> None:
+    assert cuts_of(grid(covered(moving(1, 40, speed), cover, place))) == []
+
+
+def test_a_slide_that_changes_most_of_a_screen_is_a_cut() -> None:
+    frame = np.full((HEIGHT, WIDTH), 235, np.uint8)
+    slides = []
+    for seed in (1, 2):
+        slide = frame.copy()
+        slide[4:36, :60] = picture(seed)[:32, :60]
+        slides += [slide] * 30
+    assert cuts_of(grid(slides)) == [30]
+
+
+@pytest.mark.parametrize("level", [4, 16])
+@pytest.mark.parametrize("noise", [0, 3])
+def test_cuts_into_and_out_of_black_are_found(level: int, noise: int) -> None:
+    """Also where black is noise below black, and comes back soon."""
+    black = [np.full((HEIGHT, WIDTH), level, np.uint8)] * 20
+    lumas = [*moving(1, 30), *black, *moving(2, 30), *black]
+    rng = np.random.default_rng(2)
+    noisy = [
+        (np.clip(one[:, :WIDTH] + rng.integers(-noise, noise + 1, (HEIGHT, WIDTH)), 0, 255))
+        for one in lumas
+    ]
+    frames = grid([one.astype(np.uint8) for one in noisy])
+    detector = CutDetector(is_full_range=False)
+    assert detector.push(frames) + detector.finish() == [30, 50, 80]
+
+
+@pytest.mark.parametrize("strength", [0.03, 0.06])
+def test_flicker_is_no_cut_and_hides_none(strength: float) -> None:
+    gains = 1 + np.random.default_rng(4).normal(0, strength, 80)
+    lumas = [*moving(1, 40, 1), *moving(2, 40, 1)]
+    frames = [
+        np.clip(one * gain, 0, 255).astype(np.uint8) for one, gain in zip(lumas, gains, strict=True)
+    ]
+    assert cuts_of(grid(frames)) == [40]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_strobes_cut_nothing(length: int) -> None:
+    shot = moving(1, 60, 1)
+    for start in range(8, 50, 9):
+        for place in range(start, start + length):
+            shot[place] = np.clip(shot[place] + 100.0, 0, 255).astype(np.uint8)
+    assert cuts_of(grid(shot)) == []
+
+
+@pytest.mark.parametrize("contrast", [0.15, 0.2, 0.5])
+def test_cuts_in_the_dark_and_in_fog_are_found(contrast: float) -> None:
+    lumas = [*moving(1, 30, 1), *moving(2, 30, 1), *moving(3, 30, 1)]
+    for ground in (16, 120):
+        faint = [(ground + (one - 30.0) * contrast).astype(np.uint8) for one in lumas]
+        assert cuts_of(grid(faint)) == [30, 60]
+
+
 def test_a_cut_of_colour_alone_is_found() -> None:
     assert cuts_of(grid([picture(1)] * 30, [60] * 12 + [190] * 18)) == [12]
 
