@@ -115,11 +115,10 @@ def hole(f: Found) -> bool:
 
 
 def dovi(f: Found) -> bool:
-    """Refused, or grey where it is grey: read as what it is not, it is violet."""
+    """Refused, or not the violet that comes of reading it as what it is not."""
     if not f.is_scanned:
         return f.rejected("unsupported", "hdr")
-    (grey,) = f.colors(0, (0.25, 0.25))
-    return max(grey) - min(grey) <= 8
+    return bool(f.stills) and not f.shows((154, 30, 184), 0.75, 0.25)
 
 
 def accounted(frames: int) -> Check:
@@ -167,7 +166,9 @@ KINDS: dict[str, dict[str, Check]] = {
     "facts that change": {
         "color_switch.ts": lambda f: f.shows(RED, 0.2, 0.3) and f.shows(RED, 0.2, 0.3, -1),
         "hdr_late.ts": lambda f: f.shows_greys(-1),
-        "interlace_late.ts": lambda f: f.is_scanned and len(f.clips) >= 2,
+        "interlace_late.ts": lambda f: (
+            f.is_scanned and len(f.clips) >= 2 and (f.clips[-1]["combing"] or 0) < 0.05
+        ),
     },
     "interlaced footage": {
         "interlaced.ts": lambda f: (
