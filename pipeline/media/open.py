@@ -42,13 +42,15 @@ from telecine.pipeline.media.stills.raw import refuse_raw
 from telecine.pipeline.media.tracks.boxes import TrackNotes, track_notes
 from telecine.pipeline.media.tracks.streams import (
     FactsReader,
+    Tags,
     best_first,
     check_size,
     counted_frames,
     footage,
     header_frames,
-    named_colors,
     opacity_beside,
+    tags_of,
+    take_named_colors,
 )
 
 # Real containers and elementary streams. No script, playlist, device or pattern demuxer.
@@ -107,7 +109,7 @@ def open_media(
         return video
     with video:
         _accept_light(video.facts, pixels)
-        rgb = frame_rgb(video.only_frame, video.facts)
+        rgb = frame_rgb(next(video.frames()), video.facts)
         return heif_picture(file, scan.max_pixels) or Picture(video.facts, rgb)
 
 
@@ -244,7 +246,7 @@ class Video:
         self._written = LocalPalettes() if stream.codec_context.name == "gif" else None
         self._most_ticks = math.floor(scan.max_source_seconds / self.time_base)
         context = stream.codec_context
-        named = named_colors(stream)
+        named = take_named_colors(container, stream)
         check_size(context.width, context.height, scan.max_pixels)
         context.thread_count = threads
         if opacity is not None:
@@ -252,6 +254,7 @@ class Video:
         context.options = {"max_pixels": str(scan.max_pixels)}
         self._notes = notes
         self.interlaced = False  # any frame so far, or its header
+        self._tags: Tags | None = None  # of the latest key frame
         self._aspect: Fraction | None = None  # of the pixels of the latest key frame and the first
         self._first_aspect: Fraction | None = None
         self._raw = self._whole(self._decode())
@@ -372,14 +375,19 @@ class Video:
         return frames
 
     def _noted(self, frame: VideoFrame) -> VideoFrame:
-        """Marks the frame with the shape of its pixels where that is not the first frame's.
+        """Gives the frame what belongs to it: decoders are ahead of their frames.
 
-        PyAV gives it of the decoder alone, which is ahead of its frames; it changes at key frames.
+        Colours change at key frames, but those that wait for their turn (of HEVC, where they name
+        none) come with the decoder's newest. The shape of pixels PyAV gives of the decoder alone:
+        a frame is marked with it where it is not the first frame's.
         """
         self.interlaced = self.interlaced or frame.interlaced_frame
         if frame.key_frame:
+            self._tags = tags_of(frame)
             self._aspect = self._stream.codec_context.sample_aspect_ratio or Fraction(0)
             self._first_aspect = self._aspect if self._first_aspect is None else self._first_aspect
+        elif self._tags is not None and tags_of(frame) != self._tags:
+            frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries = self._tags
         if self._aspect != self._first_aspect:
             frame.opaque = self._aspect
         return frame

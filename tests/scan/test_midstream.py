@@ -116,6 +116,24 @@ def test_a_shape_of_pixels_belongs_to_its_frames_and_not_to_the_decoder(
     check_red(path, scanned, clips=3)
 
 
+@pytest.mark.parametrize("first", [3, 26])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_colours_that_come_late_are_of_their_frames_alone(
+    tmp_path: Path, codec: str, first: int
+) -> None:
+    """Not of earlier ones: FFmpeg looks ahead for streams, and decoders for frames."""
+    options = (("x265-params", "lossless=1:log-level=none"), ("qp", "0"))
+    untagged, tagged = (
+        Movie("yuv420p10le", tags, codec, options=options[codec == "libx264" :][:1])
+        for tags in ((2, 0, 2, 2), HDR_TAGS)
+    )
+    pictures = moving((90, 90, 90), "bt2020", "limited", 10)
+    path = write_parts(tmp_path / "a.ts", [(untagged, pictures[:first]), (tagged, pictures)])
+    source = scan_file(path, REJECTING).source
+    assert source.color_transfer == "sdr"
+    assert (source.dropped[-1].start_frame, source.dropped[-1].reason) == (first, Reason.HDR)
+
+
 def hdr_late(path: Path) -> Path:
     sdr = Movie("yuv420p10le", BT709), moving(RED, "bt709", "limited", 10)
     hdr = Movie("yuv420p10le", HDR_TAGS), moving((90, 90, 90), "bt2020", "limited", 10)

@@ -108,13 +108,20 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 Tags: TypeAlias = tuple[int, int, int, int]  # matrix, range, transfer, primaries (ITU-T H.273)
+NO_TAGS: Tags = (2, 0, 2, 2)
+WITHOUT_COLORS = ("mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vvc", "av1", "obu", "ivf")
 SILENT = ((0, 2, 3), (0,), (0, 2), (0, 2))  # values of each that say nothing, on YUV
 
 
-def named_colors(stream: VideoStream) -> Tags:
-    """What the container says; ask before anything is decoded, which overwrites it."""
+def take_named_colors(container: InputContainer, stream: VideoStream) -> Tags:
+    """What the container says, taken from the decoder, whose frames then say only what they say.
+
+    Of a container without a word for it FFmpeg gives what it met while it looked for streams.
+    """
     context = stream.codec_context
-    return context.colorspace, context.color_range, context.color_trc, context.color_primaries
+    said = context.colorspace, context.color_range, context.color_trc, context.color_primaries
+    context.colorspace, context.color_range, context.color_trc, context.color_primaries = NO_TAGS
+    return NO_TAGS if container.format.name in WITHOUT_COLORS else said
 
 
 class FactsReader:
@@ -138,7 +145,7 @@ class FactsReader:
         self._aspect = notes.aspect(own, stream.sample_aspect_ratio or own or Fraction(1))
         self._keeps_aspect = own not in (None, stream.sample_aspect_ratio)  # the container's counts
         # What frames say first is in both: the container is believed only where they are silent.
-        self._named = _second(_tags_of(first), named)
+        self._named = _second(tags_of(first), named)
         fields = 2 if first.height == 2 * context.height else 1  # a frame is put together from two
         rate = (stream.average_rate or Fraction(0)) / fields
         self._base = MediaFacts(
@@ -169,7 +176,7 @@ class FactsReader:
         Of a frame whose margins are still to be cut they are those that it will have.
         Raises MediaError: UNSUPPORTED, colours that are not ours to read.
         """
-        said = (*_tags_of(frame), *shape_of(frame), frame.rotation, frame.opaque)
+        said = (*tags_of(frame), *shape_of(frame), frame.rotation, frame.opaque)
         if said != self._said:
             facts = self._read(frame)
             self._said = said
@@ -208,11 +215,9 @@ class FactsReader:
         )
 
     def _colors(self, frame: VideoFrame, coded_height: int) -> Colors:
-        layout, told = frame.format, _tags_of(frame)
+        layout, told = frame.format, tags_of(frame)
         is_rgb = layout.is_rgb or layout.name == "pal8"
         heard = _heard(told, self._named)
-        if is_rgb:  # of RGB, containers write a range that nobody meant
-            heard = (heard[0], told[1], *heard[2:])
         colors = read_colors(
             is_rgb=is_rgb,
             is_gray=len(layout.components) < 3 and layout.name != "pal8",
@@ -225,7 +230,7 @@ class FactsReader:
         return colors
 
 
-def _tags_of(frame: VideoFrame) -> Tags:
+def tags_of(frame: VideoFrame) -> Tags:
     return frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries
 
 
