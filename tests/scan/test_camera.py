@@ -50,7 +50,7 @@ def check(found: Path, x: float = 0, y: float = 0, zoom: float = 0, roll: float 
         near = nearly + 0.1 * abs(value)
         assert getattr(found, name) == pytest.approx(value, abs=near), (name, found)
     assert found.shake is not None
-    assert found.shake < 1e-3
+    assert found.shake < 1.5e-3
 
 
 MOVES = [
@@ -111,7 +111,7 @@ def test_shake_is_the_size_of_independent_jolts(rate: int) -> None:
         even = 0.1 * np.arange(4 * rate) / rate
         found = path(shot([Pose(e + x, y) for e, (x, y) in zip(even, jolts, strict=True)]), rate)
         assert found.shake == pytest.approx(sigma, rel=0.5)
-        assert found.x == pytest.approx(0.1, abs=0.02)
+        assert found.x == pytest.approx(0.1, abs=0.03)
 
 
 def test_frames_far_apart_tell_no_shake() -> None:
@@ -128,6 +128,13 @@ def stripes() -> Luma:
     return np.broadcast_to(128 + 90 * np.sin(np.arange(64) * 0.4), (36, 64))
 
 
+def writing(number: int) -> Luma:
+    """A counter that runs."""
+    luma = np.full((36, 64), 90.0)
+    luma[26:34, 40:60] = np.random.default_rng(number).choice([90, 235], (8, 20))
+    return luma
+
+
 @pytest.mark.parametrize(
     "lumas",
     [
@@ -139,10 +146,11 @@ def stripes() -> Luma:
         [np.roll(stripes(), i, axis=1) for i in range(FRAMES)],
         [stripes()] * FRAMES,
         [luma[:10] for luma in moving(x=0.05)],
+        [writing(i) for i in range(FRAMES)],
         moving()[:17],
     ],
     ids=["flat", "noise", "a fade of nothing", "a gradient", "pictures without a common part",
-         "stripes", "stripes at rest", "too thin", "too short for a pair"],
+         "stripes", "stripes at rest", "too thin", "writing", "too short for a pair"],
 )  # fmt: skip
 def test_what_shows_no_movement_has_none_that_is_known(lumas: list[Luma]) -> None:
     assert path(lumas) == Path()

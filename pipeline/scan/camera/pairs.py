@@ -3,8 +3,9 @@
     frames  · b a f · · · · · · · b a f · · · ·    a: compared with the next a: drift, zoom, roll
               └─┴─┘─ ─ ─ ─ ─ ─ ─ ─ ┘                  and with b before and f after: shake
 
-A movement is unknown, not 0, where the picture has no texture (or texture of one direction alone),
-is too thin, or where nothing brings the two frames together: after a whip pan, in smoke.
+A movement is unknown, not 0, where the picture has no texture (or texture of one direction alone,
+or little but writing), is too thin, or where nothing brings the two frames together: after a whip
+pan, in smoke.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ NEAR_SECONDS = 1 / 15
 MOST_NEAR_SECONDS = 0.15  # further apart they tell nothing of a hand's shaking
 LEAST_SIDE = 6  # samples of a View
 LEAST_TEXTURE = 1.0  # levels² (View.texture)
-MOST_OFF = 0.4  # samples: of two pictures that were brought together (Fits.off)
+LEAST_SPREAD = 0.2  # of the picture (View.spread): writing has 0.12 at most, footage 0.3 and more
+MOST_OFF = 0.5  # samples: of two pictures that were brought together (Fits.off)
 WELL_TOGETHER = 0.2  # samples: no other place need be looked for
 
 
@@ -117,7 +119,8 @@ def _compared(views: Mapping[int, View], firsts: list[int], apart: int, near: in
 
 
 def _shows_movement(view: View) -> bool:
-    return min(view.small.shape) >= LEAST_SIDE and view.texture >= LEAST_TEXTURE
+    wide = min(view.small.shape) >= LEAST_SIDE
+    return wide and view.texture >= LEAST_TEXTURE and view.spread >= LEAST_SPREAD
 
 
 def _fitted(

@@ -20,11 +20,12 @@ Doubles = npt.NDArray[np.float64]
 HALF = 2  # samples of the grid, across and down, for one of a View
 STEPS = 8  # of Gauss and Newton, at most
 CLOSE = 0.02  # samples: a smaller step is the last
-OUTLIER = 2.5  # mean residuals, at which a sample counts a quarter
+OUTLIER = 2.0  # mean residuals, at which a sample counts a quarter
 NOISE = 0.25  # levels that a residual may always have
 LEAST_SHARED = 0.3  # of the picture, in both
 BAR_LEVEL = 32.0  # brightest luma of a black bar's line, as coded
 BAR_EDGE = 2  # lines beside a bar that its edge has a part in
+STEEP = 4.0  # levels²: the square of a slope that counts as texture
 LEAST_CLEAR = 0.25  # of a picture with bars
 SINGULAR = 1e-6  # of the mean of the normal equations' diagonal, added to it
 
@@ -70,6 +71,12 @@ class View:
         clear = self.slopes * self.within
         (xx, xy), (_, yy) = (clear @ clear.T / self.within.sum()).tolist()
         return float((xx + yy) / 2 - math.hypot((xx - yy) / 2, xy))
+
+    @cached_property
+    def spread(self) -> float:
+        """Share of the picture that has texture, 0..1; of writing on a plain ground little."""
+        steep = np.square(self.slopes).sum(axis=0) >= STEEP
+        return float((steep * self.within).sum() / max(1, self.within.sum()))
 
     @cached_property
     def steepest(self) -> Floats:
