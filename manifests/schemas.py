@@ -228,6 +228,11 @@ class Clip:
         None,
         since="0.2.0",
     )
+    effective_start: float | None = column(
+        "seconds into the clip: the middle of its first picture at effective_fps; NULL: coded rate",
+        None,
+        since="0.2.0",
+    )
     effective_fps: float | None = measured(
         "distinct frames per second where the picture moves; NULL where too little does",
         None,

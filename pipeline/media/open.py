@@ -39,6 +39,7 @@ from telecine.pipeline.media.stills.heif import (
 )
 from telecine.pipeline.media.stills.images import HEAD_BYTES, image_format, open_picture
 from telecine.pipeline.media.stills.raw import refuse_raw
+from telecine.pipeline.media.timing import rising
 from telecine.pipeline.media.tracks.boxes import TrackNotes, track_notes
 from telecine.pipeline.media.tracks.streams import (
     FactsReader,
@@ -289,14 +290,15 @@ class Video:
     def frames(self) -> Iterator[VideoFrame]:
         """All frames in output order, or those from the last `seek` on.
 
-        `pts` counts ticks of `time_base` and may be None. Interlaced footage is deinterlaced: one
-        frame per frame, with its stamp. What the container cuts off is not there. Packets
-        that the decoder refuses are counted and skipped.
+        `pts` counts ticks of `time_base` and may be None; a stamp that alone breaks the order is
+        mended (timing.rising). Interlaced footage is deinterlaced: one frame per frame, with its
+        stamp. What the container cuts off is not there. Packets that the decoder refuses are
+        counted and skipped.
         """
         frames = self._all()
         if self._opacity is not None or self._beside is not None:
             frames = self._opacities.joined(frames, self.time_base)
-        whole = deinterlaced(frames)
+        whole = rising(deinterlaced(frames))
         margins = self._notes.margins
         return cropped(whole, self._notes.size, margins) if any(margins) else whole
 

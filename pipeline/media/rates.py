@@ -100,14 +100,6 @@ def is_variable(stamps: Stamped, time_base: Fraction, rate: Fraction) -> bool:
     return not pattern.fits(rising[:-1], period)
 
 
-def standard_rate(rate: float, within: float) -> Fraction:
-    """The nearest standard rate if it is `within` that share of `rate`, else the rate itself."""
-    nearest = min(STANDARD_RATES, key=lambda standard: abs(float(standard) - rate))
-    if abs(float(nearest) - rate) <= within * rate:
-        return nearest
-    return Fraction(rate).limit_denominator(1001)
-
-
 def _tolerance(period: Fraction) -> Fraction:
     """Ticks by which a delta may miss the nominal period and still be regular."""
     return max(min(Fraction(3, 2), period * Fraction(2, 5)), period / 10)

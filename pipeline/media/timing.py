@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
+from telecine.manifests.schemas import Clip
 from telecine.manifests.specs import VaeSpec
-from telecine.pipeline.media.rates import standard_rate
+from telecine.pipeline.media.rates import STANDARD_RATES
 
 Frame = TypeVar("Frame")
+Stampable = TypeVar("Stampable", bound="Stamped")
 
 # What an effective rate must be below the coded one, to be another: as rates are measured.
 LOWER = Fraction(99, 100)
-SNAP = 0.005  # share by which a measured rate may miss the standard one that it means
+SIX_DIGITS = 2e-6  # share by which a stored rate may miss the one that it means
+MOST_PARTS = 8  # frames for which a picture may be held
 
 
 class Timed(Protocol):
@@ -54,16 +57,26 @@ def round_half_up(value: Fraction) -> int:
 def encoded_rate(clip: Timed, vae: VaeSpec) -> Fraction:
     """Frames per second that the clip is encoded at: `vae.fps` if asked for, else its own.
 
-    Its own is the coded rate or, where `vae.rate` says so and it is known and lower, the effective
-    one, as the standard rate that it is within half a per cent of. An image has 0 or 1: no matter.
+    Its own is the coded rate or, where `vae.rate` says so, the effective one: if that is known,
+    lower, and of a regular cadence, so a standard rate or a whole part of the coded one. Pictures
+    that come irregularly (animation on ones and twos) have no rate that shows each of them once.
     """
     if vae.fps is not None:
         return Fraction(vae.fps)
     coded = Fraction(clip.fps_num, clip.fps_den)
     if vae.rate == "coded" or clip.effective_fps is None:
         return coded
-    effective = standard_rate(clip.effective_fps, SNAP)
-    return effective if effective < LOWER * coded else coded
+    effective = _regular(clip.effective_fps, coded)
+    return effective if effective is not None and effective < LOWER * coded else coded
+
+
+def _regular(measured: float, coded: Fraction) -> Fraction | None:
+    """The standard rate, or whole part of the coded one, that a measured rate is to six digits."""
+    parts = (coded / part for part in range(2, MOST_PARTS + 1))
+    for rate in (*STANDARD_RATES, *parts):
+        if abs(float(rate) / measured - 1) < SIX_DIGITS:
+            return rate
+    return None
 
 
 def is_resampled(clip: Timed, rate: Fraction) -> bool:
@@ -84,21 +97,46 @@ def encoded_frames(clip: Timed, rate: Fraction) -> int:
     return max(1, round_half_up(duration * rate))
 
 
-def first_output(clip: Timed, rate: Fraction) -> Fraction:
-    """The time, in ticks, whose nearest native frame is output 0.
+def first_output(clip: Clip, rate: Fraction) -> Fraction:
+    """The time, in ticks, whose nearest native frame is output 0: the clip's start.
 
-    The clip's start. At a rate that leaves repeated frames out it is what is shown in the middle of
-    output 0, so that a picture that is held for 2 or 3 frames (a film on another clock) is met
-    wherever in its turn the clip begins: half an output later, and half a native frame earlier, for
-    a frame is shown from its stamp on.
+    At the clip's effective rate output k is what is shown in the middle of its picture k: so each
+    picture that is held for 2 or 3 frames is met once, wherever in its turn the clip begins. That
+    is `effective_start` on, and half a native frame earlier, as a frame is shown from its stamp on.
     """
-    coded = Fraction(clip.fps_num, clip.fps_den)
-    if clip.effective_fps is None or not rate < LOWER * coded:
-        return Fraction(clip.start_pts)
-    if standard_rate(clip.effective_fps, SNAP) != rate:
+    if clip.effective_start is None or encoded_rate(clip, VaeSpec(rate="effective")) != rate:
         return Fraction(clip.start_pts)
     tick = Fraction(clip.time_base_num, clip.time_base_den)
-    return clip.start_pts + (1 / rate - 1 / coded) / 2 / tick
+    middle = Fraction(clip.effective_start) - Fraction(clip.fps_den, clip.fps_num) / 2
+    return clip.start_pts + middle / tick
+
+
+class Stamped(Protocol):
+    pts: int | None
+
+
+def rising(frames: Iterable[Stampable]) -> Iterator[Stampable]:
+    """The same frames; a stamp that alone breaks their order is put halfway between its neighbours.
+
+    It is such a one where it does not lie between the stamp before and the one after, and those
+    rise without it, as in 1 2 9 4 and in 1 2 0 4. Looks one frame ahead; missing stamps, and orders
+    that are broken for longer, stay as they are.
+    """
+    before: int | None = None
+    held: Stampable | None = None
+    for frame in frames:
+        if held is not None:
+            held.pts = before = _between(before, held.pts, frame.pts)
+            yield held
+        held = frame
+    if held is not None:
+        yield held
+
+
+def _between(low: int | None, pts: int | None, high: int | None) -> int | None:
+    if low is None or pts is None or high is None or low < pts < high or high - low < 2:
+        return pts
+    return (low + high) // 2
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from telecine.manifests.specs import DatasetSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Orientation, fit_short_side
 from telecine.pipeline.media.pixels import half_luma, image_of, jpeg
-from telecine.pipeline.media.rates import is_variable, nominal_rate
+from telecine.pipeline.media.rates import Ticks, is_variable, nominal_rate
 from telecine.pipeline.scan.camera.path import Path, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
 from telecine.pipeline.scan.looks.detail import Detail, examine, summarise_details
@@ -45,6 +45,8 @@ from telecine.pipeline.scan.measure import (
     summarise_looks,
     tidy,
 )
+from telecine.pipeline.scan.pace.cadence import effective_rate
+from telecine.pipeline.scan.pace.repeats import frozen_share, moves_evenly
 from telecine.pipeline.scan.segment import split
 from telecine.pipeline.scan.stills import choose, wanted
 from telecine.pipeline.scan.transitions import Transition
@@ -279,9 +281,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
     stamps, run = seen.stamps, seen.run(span.start)
     start, end = int(stamps.starts[span.start]), _end(seen, span)
     within = np.append(stamps.starts[span.start : span.end], end)
-    rate = stamps.rate
-    if stamps.timing == "pts" and len(within) > 2:
-        rate = nominal_rate(within[:-1], stamps.time_base, stamps.rate)
+    rate = _rate(seen, span)
     looks = [seen.picked[i].look for i in chosen]
     return Clip(
         clip_id=short_id("clip", seen.source_id, start, end, spec.scan_fingerprint),
@@ -307,6 +307,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         gradual_share=_gradual_share(seen, span, start, end),
         corrupt_frames=bisect_left(seen.damaged, span.end) - bisect_left(seen.damaged, span.start),
         **_moving(seen, span),
+        **_repeating(span.of(seen.frames), within, stamps.time_base, rate),
         **summarise_looks(looks, run.width, run.height),
         **summarise_details([seen.picked[i].detail for i in chosen]),
         logo_share=_logo_share([seen.picked[i].jpeg for i in chosen]),
@@ -328,6 +329,28 @@ def _logo_share(jpegs: Sequence[bytes]) -> float | None:
     places = np.linspace(0, len(jpegs) - 1, min(len(jpegs), MAX_STILLS)).round().astype(int)
     share = logo_share([half_luma(jpegs[place]) for place in places])
     return None if share is None else tidy(share)
+
+
+def _rate(seen: Seen, span: Span) -> Fraction:
+    """Nominal, of the span; of the source where frames are counted."""
+    stamps, starts = seen.stamps, seen.stamps.starts[span.start : span.end]
+    if stamps.timing != "pts" or len(starts) < 2:
+        return stamps.rate
+    rows = span.of(seen.frames)
+    spread = float(np.sqrt(np.maximum(rows["square"] - np.square(rows["luma"]), 0)).mean())
+    evenly = moves_evenly(rows["step"][1:], np.diff(starts), spread)
+    return nominal_rate(starts, stamps.time_base, stamps.rate, evenly=evenly)
+
+
+def _repeating(rows: Rows, within: Ticks, time_base: Fraction, rate: Fraction) -> dict[str, Any]:
+    """Measurements of what is shown again; `within` are the frames' stamps, and the end."""
+    seconds = (within[:-1] - within[0]) * float(time_base)
+    effective = effective_rate(rows["step"], rows["equal"], seconds, rate)
+    return {
+        "frozen_share": tidy(frozen_share(rows["equal"], within, float(1 / (rate * time_base)))),
+        "effective_fps": None if effective is None else tidy(float(effective.rate)),
+        "effective_start": None if effective is None else effective.first,
+    }
 
 
 def _moving(seen: Seen, span: Span) -> dict[str, Any]:
@@ -424,6 +447,7 @@ def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Cli
         stills_digest=stills_digest([picked.jpeg]),
         corrupt_frames=0,
         subject_motion=0.0,
+        frozen_share=0.0,
         **values,
         **summarise_looks([picked.look], width, height),
         **summarise_details([picked.detail]),

@@ -33,7 +33,8 @@ FRAME = np.dtype(
         ("change", "f4"),  # mean absolute difference from the frame before
         ("ti", "f4"),  # standard deviation of that difference, 8-bit levels as coded
         ("black", "?"),
-        ("equal", "?"),  # no sample differs from the frame before
+        ("step", "f4"),  # difference from the frame before beyond noise (repeats.Steps)
+        ("equal", "?"),  # no sample differs from the frame before, of grid or whole lines
     ]
 )
 CACHED_FRAMES = 8  # measured at a time: their samples as floats stay in the processor's cache
@@ -260,7 +261,6 @@ def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, Any]:
         "brightness": tidy(min(1.0, max(0.0, brightness))),
         "contrast": tidy(_mean(spread) / reach),
         "black_share": tidy(_mean(frames["black"])),
-        "frozen_share": tidy(_mean(pairs["equal"])),
     }
 
 

@@ -55,9 +55,11 @@ from telecine.pipeline.scan.clips import (
     stamp,
 )
 from telecine.pipeline.scan.discover import ScanTask
-from telecine.pipeline.scan.grid import LONG_SIDE, Grid, middle, stride
+from telecine.pipeline.scan.grid import LONG_SIDE, Grid, Plane, middle, stride
 from telecine.pipeline.scan.looks.detail import examine
 from telecine.pipeline.scan.measure import FRAME, Meter, Rows
+from telecine.pipeline.scan.pace.clock import Clock
+from telecine.pipeline.scan.pace.repeats import Steps
 from telecine.pipeline.scan.second_opinion import make_detector
 from telecine.pipeline.scan.stills import StillPicker
 from telecine.pipeline.scan.transitions import Transition
@@ -65,7 +67,6 @@ from telecine.pipeline.scan.transitions import Transition
 CHUNK_FRAMES = 32
 SMALL_CHUNK_FRAMES = 8  # of frames so large that waiting ones would fill the memory
 LARGE_PIXELS = 2**22
-MAX_GAP_SHARE = 0.25  # of max_seconds: a longer hole in the stamps parts two shots
 
 
 @dataclass(frozen=True)
@@ -212,16 +213,14 @@ class Pass:
     def __init__(self, video: Video, spec: DatasetSpec) -> None:
         self._facts_of, self._is_damaged, self._spec = video.facts_of, video.is_damaged, spec
         self._time_base = video.time_base
-        self._tick_seconds = float(video.time_base)
-        self._longest_gap = MAX_GAP_SHARE * spec.scan.max_seconds
         self._hint = header_rate(video.facts)
         self._rate = self._hint or FALLBACK_RATE  # until the stamps tell the true one
-        self._period = float(1 / self._rate)
+        limits = spec.scan.min_seconds, spec.scan.max_seconds
+        self._clock = Clock(video.time_base, float(1 / self._rate), *limits)
         self._scaler, self._native = Scaler(), Scaler()
         self._picker: StillPicker[Decoded, Picked] = StillPicker(spec.scan, self._develop)
         self._pts: list[int | None] = []
         self._last_duration = 0
-        self._clock = 0.0
         self._runs: list[Run] = []
         self._run: _Run | None = None
         self._cuts: list[int] = []
@@ -233,7 +232,9 @@ class Pass:
 
     def take(self, frame: Decoded) -> None:
         ordinal = len(self._pts)
-        if self._tick(frame) > self._longest_gap:
+        self._pts.append(frame.pts)
+        self._last_duration = frame.duration or 0
+        if self._clock.advance(frame.pts):
             self._gaps.add(ordinal)
         if self._is_damaged(frame):
             self._damaged.append(ordinal)
@@ -241,24 +242,9 @@ class Pass:
         if self._run is None or not self._run.fits(facts) or ordinal in self._gaps:
             self._begin(ordinal, frame, facts)
         assert self._run is not None
-        self._picker.offer(ordinal, self._clock, frame)
+        self._picker.offer(ordinal, self._clock.seconds, frame)
         if self._run.take(frame):
             self._settle(self._run.chunk())
-
-    def _tick(self, frame: Decoded) -> float:
-        """Moves the clock on to this frame; returns seconds since the one before.
-
-        By its stamp, but at least by the nominal period: stamps may stand still or fall.
-        """
-        pts, before = frame.pts, self._pts[-1] if self._pts else None
-        self._pts.append(pts)
-        self._last_duration = frame.duration or 0
-        if len(self._pts) == 1:
-            return 0.0
-        known = pts is not None and before is not None
-        step = (pts - before) * self._tick_seconds if known else 0.0  # type: ignore[operator]
-        self._clock += max(step, self._period)
-        return step
 
     def _begin(self, ordinal: int, frame: Decoded, facts: MediaFacts) -> None:
         """A new size or new colours, or a hole in the stamps: frames are not compared across it."""
@@ -285,9 +271,11 @@ class Pass:
         cuts = run.detector.push(grid) if len(grid) else []
         if len(grid):
             pairs = run.camera.push(grid)
+            frames = run.meter.push(grid)
+            run.look_closer(frames)
             pairs["first"] += run.start
             pairs["last"] += run.start
-            self._frames.append(run.meter.push(grid))
+            self._frames.append(frames)
             self._pairs.append(pairs)
         if last:
             cuts = cuts + run.detector.finish()
@@ -338,13 +326,14 @@ class _Run:
         self._size = SMALL_CHUNK_FRAMES if large else CHUNK_FRAMES
         self._count = 0
         self._grid = self._sampler.empty(self._size)
+        self._lines = self._sampler.steps.empty(self._size)
 
     def fits(self, facts: MediaFacts) -> bool:
         return facts is self.facts or facts == self.facts
 
     def take(self, frame: Decoded) -> bool:
         """Whether the chunk is full."""
-        self._sampler.sample(frame, self._grid, self._count)
+        self._sampler.sample(frame, self._grid, self._count, self._lines)
         self._count += 1
         return self._count == self._size
 
@@ -354,9 +343,14 @@ class _Run:
         self._grid, self._count = self._sampler.empty(self._size), 0
         return full[:count]
 
+    def look_closer(self, frames: Rows) -> None:
+        """Writes into the last chunk's FRAME rows what its whole lines tell."""
+        frames["step"], same = self._sampler.steps.measure(self._lines[: len(frames)])
+        frames["equal"] &= same
+
 
 class Sampler:
-    """Copies a frame's sparse grid out of the decoder's memory, and nothing else of it.
+    """Copies a frame's sparse grid and a few whole lines out of the decoder's memory.
 
     Of layouts whose planes cannot be read as they are, swscale picks the pixels; YUV keeps its
     values, RGB becomes BT.709 of full range.
@@ -383,6 +377,7 @@ class Sampler:
             rows, columns = middle(plane.height, high), middle(plane.width, wide)
             self._places.append((rows, columns))
             self._sizes.append((_length(rows), _length(columns)))
+        self.steps = Steps(frame.planes[0].height, frame.planes[0].width, self._shift)
 
     def empty(self, frames: int) -> Grid:
         """Grey has chroma of one neutral sample."""
@@ -390,13 +385,17 @@ class Sampler:
         luma, cb, cr = (np.full((frames, *size), 128, np.uint8) for size in sizes)
         return Grid(luma, cb, cr)
 
-    def sample(self, frame: Decoded, grid: Grid, place: int) -> None:
+    def sample(self, frame: Decoded, grid: Grid, place: int, lines: Plane | None = None) -> None:
+        """Into that place of the grid, and of what `steps` made empty."""
         if self._scaler is not None:
             frame = self._shrink(frame)
         shift, targets = self._shift, (grid.luma, grid.cb, grid.cr)
         for index, (part, target) in enumerate(zip(self._places, targets, strict=False)):
-            few = plane_view(frame, index)[part]
+            plane = plane_view(frame, index)
+            few = plane[part]
             target[place] = few >> shift if shift else few
+            if index == 0 and lines is not None:
+                self.steps.copy(plane, lines[place])
 
     def _shrink(self, frame: Decoded) -> Decoded:
         assert self._scaler is not None

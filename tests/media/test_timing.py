@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +15,15 @@ from hypothesis import strategies as st
 from telecine.manifests.specs import VaeSpec
 from telecine.pipeline.media.facts import MediaFacts
 from telecine.pipeline.media.timing import (
+    Shown,
     at_rate,
     encoded_frames,
     encoded_rate,
+    first_output,
     is_resampled,
+    rising,
 )
+from telecine.pipeline.scan.pace.cadence import effective_rate
 from tests.support.movies import clip_of
 
 FACTS = MediaFacts(
@@ -27,6 +33,7 @@ FACTS = MediaFacts(
 steps = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 rates = st.fractions(Fraction(1, 2), 60, max_denominator=1001)
 MILLISECOND = Fraction(1, 1000)
+TICK = Fraction(1, 15_360)
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -87,3 +94,98 @@ def test_a_variable_clip_is_resampled_at_its_own_rate() -> None:
     clip = clip_of(FACTS, MILLISECOND, [0, 40, 200], 0, 2, Fraction(25), variable=True)
     assert is_resampled(clip, Fraction(25))
     assert encoded_frames(clip, Fraction(25)) == 5
+
+
+@dataclasses.dataclass
+class Frame:
+    pts: int | None
+    number: int
+
+
+def mended(stamps: Sequence[int | None]) -> list[int | None]:
+    frames = [Frame(pts, number) for number, pts in enumerate(stamps)]
+    out = list(rising(frames))
+    assert [frame.number for frame in out] == list(range(len(frames)))
+    return [frame.pts for frame in out]
+
+
+@settings(deadline=None, max_examples=60)  # a busy machine is no failure
+@given(
+    st.lists(st.integers(2, 60), min_size=8, max_size=40),
+    st.data(),
+)
+def test_one_stamp_that_breaks_the_order_is_mended(steps: list[int], data: st.DataObject) -> None:
+    stamps: list[int | None] = list(accumulate(steps, initial=0))
+    assert mended(stamps) == stamps
+    place = data.draw(st.integers(2, len(stamps) - 2))
+    broken = [*stamps]
+    broken[place] = data.draw(st.integers(-9, 3000))
+    once = mended(broken)
+    others = [k for k in range(len(stamps)) if k not in (place, place - 1)]
+    assert [once[k] for k in others] == [stamps[k] for k in others]
+    assert all(b > a for a, b in pairwise(once))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "stamps", [[], [5], [5, 3], [None] * 4, [0, 1, None, 3], [0, 5, 1, 2, 3, 9], [4, 4, 4, 4]]
+)
+def test_an_order_that_is_broken_for_longer_stays(stamps: list[int | None]) -> None:
+    assert mended(stamps) == stamps
+
+
+# ── the effective rate ───────────────────────────────────────────────────────────────────────────
+
+
+@settings(deadline=None, max_examples=60)  # a busy machine is no failure
+@given(
+    st.sampled_from([(2, 3), (2, 2, 3, 2, 3), (2,), (4,), (3,), (6,)]),
+    st.integers(0, 5),
+    st.integers(60, 240),
+)
+def test_at_the_effective_rate_each_picture_comes_once(
+    turn: tuple[int, ...], start: int, count: int
+) -> None:
+    """Wherever in its turn the clip begins; but that it may begin or end within a picture."""
+    pictures = [p for p, held in enumerate(turn * count) for _ in range(held)][start:][:count]
+    new = np.diff(pictures, prepend=-1) > 0
+    found = effective_rate(new * 9.0, ~new, np.arange(count) / 60, Fraction(60))
+    assert found is not None
+    assert found.rate == Fraction(60 * len(turn), sum(turn))
+    stamps = [256 * k for k in range(count + 1)]
+    clip = clip_of(FACTS, TICK, stamps, 0, count, Fraction(60))
+    clip = dataclasses.replace(
+        clip, effective_fps=float(f"{float(found.rate):.6g}"), effective_start=found.first
+    )
+    rate = encoded_rate(clip, VaeSpec(rate="effective"))
+    assert rate == found.rate
+    assert encoded_rate(clip, VaeSpec()) == 60
+    made = encoded_frames(clip, rate)
+    tally = Shown()
+    native = zip(stamps[:-1], pictures, strict=True)
+    shown = list(at_rate(native, first_output(clip, rate), 1 / (rate * TICK), made, tally))
+    assert len(shown) == made == tally.outputs
+    assert shown[0] - pictures[0] <= 1
+    assert pictures[-1] - shown[-1] <= 1
+    steps = np.diff(shown)
+    assert (steps[:-1] == 1).all()
+    assert steps[-1] in (0, 1)
+
+
+def test_a_rate_that_is_not_known_or_not_lower_is_the_coded_one() -> None:
+    clip = clip_of(FACTS, MILLISECOND, [0, 40, 80], 0, 2, Fraction(25))
+    for known in (None, 25.0, 24.9, 60.0):
+        same = dataclasses.replace(clip, effective_fps=known)
+        assert encoded_rate(same, VaeSpec(rate="effective")) == 25
+    asked = VaeSpec(rate="effective", fps="10")
+    assert encoded_rate(dataclasses.replace(clip, effective_fps=12.5), asked) == 10
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(steps, rates, st.integers(1, 60))
+def test_what_is_shown_and_what_is_not_adds_up(gaps: list[int], rate: Fraction, most: int) -> None:
+    stamps = list(accumulate(gaps, initial=0))
+    tally = Shown()
+    shown = list(at_rate(((s, s) for s in stamps), 0, 1 / (rate * Fraction(1, 50)), most, tally))
+    assert tally.outputs == len(shown)
+    assert tally.native == len(set(shown))
+    assert tally.repeated == len(shown) - len(set(shown))

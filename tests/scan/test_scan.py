@@ -186,7 +186,7 @@ def numbered(count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("variable", [False, True])
 def test_stills_have_the_stamps_of_their_frames(tmp_path: Path, variable: bool) -> None:
-    stamps = [10 * i + (7 * i % 9 if variable else 0) for i in range(200)]
+    stamps = [10 * i + (i * i % 9 if variable else 0) for i in range(200)]
     path = write(tmp_path / "numbers.mkv", numbered(200), stamps=stamps, time_base=Fraction(1, 240))
     scanned = scan(path)
     assert scanned.source.num_frames == 200
