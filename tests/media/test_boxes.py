@@ -183,7 +183,8 @@ def test_damaged_descriptions_raise_nothing(described: list[bytes], data: st.Dat
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     file = io.BytesIO(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
-    notes = track_notes(file, ("mov,mp4", "matroska,webm")[kind], 1, 0)
+    number = data.draw(st.sampled_from([1, -1, -(1 << 31)]))
+    notes = track_notes(file, ("mov,mp4", "matroska,webm")[kind], number, 0)
     assert min(notes.margins) >= 0
     assert not any(notes.margins) or min(notes.clean) > 0
 

@@ -87,7 +87,8 @@ def _movie_notes(file: BinaryIO, track_id: int) -> TrackNotes:
         for trak in _within(file, moov, b"trak"):
             data = _read(file, next(_within(file, trak, b"tkhd"), (0, 0)))
             at = 20 if data[:1] == b"\1" else 12
-            if data[at : at + 4] != track_id.to_bytes(4, "big"):
+            # FFmpeg shows identifiers of 32 bits as signed
+            if data[at : at + 4] != (track_id & 0xFFFFFFFF).to_bytes(4, "big"):
                 continue
             place = trak
             for name in (b"mdia", b"minf", b"stbl", b"stsd"):
