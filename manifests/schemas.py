@@ -213,6 +213,12 @@ class Clip:
         None,
         since="0.2.0",
     )
+    text_share: float | None = measured(
+        "share of the picture in lines of burnt-in text that stand in two stills, mean over "
+        "stills, 0..1; misses faint, very large and dense text; NULL of an image or one still",
+        None,
+        since="0.2.0",
+    )
     combing: float | None = measured(
         "share of the picture that is combed, mean over stills, 0..1: rows of two moments in turn",
         None,

@@ -35,6 +35,7 @@ from telecine.pipeline.scan.camera.path import Path, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
 from telecine.pipeline.scan.looks.detail import Detail, examine, summarise_details
 from telecine.pipeline.scan.looks.overlays import MAX_STILLS, logo_share
+from telecine.pipeline.scan.looks.text import text_share
 from telecine.pipeline.scan.measure import (
     BLACK_LEVEL,
     Look,
@@ -310,7 +311,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         **_repeating(span.of(seen.frames), within, stamps.time_base, rate),
         **summarise_looks(looks, run.width, run.height),
         **summarise_details([seen.picked[i].detail for i in chosen]),
-        logo_share=_logo_share([seen.picked[i].jpeg for i in chosen]),
+        **_written_over([seen.picked[i].jpeg for i in chosen]),
     )
 
 
@@ -325,10 +326,12 @@ def _gradual_share(seen: Seen, span: Span, start: int, end: int) -> float:
     return tidy(ticks / (end - start))
 
 
-def _logo_share(jpegs: Sequence[bytes]) -> float | None:
+def _written_over(jpegs: Sequence[bytes]) -> dict[str, Any]:
+    """The measurements that compare stills with each other: text and overlays."""
     places = np.linspace(0, len(jpegs) - 1, min(len(jpegs), MAX_STILLS)).round().astype(int)
-    share = logo_share([half_luma(jpegs[place]) for place in places])
-    return None if share is None else tidy(share)
+    halves = [half_luma(jpegs[place]) for place in places]
+    shares = {"logo_share": logo_share(halves), "text_share": text_share(halves)}
+    return {name: None if share is None else tidy(share) for name, share in shares.items()}
 
 
 def _rate(seen: Seen, span: Span) -> Fraction:
