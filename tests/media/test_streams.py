@@ -55,7 +55,7 @@ def write_tracks(path: Path, tracks: Sequence[Track]) -> Path:
     [
         Track(128, 1, Disposition(0), "mjpeg"),
         Track(128, 1, Disposition.default, "libx264"),
-        Track(128, 6, Disposition.default, "libx264"),
+        Track(128, 18, Disposition.default, "libx264"),
     ],
     ids=["cover", "one picture", "slides"],
 )

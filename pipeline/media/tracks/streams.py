@@ -36,8 +36,8 @@ NO_BASE_LAYER = (
     "Dolby Vision without a base layer that others can show (profile 5, IPT colours); "
     "use a version of profile 7 or 8"
 )
-FEW = 4  # a stream with less than one frame for so many of another is not the film
-ENOUGH_COUNTED, MOST_COUNTED = 16, 2000  # packets of each stream, and of all
+FEW = 2  # a stream of less than one frame for so many of another is not the film
+ENOUGH_COUNTED, MOST_COUNTED = 64, 2000  # packets of each stream, and of all
 
 
 def footage(container: InputContainer) -> list[VideoStream]:
