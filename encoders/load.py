@@ -29,7 +29,7 @@ from telecine.manifests.specs import CaptionSpec, ScoreSpec, Spec, VaeSpec
 K = TypeVar("K", bound=Kind)
 
 # Keys of the specs that are a model's own; the rest are for whatever model there is.
-VAE_OPTIONS = frozenset(VaeSpec.model_fields) - {"encoder", "patch", "fps"}
+VAE_OPTIONS = frozenset(VaeSpec.model_fields) - {"encoder", "patch", "fps", "rate"}
 CAPTION_OPTIONS = frozenset(CaptionSpec.model_fields) - {"captioner"}
 SCORE_OPTIONS = frozenset({"dtype"})
 

@@ -279,7 +279,10 @@ def _placed_lines(placed: Placed) -> list[tuple[str, str]]:
         (
             "encoded",
             f"{row.encoded_width}×{row.encoded_height} px from {row.crop_x}, {row.crop_y}; "
-            f"{counted(row.encoded_frames, 'frame')}, {row.frames_left_out} left out",
+            f"{counted(row.encoded_frames, 'frame')}, {row.frames_left_out} left out"
+            + (f", {row.frames_resampled_away} of the clip's resampled away"
+               if row.frames_resampled_away else "")
+            + (f", {row.frames_repeated} repeated" if row.frames_repeated else ""),
         ),
         ("copied", f"from {row.copied_from}" if row.copied_from else ""),
     ]  # fmt: skip

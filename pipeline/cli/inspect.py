@@ -214,6 +214,15 @@ def _print_build(build: BuildReport, console: Console) -> None:
         f"clips  {kept + lost:,} = {kept:,} in {shards:,} shards ({latents} of latents) "
         f"+ {lost:,} dropped{_reasons(build.dropped)}",
     )
+    frames = build.frames
+    if frames.unknown:
+        return
+    native = frames.encoded + frames.left_out + frames.resampled_away - frames.repeated
+    line(
+        console,
+        f"frames {native:,} = {frames.encoded:,} encoded + {frames.left_out:,} left out "
+        f"+ {frames.resampled_away:,} resampled away - {frames.repeated:,} repeated",
+    )
 
 
 def _reasons(counts: dict[str, int]) -> str:

@@ -74,7 +74,7 @@ def _facts(spec: str, identity: str) -> dict[str, Any]:
     asked = known.get("vae", {})
     known["vae"] = {
         "encoder": json.loads(identity),
-        **{key: asked[key] for key in ("patch", "fps") if key in asked},
+        **{key: asked[key] for key in ("patch", "fps", "rate") if key in asked},
     }
     return flat(known)
 

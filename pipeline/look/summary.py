@@ -94,6 +94,17 @@ class BucketCount:
 
 
 @dataclass(frozen=True)
+class FrameCount:
+    """Of the clips of a build: native = encoded + left_out + resampled_away - repeated."""
+
+    encoded: int = 0
+    left_out: int = 0  # at the clips' ends, beyond the temporal grid
+    resampled_away: int = 0  # native ones that none at the encoded rate shows
+    repeated: int = 0  # that show again what the one before shows
+    unknown: int = 0  # samples of which an older version did not count the last two
+
+
+@dataclass(frozen=True)
 class BuildReport:
     build_id: str
     name: str
@@ -105,6 +116,7 @@ class BuildReport:
     pixel_fingerprint: str
     vae: str
     dropped: dict[str, int]  # clips by reason
+    frames: FrameCount
     buckets: tuple[BucketCount, ...]
 
     @property
@@ -233,6 +245,13 @@ FROM (
 ) GROUP BY ALL
 """
 
+_FRAMES = """
+SELECT build_id, sum(encoded_frames)::BIGINT, sum(frames_left_out)::BIGINT,
+    coalesce(sum(frames_resampled_away), 0)::BIGINT, coalesce(sum(frames_repeated), 0)::BIGINT,
+    count_if(frames_repeated IS NULL)
+FROM live_samples WHERE outcome = 'kept' GROUP BY build_id
+"""
+
 _DROPPED_SAMPLES = """
 SELECT build_id, reason, count(*) FROM live_samples WHERE outcome = 'dropped'
 GROUP BY ALL ORDER BY reason
@@ -327,6 +346,7 @@ def _builds(con: duckdb.DuckDBPyConnection) -> tuple[BuildReport, ...]:
     buckets, dropped = defaultdict(list), defaultdict[str, dict[str, int]](dict)
     for build_id, *bucket in _rows(con, _BUCKETS):
         buckets[build_id].append(BucketCount(*bucket))
+    frames = {build_id: FrameCount(*counts) for build_id, *counts in _rows(con, _FRAMES)}
     for build_id, reason, count in _rows(con, _DROPPED_SAMPLES):
         dropped[build_id][reason] = count
     return tuple(
@@ -341,6 +361,7 @@ def _builds(con: duckdb.DuckDBPyConnection) -> tuple[BuildReport, ...]:
             pixel_fingerprint=history[-1].pixel_fingerprint,
             vae=history[-1].vae,
             dropped=dropped[build_id],
+            frames=frames.get(build_id, FrameCount()),
             buckets=tuple(sorted(buckets[build_id], key=by_size)),
         )
         for build_id, history in events.items()

@@ -20,7 +20,7 @@ from telecine.pipeline.media.decode import Cut, decode_clip
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.geometry import Crop, crop_to_grid
 from telecine.pipeline.media.open import open_media
-from telecine.pipeline.media.timing import encoded_frames
+from telecine.pipeline.media.timing import Shown, encoded_frames
 from tests.support.movies import (
     PIXELS,
     SCAN,
@@ -206,3 +206,23 @@ def test_frames_after_a_seek_are_those_of_decoding_it_all(footage: Path, name: s
 
 def digest(blocks: Sequence[FrameBlock]) -> str:
     return hashlib.sha256(b"".join(p.tobytes() for b in blocks for p in b.planes)).hexdigest()
+
+
+@pytest.mark.parametrize(("rate", "frames"), [("25", 14), ("10", 5), ("40", 23)])
+def test_frames_that_are_picked_by_time_are_counted(tmp_path: Path, rate: str, frames: int) -> None:
+    """Those that are left out at the end as well: what they would show is no less accounted for."""
+    path, facts = movie(tmp_path, UNEVEN[:-1])
+    clip = clip_of(facts, TICK, UNEVEN, 0, 14, Fraction(25), variable=True)
+    available = encoded_frames(clip, Fraction(rate))
+    whole, part = Shown(), Shown()
+    for shown, count in ((whole, available), (part, frames)):
+        sizes = iter([count])
+        cut = Cut(Fraction(rate), count, WHOLE, sizes, available - count, shown)
+        with path.open("rb") as file:
+            blocks = list(decode_clip(file, source_of(facts), clip, cut, PIXELS))
+        assert sum(len(block.planes[0]) for block in blocks) == count
+    assert whole == part
+    assert whole.outputs == available
+    native = numbers(decode(path, clip, facts, Fraction(rate)))
+    assert whole.native == len(set(native))
+    assert clip.num_frames - (clip.num_frames - whole.native) + whole.repeated == available
