@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from telecine.infra.errors import Reason
@@ -55,26 +55,22 @@ class Bug:
         return self.detail.partition("\n")[0]
 
 
-@dataclass
-class Bugs:
-    """Each different one of a run, to be reported when it ends."""
-
-    met: dict[str, Bug] = field(default_factory=dict)
+class Bugs(dict[str, Bug]):
+    """Each different one of a run by its detail, to be reported when it ends."""
 
     def note(self, reason: str, detail: str, where: str) -> None:
         """Of one failure; of another reason than INTERNAL it is none."""
         if reason != Reason.INTERNAL:
             return
-        if detail in self.met:
-            self.met[detail].times += 1
+        if detail in self:
+            self[detail].times += 1
         else:
-            self.met[detail] = Bug(detail, where)
+            self[detail] = Bug(detail, where)
 
-    def __iadd__(self, others: Bugs) -> Bugs:
-        for other in others.met.values():
+    def add(self, others: Bugs) -> None:
+        for other in others.values():
             self.note(Reason.INTERNAL, other.detail, other.first)
-            self.met[other.detail].times += other.times - 1
-        return self
+            self[other.detail].times += other.times - 1
 
 
 def _named(place: re.Match[str]) -> str:

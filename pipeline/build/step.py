@@ -76,7 +76,7 @@ class BuildOutcome:
                 setattr(self, part.name, value + getattr(other, part.name))
         for reason, count in other.dropped_by_reason.items():
             self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count
-        self.bugs += other.bugs
+        self.bugs.add(other.bugs)
         self.uncaptioned = other.uncaptioned  # as the last plan saw it
         return self
 

@@ -11,9 +11,10 @@ from telecine.infra.text import counted, one_line
 MOST = 3  # different ones; the tables have all
 
 REPORT = (
-    "This is a mistake of Telecine, no fault of the footage. Please report it: attach the lines "
-    "above, and the file, or what `ffprobe -show_format -show_streams FILE` says of it. The rest "
-    "went on without it; an upgraded Telecine tries it again."
+    "This is a mistake of Telecine, or of the plug-in that the lines above name, and no fault of "
+    "the footage. Please report it: attach these lines, and the file, or what "
+    "`ffprobe -show_format -show_streams FILE` says of it. The rest went on without it; "
+    "an upgraded Telecine tries it again."
 )
 
 
@@ -21,8 +22,8 @@ def say_bugs(*found: Bugs) -> None:
     """On standard error."""
     met = Bugs()
     for bugs in found:
-        met += bugs
-    for text in _lines(list(met.met.values())):
+        met.add(bugs)
+    for text in _lines(list(met.values())):
         print(text, file=sys.stderr)
 
 

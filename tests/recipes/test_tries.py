@@ -124,6 +124,6 @@ def test_one_more_try_may_be_all_it_takes(lab: Lab) -> None:
 def test_a_sample_that_met_a_mistake_of_ours_is_internal(lab: Lab) -> None:
     met = ingest(lab, None, *[KeyError("x")] * SHARD)
     assert met.build.dropped_by_reason == {"internal": 1}
-    (bug,) = met.build.bugs.met.values()
+    (bug,) = met.build.bugs.values()
     assert bug.what == f"KeyError: 'x' (Telecine {telecine_version()})"
     assert ingest(lab).build.shards == 0, "this Telecine would fail again"
