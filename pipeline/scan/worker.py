@@ -260,6 +260,10 @@ class Pass:
         if self._run is not None:
             self._settle(self._run.chunk(), last=True)
             self._picker.finish()
+            pairs = self._run.camera.finish()
+            pairs["first"] += self._run.start
+            pairs["last"] += self._run.start
+            self._pairs.append(pairs)
             self._transitions += [
                 one.moved(self._run.start) for one in self._run.detector.transitions
             ]
@@ -270,13 +274,10 @@ class Pass:
         assert run is not None
         cuts = run.detector.push(grid) if len(grid) else []
         if len(grid):
-            pairs = run.camera.push(grid)
+            run.camera.push(grid)
             frames = run.meter.push(grid)
             run.look_closer(frames)
-            pairs["first"] += run.start
-            pairs["last"] += run.start
             self._frames.append(frames)
-            self._pairs.append(pairs)
         if last:
             cuts = cuts + run.detector.finish()
         cuts = [run.start + cut for cut in cuts]

@@ -25,8 +25,9 @@ def path(lumas: list[Luma], rate: float = RATE) -> Path:
     luma = np.stack(lumas).round().clip(0, 255).astype(np.uint8)
     chroma = np.full((len(luma), 1, 1), 128, np.uint8)
     grid, meter = Grid(luma, chroma, chroma), CameraMeter(rate)
-    pairs = np.concatenate([meter.push(grid[i : i + 7]) for i in range(0, len(grid), 7)])
-    return summarise_pairs(pairs, np.arange(len(grid)) / rate)
+    for start in range(0, len(grid), 7):
+        meter.push(grid[start : start + 7])
+    return summarise_pairs(meter.finish(), np.arange(len(grid)) / rate)
 
 
 def moving(
@@ -167,8 +168,8 @@ def test_chunks_are_no_matter() -> None:
     luma = np.stack(lumas).round().astype(np.uint8)
     chroma = np.full((len(luma), 1, 1), 128, np.uint8)
     grid, whole = Grid(luma, chroma, chroma), CameraMeter(RATE)
-    pairs = whole.push(grid)
-    together = summarise_pairs(pairs, np.arange(len(grid)) / RATE)
+    whole.push(grid)
+    together = summarise_pairs(whole.finish(), np.arange(len(grid)) / RATE)
     for name, value in dataclasses.asdict(path(lumas)).items():
         assert getattr(together, name) == pytest.approx(value, rel=0.05, abs=1e-3)
 

@@ -10,7 +10,7 @@ pan, in smoke.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -44,6 +44,7 @@ PAIR = np.dtype(
 )
 PAIRS_PER_SECOND = 2
 NEAR_SECONDS = 1 / 15
+TOGETHER = 12  # pairs compared at a time: one by one they cost some three times as much
 MOST_NEAR_SECONDS = 0.15  # further apart they tell nothing of a hand's shaking
 LEAST_SIDE = 6  # samples of a View
 LEAST_TEXTURE = 1.0  # levels² (View.texture)
@@ -60,24 +61,34 @@ class CameraMeter:
         self._apart = max(1, round(rate / PAIRS_PER_SECOND))
         near = max(1, round(rate * NEAR_SECONDS))
         self._near = near if near <= rate * MOST_NEAR_SECONDS else 0
+        self._places = {(self._near + d) % self._apart for d in (-self._near, 0, self._near)}
         self._views: dict[int, View] = {}
         self._next = self._near  # the first frame of the next pair
         self._count = 0
+        self._rows: list[Rows] = []
 
-    def push(self, grid: Grid) -> Rows:
-        """PAIR rows whose last frame is among these."""
-        places = {(self._near + d) % self._apart for d in (-self._near, 0, self._near)}
+    def push(self, grid: Grid) -> None:
         for place in range(len(grid)):
-            if (self._count + place) % self._apart in places:
+            if (self._count + place) % self._apart in self._places:
                 self._views[self._count + place] = View(grid.luma[place])
         self._count += len(grid)
-        ready = list(range(self._next, self._count - self._apart, self._apart))
-        if not ready:
-            return np.zeros(0, PAIR)
-        self._next = ready[-1] + self._apart
-        rows = _compared(self._views, ready, self._apart, self._near)
-        self._views = {i: v for i, v in self._views.items() if i >= self._next - self._near}
-        return rows
+        if len(self._ready()) >= TOGETHER:
+            self._compare()
+
+    def finish(self) -> Rows:
+        """PAIR rows of all frames."""
+        self._compare()
+        return np.concatenate([np.zeros(0, PAIR), *self._rows])
+
+    def _ready(self) -> range:
+        return range(self._next, self._count - self._apart, self._apart)
+
+    def _compare(self) -> None:
+        firsts = self._ready()
+        if firsts:
+            self._rows.append(_compared(self._views, firsts, self._apart, self._near))
+            self._next = firsts[-1] + self._apart
+            self._views = {i: v for i, v in self._views.items() if i >= self._next - self._near}
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ class _Moved:
         return self.off <= MOST_OFF and self.shared >= LEAST_SHARED
 
 
-def _compared(views: Mapping[int, View], firsts: list[int], apart: int, near: int) -> Rows:
+def _compared(views: Mapping[int, View], firsts: Sequence[int], apart: int, near: int) -> Rows:
     shown = [i for i in firsts if _shows_movement(views[i])]
     wanted = [
         _Pair(i, j) for i in shown for j in (i + apart, *((i - near, i + near) if near else ()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 
 import numpy as np
@@ -137,37 +137,63 @@ def fit(first: Sequence[View], last: Sequence[View], starts: Doubles) -> Fits:
     The inverse compositional algorithm (Baker and Matthews, Lucas-Kanade 20 years on, 2004) over
     a similarity, with contrast and light beside it, and weights of Geman and McClure.
     """
-    target = np.stack([view.inner for view in first])
-    steepest = np.stack([view.steepest for view in first])
-    pictures = np.stack([view.small for view in last])
-    within = np.stack([view.within for view in first])
-    moved = np.zeros((len(target), 4))  # x, y, e and t: x' = x + (1 + e) x - t y, likewise y'
+    whole = _Stack(
+        np.stack([view.inner for view in first]),
+        np.stack([view.steepest for view in first]),
+        np.stack([view.within for view in first]),
+        np.stack([view.small for view in last]),
+    )
+    count = len(whole.target)
+    moved = np.zeros((count, 4))  # x, y, e and t: x' = x + (1 + e) x - t y, likewise y'
     moved[:, :2] = starts
+    left, off, shared = np.zeros((3, count), np.float32)
+    rest, part, at = np.arange(count), whole, moved.copy()  # those that still move
     light: Floats | None = None
-    step = math.inf
-    reach = np.array([1, 1, *[max(pictures.shape[1:]) / 2] * 2])
     for number in range(STEPS + 1):
-        seen, there = _seen(pictures, moved)
-        there = there * within
-        error = seen - target
+        seen, there = _seen(part.pictures, at)
+        there = there * part.within
+        error = seen - part.target
         size = np.abs(error - (_mean(error, there)[:, None] if light is None else light))
         spread = _mean(size, there) + np.float32(NOISE)
         weights = there / np.square(1 + np.square(size / (OUTLIER * spread)[:, None]))
-        if number == STEPS or step < CLOSE:
+        moved[rest], left[rest] = at, _mean(np.abs(error), there)
+        off[rest], shared[rest] = _mean(size, weights), there.sum(axis=1)
+        if number == STEPS:
             break
-        change, light = _step(steepest, weights, error)
-        step = float((np.abs(change) * reach).max())  # at the picture's edge
-        moved = _composed(moved, change)
-    off = _mean(size, weights) / (_mean_slope(first) + np.float32(NOISE))
+        change, light = _step(part.steepest, weights, error)
+        at = _composed(at, change)
+        moving = (np.abs(change) * part.reach).max(axis=1) >= CLOSE
+        if not moving.any():
+            break
+        if not moving.all():
+            rest, part, at, light = rest[moving], part.only(moving), at[moving], light[moving]
     return Fits(
         x=moved[:, 0],
         y=moved[:, 1],
         zoom=np.log(np.hypot(1 + moved[:, 2], moved[:, 3])),
         roll=-np.arctan2(moved[:, 3], 1 + moved[:, 2]),
-        left=_mean(np.abs(error), there),
-        off=off,
-        shared=there.sum(axis=1) / within.sum(axis=1),
+        left=left,
+        off=off / (_mean_slope(first) + np.float32(NOISE)),
+        shared=shared / whole.within.sum(axis=1),
     )
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """What fits of some pairs are made from."""
+
+    target: Floats  # [pairs, n]
+    steepest: Floats  # [pairs, 6, n]
+    within: Floats  # [pairs, n]
+    pictures: Floats  # [pairs, h, w]
+
+    @property
+    def reach(self) -> Doubles:
+        """What a change of each number does at the picture's edge, samples."""
+        return np.array([1, 1, *[max(self.pictures.shape[1:]) / 2] * 2])
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> _Stack:
+        return _Stack(*(getattr(self, f.name)[kept] for f in fields(self)))
 
 
 def _mean_slope(views: Sequence[View]) -> Floats:
