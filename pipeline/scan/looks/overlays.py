@@ -48,9 +48,7 @@ def logo_share(stills: Sequence[Pixels]) -> float | None:
     across = luma[:, 1:-1, 2:] - luma[:, 1:-1, :-2]
     down = luma[:, 2:, 1:-1] - luma[:, :-2, 1:-1]
     static = _both(_static(across), _static(down))
-    edges = np.mean(
-        [_both(abs(x) >= SLOPE, abs(y) >= SLOPE).mean() for x, y in zip(across, down, strict=True)]
-    )
+    edges = np.mean([_both(abs(across[i]) >= SLOPE, abs(down[i]) >= SLOPE).mean() for i in (0, -1)])
     beside = _around(~static * _per_cell(changed[1:-1, 1:-1]), NEAR)
     moving = beside >= np.maximum(MOVED * CELL**2 * _around(~static * 1, NEAR), 1)
     covered = static & moving
@@ -73,8 +71,8 @@ def _both(across: npt.NDArray[np.bool_], down: npt.NDArray[np.bool_]) -> npt.NDA
 
 def _per_cell(mask: npt.NDArray[np.bool_]) -> Counts:
     rows, columns = (side // CELL for side in mask.shape)
-    cells = mask[: rows * CELL, : columns * CELL].reshape(rows, CELL, columns, CELL)
-    return np.asarray(cells.sum(axis=(1, 3)))
+    packed = np.bitwise_count(np.packbits(mask[: rows * CELL, : columns * CELL], axis=1))
+    return np.asarray(packed.reshape(rows, CELL, columns).sum(axis=1, dtype=np.int64))
 
 
 def _around(cells: Counts, reach: int) -> Counts:

@@ -32,7 +32,8 @@ HEIGHTS = (5, 28)  # rows of a line
 GUARD = 2  # rows beside it that hold a quiet one, and a quarter of its own
 STARTS = 3.0  # strokes along a row of a window, at least
 MAX_SPREAD, TOP_SPREAD = 26.0, 9.0  # standard deviation of strokes' levels: all, the upper half
-GAP = 16  # levels from the ground (nine tenths of it) to the strokes, at least
+GAP = 16  # levels from the ground to the strokes, at least
+NEAR_STROKES = 0.1  # of the ground that may be nearer than that
 UNEVEN = 0.25  # standard deviation of the distance between strokes, of its mean, at least
 SAME = 0.6  # of a row's strokes, the most that stand in all of the middle rows
 MIN_PIXELS = 40  # of strokes in a window
@@ -66,9 +67,10 @@ def text_lines(luma: Pixels) -> Mask:
 def _bands(strokes: Mask) -> Iterator[tuple[slice, int]]:
     """Rows and first cell of windows that are dense with strokes, and quiet above and below."""
     height, cells = strokes.shape[0], strokes.shape[1] // CELL
-    per_cell = strokes[:, : cells * CELL].reshape(height, cells, CELL).sum(2, dtype=np.int32)
-    sums = np.cumsum(np.pad(per_cell, ((0, 0), (1, 0))), axis=1)
-    share = ((sums[:, WINDOW:] - sums[:, :-WINDOW]) / (WINDOW * CELL))[:, ::STEP].T
+    per_cell = np.bitwise_count(np.packbits(strokes[:, : cells * CELL], axis=1))
+    sums = np.zeros((height, cells + 1), np.int16)
+    np.cumsum(per_cell, axis=1, out=sums[:, 1:])
+    share = (sums[:, WINDOW::STEP] - sums[:, :-WINDOW:STEP]).T / np.float32(WINDOW * CELL)
     dense = np.pad(share >= DENSE, ((0, 0), (1, 1))).astype(np.int8)
     turns = np.diff(dense, axis=1)
     begins, ends = np.argwhere(turns == 1), np.argwhere(turns == -1)[:, 1]
@@ -104,8 +106,8 @@ def _is_writing(strokes: Mask, picture: Pixels) -> bool:
     upper = np.partition(levels, len(levels) // 2)[len(levels) // 2 :]
     if levels.std() > MAX_SPREAD or upper.std() > TOP_SPREAD:
         return False
-    ground = picture[~strokes]
-    return bool(np.quantile(ground, 0.9) <= np.median(upper) - GAP)
+    above = np.count_nonzero(picture[~strokes] > np.median(upper) - GAP)
+    return bool(above <= NEAR_STROKES * (strokes.size - len(levels)))
 
 
 def _of_one_level(strokes: Mask, picture: Pixels) -> Mask:
@@ -124,7 +126,9 @@ def _top_hat(picture: Pixels) -> Pixels:
 def _slide(picture: Pixels, extreme: np.ufunc) -> Pixels:
     """The least or largest of each WIDEST px of a row, by doubling."""
     reach = WIDEST // 2
-    line, width = np.pad(picture, ((0, 0), (reach, reach)), "edge"), 1
+    line, width = np.empty((len(picture), picture.shape[1] + 2 * reach), np.uint8), 1
+    line[:, reach:-reach] = picture
+    line[:, :reach], line[:, -reach:] = picture[:, :1], picture[:, -1:]
     while 2 * width <= WIDEST:
         line = extreme(line[:, :-width], line[:, width:])
         width *= 2

@@ -9,7 +9,7 @@ Plane = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 
 SIDE = 64  # px
-COUNT = 6  # of a frame, at most
+COUNT = 4  # of a frame, at most
 ROWS_APART = 8  # of those that are searched
 MAX_STEP = 48  # 8-bit levels of one difference that count: detail, not one hard edge
 DARK = 32  # brightest sample of a bar's row or column, 8-bit levels as coded
