@@ -206,7 +206,7 @@ SELECT uri FROM current_sources WHERE status = 'scanned' AND (
 
 _CLIPS = """
 SELECT kind, count(*), sum(num_frames), round(sum(duration_seconds) / 3600, 6),
-    count_if(corrupt_frames > 0)
+    count(*) FILTER (corrupt_frames > 0)
 FROM current_clips GROUP BY kind ORDER BY kind DESC
 """
 
