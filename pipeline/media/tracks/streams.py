@@ -109,7 +109,10 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 Tags: TypeAlias = tuple[int, int, int, int]  # matrix, range, transfer, primaries (ITU-T H.273)
 NO_TAGS: Tags = (2, 0, 2, 2)
-WITHOUT_COLORS = ("mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vvc", "av1", "obu", "ivf")
+WITHOUT_COLORS = (
+    "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vvc", "av1", "obu", "ivf", "avi", "asf",
+    "ogg", "rm", "gif", "dv",
+)  # fmt: skip
 SILENT = ((0, 2, 3), (0,), (0, 2), (0, 2))  # values of each that say nothing, on YUV
 
 
