@@ -121,7 +121,7 @@ def _span_values(known: KnownClip) -> dict[str, Any]:
     clip = known.clip
     names = ("shot", "start_frame", "num_frames", "start_pts", "end_pts", "time_base_num",
              "time_base_den", "timing", "fps_num", "fps_den", "variable_rate",
-             "duration_seconds")  # fmt: skip
+             "effective_start", "duration_seconds")  # fmt: skip
     return {name: getattr(clip, name) for name in (*names, "start_seconds", "end_seconds")}
 
 
