@@ -197,30 +197,30 @@ class Clip:
     dominant_colors: tuple[str, ...] = measured("up to three colour names, most common first")
     blur: float | None = measured(
         "px at native resolution: width (Gaussian σ) of the strongest edges seen through 1 px, "
-        "median over stills; 1 sharp, 1.4 blurred by 1 px, 2.2 by 2; NULL without edges",
+        "median over a few frames; 1 sharp, 1.4 blurred by 1 px, 2.2 by 2; NULL without edges",
         None,
         since="0.2.0",
     )
     upscaled: float | None = measured(
-        "nominal over true bandwidth of luma, median over stills: 1 full; 2 where half of the "
-        "pixels across and down would hold all detail: upscaled, or as blurred; NULL without any",
+        "nominal over true bandwidth of luma, median over a few frames: 1 full; 2 where half of "
+        "the pixels across and down would hold all detail: upscaled, or as blurred; NULL: none",
         None,
         since="0.2.0",
     )
     logo_share: float | None = measured(
-        "share of the picture under an overlay that stays while the rest moves, 0..1; NULL where "
-        "it cannot be told: under 3 stills, little that moves, a camera that stands, an image",
+        "share of the picture under an overlay that stays while the rest moves in 4 stills, 0..1; "
+        "NULL where it cannot be told: under 3, little that moves, a camera that stands, an image",
         None,
         since="0.2.0",
     )
     text_share: float | None = measured(
-        "share of the picture in lines of burnt-in text that stand in two stills, mean over "
-        "stills, 0..1; misses faint, very large and dense text; NULL of an image or one still",
+        "share of the picture in lines of burnt-in text that stand in two of 4 stills, mean over "
+        "them, 0..1; misses faint, very large and dense text; NULL of an image or one still",
         None,
         since="0.2.0",
     )
     combing: float | None = measured(
-        "share of the picture that is combed, mean over stills, 0..1: rows of two moments in turn",
+        "share of the picture that is combed, mean over a few frames, 0..1: rows of two moments",
         None,
         since="0.2.0",
     )

@@ -65,7 +65,7 @@ class Picked:
     width: int
     height: int
     look: Look
-    detail: Detail
+    detail: Detail | None  # where it was looked at closely
 
 
 @dataclass(frozen=True)
@@ -310,9 +310,16 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         **_moving(seen, span),
         **_repeating(span.of(seen.frames), within, stamps.time_base, rate),
         **summarise_looks(looks, run.width, run.height),
-        **summarise_details([seen.picked[i].detail for i in chosen]),
+        **summarise_details(_details(seen, span)),
         **_written_over([seen.picked[i].jpeg for i in chosen]),
     )
+
+
+def _details(seen: Seen, span: Span) -> list[Detail]:
+    """Of all frames of the span that were looked at closely, whether they are its stills or not."""
+    inside = choose(seen.ordinals, span.start, span.end, span.end - span.start)
+    details = [seen.picked[i].detail for i in inside]
+    return [detail for detail in details if detail is not None]
 
 
 def _gradual_share(seen: Seen, span: Span, start: int, end: int) -> float:
@@ -423,7 +430,8 @@ def _still_of(clip: Clip, picked: Picked, position: int, pts: int, seconds: floa
 
 def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Clip, Still]:
     width, height = picture.facts.width, picture.facts.height
-    picked = _small(picture, spec.scan.stills)
+    detail = examine(np.asarray(Image.fromarray(picture.rgb).convert("L")))
+    picked = _small(picture, spec.scan.stills, detail)
     grid = _grid(picture)
     rows = measure_frames(grid, grid, black_level=round(BLACK_LEVEL * 255))
     values = summarise_frames(rows, is_full_range=True)
@@ -453,16 +461,15 @@ def image_clip(picture: Picture, source_id: str, spec: DatasetSpec) -> tuple[Cli
         frozen_share=0.0,
         **values,
         **summarise_looks([picked.look], width, height),
-        **summarise_details([picked.detail]),
+        **summarise_details([detail]),
     )
     return clip, _still_of(clip, picked, 0, 0, 0.0)
 
 
-def _small(picture: Picture, spec: StillSpec) -> Picked:
+def _small(picture: Picture, spec: StillSpec, detail: Detail) -> Picked:
     size = fit_short_side(picture.facts.width, picture.facts.height, spec.short_side)
     image = Image.fromarray(picture.rgb)
     small = image.resize(size, Image.Resampling.BOX) if size != image.size else image
-    detail = examine(np.asarray(image.convert("L")))
     return pick(np.asarray(small.convert("RGBX")), spec.quality, detail)
 
 
@@ -474,7 +481,7 @@ def _grid(picture: Picture) -> Grid:
     return Grid(planes[..., 0], planes[..., 1], planes[..., 2])
 
 
-def pick(pixels: npt.NDArray[np.uint8], quality: int, detail: Detail) -> Picked:
+def pick(pixels: npt.NDArray[np.uint8], quality: int, detail: Detail | None) -> Picked:
     """A still of uint8 RGBX [h, w, 4], and what it looks like; `detail` is its frame's."""
     image = image_of(pixels)
     seen = look(pixels[..., :3], np.asarray(image.convert("L")))

@@ -6,6 +6,7 @@
 
 A frame waits until the detector has decided on it, then joins its shot. A shot that may yet end
 needs many frames close together, a long one few: from a shot of age A every `interval(A)` seconds.
+A few of its stills are looked at closely, at the resolution of the frame: that costs more.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from telecine.manifests.specs import ScanSpec, StillSpec
 
 Frame = TypeVar("Frame")
 Developed = TypeVar("Developed")
+
+CLOSELY = 2  # stills of a shot that are looked at closely; of an old shot's clips twice as many
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def evenly(count: int, of: int) -> list[int]:
 class StillPicker(Generic[Frame, Developed]):
     """Holds few frames at a time; what is certain to be used is developed and let go."""
 
-    def __init__(self, spec: ScanSpec, develop: Callable[[Frame], Developed]) -> None:
+    def __init__(self, spec: ScanSpec, develop: Callable[[Frame, bool], Developed]) -> None:
+        """`develop` is told whether to look closely."""
         self._spec, self._develop = spec, develop
         regular = 1 / spec.stills.per_second
         needed = spec.min_seconds / spec.stills.minimum / 2
@@ -62,6 +66,9 @@ class StillPicker(Generic[Frame, Developed]):
         self._begin: float | None = None  # of the shot, in seconds
         self._age = 0.0
         self._regular_now = False  # the shot is old enough: what it holds is developed
+        shortest = spec.max_seconds / 2  # clip of such a shot
+        self._apart = max(1, int(shortest / self._interval(math.inf) / (2 * CLOSELY)))
+        self._since = 0  # stills since the shot is old
         self.developed: dict[int, Developed] = {}  # by ordinal
 
     def offer(self, ordinal: int, seconds: float, frame: Frame) -> None:
@@ -86,10 +93,11 @@ class StillPicker(Generic[Frame, Developed]):
 
     def end_shot(self) -> None:
         """Develops the frames that the shot needs."""
-        for place in evenly(wanted(self._age, self._spec.stills), len(self._shot)):
-            self._keep(self._shot[place])
+        if not self._regular_now:
+            places = evenly(wanted(self._age, self._spec.stills), len(self._shot))
+            self._keep_all([self._shot[place] for place in places])
         self._shot, self._begin, self._age = [], None, 0.0
-        self._regular_now = False
+        self._regular_now, self._since = False, 0
 
     def leave_out(self, start: int, end: int) -> None:
         """Frames [start, end) lie between two shots: the last one ended before them.
@@ -100,9 +108,8 @@ class StillPicker(Generic[Frame, Developed]):
         after = [one for one in self._shot if one.ordinal >= end]
         if self._begin is None or len(after) == len(self._shot):
             return
-        for one in self._shot:
-            if one.ordinal < start:
-                self._keep(one)
+        if not self._regular_now:
+            self._keep_all([one for one in self._shot if one.ordinal < start])
         self._shot = []
         self.end_shot()
         for one in after:
@@ -128,8 +135,11 @@ class StillPicker(Generic[Frame, Developed]):
             if len(thinned := self._thinned(coarser)) >= fewest or not coarser
         )
         if interval == self._interval(math.inf):
-            for one in self._shot:
-                self._keep(one)
+            if not self._regular_now:
+                self._keep_all(self._shot)
+            elif self._shot[-1] is candidate:
+                self._since += 1
+                self._keep(candidate, self._since % self._apart == 0)
             self._shot, self._regular_now = self._shot[-1:], True
 
     def _interval(self, age: float) -> float:
@@ -150,9 +160,14 @@ class StillPicker(Generic[Frame, Developed]):
             slot = one.slot >> halvings
         return thinned
 
-    def _keep(self, candidate: Candidate[Frame]) -> None:
-        if candidate.ordinal not in self.developed:
-            self.developed[candidate.ordinal] = self._develop(candidate.frame)
+    def _keep_all(self, shot: Sequence[Candidate[Frame]]) -> None:
+        closely = evenly(CLOSELY, len(shot))
+        for place, one in enumerate(shot):
+            self._keep(one, place in closely)
+
+    def _keep(self, one: Candidate[Frame], closely: bool) -> None:
+        if one.ordinal not in self.developed:
+            self.developed[one.ordinal] = self._develop(one.frame, closely)
 
 
 def choose(ordinals: Sequence[int], start: int, end: int, count: int) -> list[int]:

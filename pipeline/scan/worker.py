@@ -287,10 +287,11 @@ class Pass:
             if one.is_sure:
                 self._picker.leave_out(run.start + one.start, run.start + one.end)
 
-    def _develop(self, frame: Decoded) -> Picked:
+    def _develop(self, frame: Decoded, closely: bool) -> Picked:
         stills, facts = self._spec.scan.stills, self._facts_of(frame)
         small = still(frame, facts, stills.short_side, self._scaler)
-        return pick(small, stills.quality, examine(*luma_view(frame, facts, self._native)))
+        detail = examine(*luma_view(frame, facts, self._native)) if closely else None
+        return pick(small, stills.quality, detail)
 
     def finish(self, source_id: str) -> Seen:
         if not self._pts:

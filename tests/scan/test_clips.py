@@ -108,7 +108,7 @@ def test_a_shot_long_enough_has_enough_stills_and_few_are_held(
 ) -> None:
     times = np.cumsum([0.0, *steps])
     bounds = sorted({cut for cut in cuts if cut < len(times)})
-    picker: StillPicker[int, int] = StillPicker(ScanSpec(), int)
+    picker: StillPicker[int, tuple[int, bool]] = StillPicker(ScanSpec(), lambda *of: of)
     decided = 0
     for ordinal, seconds in enumerate(times):
         picker.offer(ordinal, float(seconds), ordinal)
@@ -118,11 +118,13 @@ def test_a_shot_long_enough_has_enough_stills_and_few_are_held(
             assert len(picker._shot) <= 9
     picker.decide([c for c in bounds if c >= decided], len(times))
     picker.finish()
-    assert all(ordinal == frame for ordinal, frame in picker.developed.items())
+    assert all(ordinal == frame for ordinal, (frame, _) in picker.developed.items())
     spec = StillSpec()
     for start, end in zip([0, *bounds], [*bounds, len(times)], strict=True):
         length = times[end - 1] - times[start]
         chosen = choose(sorted(picker.developed), start, end, wanted(length, spec))
+        kept = [looked for n, (_, looked) in picker.developed.items() if start <= n < end]
+        assert min(2, len(kept)) <= sum(kept) <= 2 + len(kept) / 4
         slots = {int(t / 0.125) for t in times[start:end]}
         if length >= 1:
             assert len(chosen) >= min(spec.minimum, len(slots) - 1)
@@ -131,7 +133,7 @@ def test_a_shot_long_enough_has_enough_stills_and_few_are_held(
 @pytest.mark.parametrize("phase", np.arange(8) / 64)
 @pytest.mark.parametrize("hole", [16.0, 500.0])
 def test_what_comes_after_a_hole_has_stills_of_its_own(phase: float, hole: float) -> None:
-    picker: StillPicker[int, int] = StillPicker(ScanSpec(), int)
+    picker: StillPicker[int, int] = StillPicker(ScanSpec(), lambda frame, _: frame)
     times = phase + np.arange(48) / 24
     for ordinal, seconds in enumerate([*times, *(times + 2 + hole)]):
         if ordinal == len(times):

@@ -20,7 +20,7 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
-MIN_STILLS, MAX_STILLS = 3, 8  # of a clip, that are compared
+MIN_STILLS, MAX_STILLS = 3, 4  # of a clip, that are compared
 CELL = 8  # px of a still at half its size
 MIN_SIDE = 4 * CELL
 SLOPE = 8  # levels from one side of a pixel to the other
