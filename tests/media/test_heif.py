@@ -21,7 +21,7 @@ from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
 from telecine.pipeline.media.open import open_media
 from telecine.pipeline.media.stills.images import orient
 from telecine.pipeline.media.stills.items import Item as StoredItem
-from telecine.pipeline.media.stills.items import Items, file_boxes
+from telecine.pipeline.media.stills.items import Items, file_boxes, read_items
 from tests.support.cases import case
 from tests.support.heif import Item, av1, box, clap, full, grid, heif, hevc, nclx
 from tests.support.movies import PIXELS, SCAN, Planes
@@ -408,6 +408,21 @@ def test_places_past_any_file_are_corrupt() -> None:
             items.data(StoredItem(1, b"hvc1", parts=[part]))
     far = struct.pack(">I4sQ", 1, b"free", (1 << 64) - 1)
     assert [kind for kind, _, _ in file_boxes(io.BytesIO(far))] == [b"free"]
+
+
+def test_the_rest_of_a_file_many_times_over_is_too_large() -> None:
+    items = Items(io.BytesIO(bytes(1 << 22)))
+    parts = [(0, 0)] * 65_535  # 256 GiB
+    with pytest.raises(MediaError, match="too_large"):
+        items.data(StoredItem(1, b"hvc1", parts=parts))
+
+
+def test_millions_of_properties_are_too_large() -> None:
+    """A table of 16 MB with one byte for each would take 2 GB."""
+    rows = (struct.pack(">HB", 1, 255) + b"\1" * 255) * 5000
+    table = box(b"iprp", box(b"ipco", box(b"free")), full(b"ipma", struct.pack(">I", 5000), rows))
+    with pytest.raises(MediaError, match="too_large"):
+        read_items(io.BytesIO(full(b"meta", table)))
 
 
 def damaged(data: bytes, places: list[tuple[int, int]], end: int) -> bytes:

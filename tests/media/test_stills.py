@@ -21,6 +21,7 @@ from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.images import orient
+from telecine.pipeline.media.stills.jpeg import read_jpeg
 from tests.support.cases import case
 from tests.support.gifs import COLORS, GifFrame, gif
 from tests.support.gifs import shown as browser_shows
@@ -192,6 +193,23 @@ def test_equal_pictures_in_a_row_are_a_film() -> None:
 def test_two_jpegs_are_the_first() -> None:
     data = case("two_jpegs.jpg").read_bytes()
     assert np.array_equal(shown(data), shown(data[: data.index(b"\xff\xd9") + 2]))
+
+
+def test_a_jpeg_filled_up_with_ones_is_read_in_a_moment() -> None:
+    """As a card is whose blocks were erased. From each 0xFF a marker may begin: that took hours."""
+    data = jpeg(10)
+    end = data.rindex(b"\xff\xd9")
+    filled = data[:end] + b"\xff" * 2_000_000 + b"\0"
+    picture, is_film = read_jpeg(io.BytesIO(filled))
+    assert (picture.end, is_film) == (len(filled), False)
+
+
+def test_filling_before_a_marker_is_no_part_of_it() -> None:
+    start, rest = PLAIN["JPEG"][:2], PLAIN["JPEG"][2:]
+    note = b"\xff\xfe\0\4hi"
+    assert np.array_equal(
+        shown(start + b"\xff" * 3 + note + b"\xff" * 3 + rest), shown(start + rest)
+    )
 
 
 CFA, LINEAR_RAW = 32803, 34892

@@ -14,6 +14,7 @@ from telecine.infra.errors import MediaError, Reason
 
 MAX_META_BYTES = 1 << 24
 MAX_ITEM_BYTES = 1 << 28
+MAX_TABLE_BYTES = 1 << 20  # of who has or refers to what; its rows take a hundred times that
 _MOST_BOXES = 1 << 12
 _IN_FILE, _IN_IDAT = 0, 1  # construction methods
 
@@ -54,20 +55,23 @@ class Items:
         """Raises MediaError: UNSUPPORTED where it does not lie in this file, CORRUPT, TOO_LARGE."""
         if item.elsewhere or item.method not in (_IN_FILE, _IN_IDAT):
             raise MediaError(Reason.UNSUPPORTED, "a picture whose data lies elsewhere")
-        if sum(length for _, length in item.parts) > MAX_ITEM_BYTES:
-            raise MediaError(Reason.TOO_LARGE, f"an item of more than {MAX_ITEM_BYTES} bytes")
-        data = b"".join(self._part(item.method, *part) for part in item.parts)
+        data = bytearray()
+        for offset, length in item.parts:  # each may be all the rest of the file
+            room = MAX_ITEM_BYTES - len(data)
+            if length > room or not room:
+                raise MediaError(Reason.TOO_LARGE, f"an item of more than {MAX_ITEM_BYTES} bytes")
+            data += self._part(item.method, offset, length, room)
         if not data:
             raise MediaError(Reason.CORRUPT, f"item {item.id} has no data")
-        return data
+        return bytes(data)
 
-    def _part(self, method: int, offset: int, length: int) -> bytes:
+    def _part(self, method: int, offset: int, length: int, room: int) -> bytes:
         if method == _IN_IDAT:
-            part = self.idat[offset : offset + length] if length else self.idat[offset:]
+            part = self.idat[offset : offset + (length or room)]
         else:
             size = self.file.seek(0, os.SEEK_END)
             self.file.seek(min(offset, size))  # offsets of 64 bits are more than a file can have
-            part = self.file.read(length or MAX_ITEM_BYTES)
+            part = self.file.read(length or room)
         if len(part) < length:
             raise MediaError(Reason.CORRUPT, "the file ends within the picture")
         return part
@@ -152,11 +156,18 @@ def _read_meta(file: BinaryIO, meta: bytes) -> Items:
         body = parts[b"pitm"]
         items.primary = int.from_bytes(body[4:8] if body[:1] != b"\0" else body[4:6], "big")
     items.idat = parts.get(b"idat", b"")
+    for kind in (b"iloc", b"iref"):
+        _bound(kind, parts.get(kind, b""))
     _read_infos(items, parts.get(b"iinf", b""))
     _read_places(items, parts.get(b"iloc", b""))
     _read_properties(items, parts.get(b"iprp", b""))
     _read_references(items, parts.get(b"iref", b""))
     return items
+
+
+def _bound(kind: bytes, body: bytes) -> None:
+    if len(body) > MAX_TABLE_BYTES:
+        raise MediaError(Reason.TOO_LARGE, f"a box {kind!r} of {len(body)} bytes")
 
 
 def _read_infos(items: Items, body: bytes) -> None:
@@ -196,6 +207,7 @@ def _read_properties(items: Items, body: bytes) -> None:
     for kind, part in boxes(body):
         if kind != b"ipma":
             continue
+        _bound(kind, part)
         read, wide = _Reader(part, 4), 2 if part[3:4] and part[3] & 1 else 1
         for _ in range(read(4)):
             if read.spent:

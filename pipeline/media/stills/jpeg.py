@@ -19,8 +19,9 @@ from telecine.infra.errors import MediaError, Reason
 MAX_JPEG_BYTES = 1 << 26
 FILM_PICTURES = 3  # two pictures in one file are a photograph and its copy, preview or other eye
 
-# Within the entropy-coded data 0xFF is followed by a zero or is a restart marker
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+# Within the entropy-coded data 0xFF is followed by a zero or is a restart marker. More of them may
+# fill the place before a marker; who starts at each to look beyond all needs time in their square.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _TEM, _START, _END, _COM = 0x01, 0xD8, 0xD9, 0xFE
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; the three are tables
 _DECIDE_COLOURS = (0xE0, 0xEE)  # JFIF and Adobe: how the components are meant
