@@ -89,27 +89,27 @@ class StillPicker(Generic[Frame, Developed]):
             while self._waiting and self._waiting[0].ordinal < cut:
                 self._join(self._waiting.popleft())
             if cut < upto:
-                self.end_shot()
+                after = self._waiting[0] if self._waiting else self._last
+                self.end_shot(math.inf if after is None else after.seconds)
 
-    def end_shot(self) -> None:
-        """Develops the frames that the shot needs."""
-        if not self._regular_now:
-            places = evenly(wanted(self._age, self._spec.stills), len(self._shot))
-            self._keep_all([self._shot[place] for place in places])
+    def end_shot(self, until: float = math.inf) -> None:
+        """Develops the frames that the shot needs; it ended at `until`, or before."""
+        self._keep_needed(self._shot, until)
         self._shot, self._begin, self._age = [], None, 0.0
         self._regular_now, self._since = False, 0
 
     def leave_out(self, start: int, end: int) -> None:
         """Frames [start, end) lie between two shots: the last one ended before them.
 
-        All that is held of it is developed: it may have been thinned for a longer shot. One that a
-        cut has ended since keeps what it has, and so does an old one.
+        It may have been thinned for a longer shot. One that a cut has ended since keeps what it
+        has, and so does an old one.
         """
         after = [one for one in self._shot if one.ordinal >= end]
         if self._begin is None or len(after) == len(self._shot):
             return
-        if not self._regular_now:
-            self._keep_all([one for one in self._shot if one.ordinal < start])
+        later = [one.seconds for one in self._shot if one.ordinal >= start]
+        before = self._shot[: len(self._shot) - len(later)]
+        self._keep_needed(before, later[0] if later else math.inf)
         self._shot = []
         self.end_shot()
         for one in after:
@@ -159,6 +159,17 @@ class StillPicker(Generic[Frame, Developed]):
                 thinned.append(one)
             slot = one.slot >> halvings
         return thinned
+
+    def _keep_needed(self, held: Sequence[Candidate[Frame]], until: float) -> None:
+        """Of a young shot; one is enough where it is surely too short for a clip."""
+        if self._regular_now or self._begin is None or not held:
+            return
+        longest = until - self._begin + self._fine  # the first frame held may be a slot late
+        if longest < self._spec.min_seconds:
+            self._keep(held[len(held) // 2], closely=False)
+            return
+        number = wanted(held[-1].seconds - self._begin, self._spec.stills)
+        self._keep_all([held[place] for place in evenly(number, len(held))])
 
     def _keep_all(self, shot: Sequence[Candidate[Frame]]) -> None:
         closely = evenly(CLOSELY, len(shot))
