@@ -134,7 +134,7 @@ def with_opacity(frame: VideoFrame, opacity: VideoFrame | None) -> VideoFrame:
             plane = plane.repeat(2, axis=0).repeat(2, axis=1)[: target.shape[0], : target.shape[1]]
         target[...] = plane
     _fill(out, opacity)
-    out.pts, out.opaque = frame.pts, frame.opaque
+    out.pts, out.duration, out.opaque = frame.pts, frame.duration, frame.opaque
     if frame.time_base is not None:
         out.time_base = frame.time_base
     out.colorspace, out.color_range = frame.colorspace, frame.color_range

@@ -298,7 +298,7 @@ class Video:
         frames = self._all()
         if self._opacity is not None or self._beside is not None:
             frames = self._opacities.joined(frames, self.time_base)
-        whole = rising(deinterlaced(frames))
+        whole = self._bounded(rising(deinterlaced(frames)))
         margins = self._notes.margins
         return cropped(whole, self._notes.size, margins) if any(margins) else whole
 
@@ -348,8 +348,6 @@ class Video:
         yield from frames
 
     def _decode(self, shown_from: int | None = None) -> Generator[VideoFrame]:
-        shown = 0
-        first: int | None = None
         context = self._stream.codec_context
         for packet in self._packets():
             if shown_from is not None and packet is not None:
@@ -357,11 +355,7 @@ class Video:
                 context.skip_frame = "NONREF" if early else "DEFAULT"
             for frame in self._frames_of(packet):
                 beat()
-                shown += 1
                 self._damage.shown(frame)
-                if frame.pts is not None:
-                    first = frame.pts if first is None else min(first, frame.pts)
-                    self._check_time(frame.pts - first, shown)
                 yield self._noted(frame)
 
     def _frames_of(self, packet: Any) -> list[VideoFrame]:
@@ -435,10 +429,16 @@ class Video:
         self.decode_errors += 1
         self._complaint = self._complaint or words(error)
 
-    def _check_time(self, ticks: int, shown: int) -> None:
-        limit = self._scan.max_source_seconds
-        if ticks > self._most_ticks or shown > limit * MAX_RATE:
-            raise MediaError(Reason.TOO_LARGE, f"more than {limit} s of footage in one source")
+    def _bounded(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Raises MediaError TOO_LARGE; not for a lone far stamp, which is mended by now."""
+        limit, first, late = self._scan.max_source_seconds, math.inf, False
+        for shown, frame in enumerate(frames, start=1):
+            if frame.pts is not None:
+                first = min(first, frame.pts)
+                late = frame.pts - first > self._most_ticks
+            if late or shown > limit * MAX_RATE:
+                raise MediaError(Reason.TOO_LARGE, f"more than {limit} s of footage in one source")
+            yield frame
 
     def _raise_no_frames(self) -> None:
         if self.decode_errors:

@@ -225,6 +225,30 @@ def test_a_video_that_is_too_long_is_refused_when_its_frames_say_so(tmp_path: Pa
     assert caught.value.reason is Reason.TOO_LARGE
 
 
+@pytest.mark.parametrize("place", [8, 30])
+def test_a_lone_far_stamp_makes_no_video_too_long(tmp_path: Path, place: int) -> None:
+    whole = write_movie(
+        tmp_path / "a.mp4",
+        [flat(100 + k) for k in range(60)],
+        Movie(codec="mjpeg", format="yuvj420p"),
+    )
+    path = tmp_path / "a.nut"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            packet.stream = stream
+            packet.pts = packet.dts + (number == place) * int(25_000 / packet.time_base)
+            target.mux(packet)
+    with path.open("rb") as file:
+        video = open_media(file, ScanSpec(), PIXELS)
+        assert isinstance(video, Video)
+        with video:
+            stamps = [frame.pts for frame in video.frames()]
+    assert len(stamps) == 60
+    assert stamps == sorted(stamps)
+    assert stamps[-1] * video.time_base < 3
+
+
 # --- damage ----------------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ def opacity(value: int, layout: str = "gray", size: int = 16) -> VideoFrame:
 )
 def test_colours_stay_and_opacity_is_rescaled(layout: str) -> None:
     frame = picture(layout)
+    frame.duration = 7
     joined = with_opacity(frame, opacity(128))
     most = (1 << frame.format.components[0].bits) - 1
     assert (plane_view(joined, 3) == round(128 / 255 * most)).all()
@@ -54,7 +55,7 @@ def test_colours_stay_and_opacity_is_rescaled(layout: str) -> None:
     chroma, stored = plane_view(joined, 1), plane_view(frame, 1)
     step = chroma.shape[0] // stored.shape[0]
     assert np.array_equal(chroma[::step, ::step], stored)
-    assert joined.pts == frame.pts
+    assert (joined.pts, joined.duration) == (frame.pts, 7)
     deep = with_opacity(frame, opacity(1023, "gray10le"))
     assert (plane_view(deep, 3) == most).all()
 
