@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from telecine.infra.errors import Reason
+from telecine.infra.pulse import beat
 from telecine.manifests.fingerprint import short_id
 from telecine.manifests.schemas import Clip, DroppedSpan, Still
 from telecine.manifests.specs import DatasetSpec, StillSpec
@@ -217,6 +218,7 @@ def account(seen: Seen, spec: DatasetSpec) -> Accounted:
     dropped: list[DroppedSpan] = []
     shots = list(seen.shots())
     for span in _spans(seen, shots, spec):
+        beat()  # a source of hours has thousands, and stills of each are looked at
         chosen = _chosen(seen, span, spec.scan.stills)
         reason = _reason(seen, span, chosen, spec)
         if reason is not None:
@@ -324,9 +326,9 @@ def _details(seen: Seen, span: Span) -> list[Detail]:
 
 def _gradual_share(seen: Seen, span: Span, start: int, end: int) -> float:
     """Share of a clip's time, from `start` to `end`, that is suspected to be a transition."""
-    starts = np.minimum(seen.stamps.starts, end)
+    starts = seen.stamps.starts
     ticks = sum(
-        int(starts[min(one.end, span.end)] - starts[max(one.start, span.start)])
+        min(int(starts[min(one.end, span.end)]), end) - int(starts[max(one.start, span.start)])
         for one in seen.transitions
         if not one.is_sure and span.start < one.end and one.start < span.end
     )
