@@ -67,6 +67,7 @@ class Picked:
     height: int
     look: Look
     detail: Detail | None  # where it was looked at closely
+    half: npt.NDArray[np.uint8] | None = None  # luma at half size, where it is held
 
 
 @dataclass(frozen=True)
@@ -313,7 +314,7 @@ def _clip(seen: Seen, span: Span, chosen: Sequence[int], spec: DatasetSpec) -> C
         **_repeating(span.of(seen.frames), within, stamps.time_base, rate),
         **summarise_looks(looks, run.width, run.height),
         **summarise_details(_details(seen, span)),
-        **_written_over([seen.picked[i].jpeg for i in chosen]),
+        **_written_over([seen.picked[i] for i in chosen]),
     )
 
 
@@ -335,10 +336,11 @@ def _gradual_share(seen: Seen, span: Span, start: int, end: int) -> float:
     return tidy(ticks / (end - start))
 
 
-def _written_over(jpegs: Sequence[bytes]) -> dict[str, Any]:
+def _written_over(stills: Sequence[Picked]) -> dict[str, Any]:
     """The measurements that compare stills with each other: text and overlays."""
-    places = np.linspace(0, len(jpegs) - 1, min(len(jpegs), MAX_STILLS)).round().astype(int)
-    halves = [half_luma(jpegs[place]) for place in places]
+    places = np.linspace(0, len(stills) - 1, min(len(stills), MAX_STILLS)).round().astype(int)
+    few = [stills[place] for place in places]
+    halves = [half_luma(one.jpeg) if one.half is None else one.half for one in few]
     shares = {"logo_share": logo_share(halves), "text_share": text_share(halves)}
     return {name: None if share is None else tidy(share) for name, share in shares.items()}
 
@@ -483,8 +485,15 @@ def _grid(picture: Picture) -> Grid:
     return Grid(planes[..., 0], planes[..., 1], planes[..., 2])
 
 
-def pick(pixels: npt.NDArray[np.uint8], quality: int, detail: Detail | None) -> Picked:
-    """A still of uint8 RGBX [h, w, 4], and what it looks like; `detail` is its frame's."""
+def pick(
+    pixels: npt.NDArray[np.uint8], quality: int, detail: Detail | None, hold: bool = False
+) -> Picked:
+    """A still of uint8 RGBX [h, w, 4], and what it looks like; `detail` is its frame's.
+
+    `hold` its luma at half size too, which is faster than to read it from the JPEG.
+    """
     image = image_of(pixels)
-    seen = look(pixels[..., :3], np.asarray(image.convert("L")))
-    return Picked(jpeg(image, quality), image.width, image.height, seen, detail)
+    luma = image.convert("L")
+    seen = look(pixels[..., :3], np.asarray(luma))
+    half = np.asarray(luma.reduce(2)) if hold else None
+    return Picked(jpeg(image, quality), image.width, image.height, seen, detail, half)

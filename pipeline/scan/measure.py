@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -188,11 +188,17 @@ def _edge_sums(luma: Pixels, apart: int) -> tuple[float, float, float, float]:
 def _thumb(luma: Pixels) -> Floats:
     """At most 16 × 16 means over parts of the picture, from every fourth pixel across and down."""
     few = luma[::4, ::4] if min(luma.shape) >= 64 else luma
-    rows, columns = (np.unique(np.arange(16) * side // 16) for side in few.shape)
+    rows, columns, areas = _parts(few.shape)
     sums = np.add.reduceat(few, rows, axis=0, dtype=np.float32)
-    sums = np.add.reduceat(sums, columns, axis=1)
-    areas = np.outer(np.diff(rows, append=few.shape[0]), np.diff(columns, append=few.shape[1]))
-    return np.asarray(sums / areas, np.float32)
+    return np.asarray(np.add.reduceat(sums, columns, axis=1) / areas, np.float32)
+
+
+@lru_cache(maxsize=16)
+def _parts(shape: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    """First rows and columns of at most 16 × 16 parts of a picture, and their areas."""
+    rows, columns = (np.unique(np.arange(16) * side // 16) for side in shape)
+    areas = np.outer(np.diff(rows, append=shape[0]), np.diff(columns, append=shape[1]))
+    return rows, columns, areas.astype(np.float32)
 
 
 @cache

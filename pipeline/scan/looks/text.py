@@ -47,7 +47,11 @@ def text_share(stills: Sequence[Pixels]) -> float | None:
     """
     if len(stills) < MIN_STILLS or stills[0].shape[1] < WINDOW * CELL:
         return None
-    found = np.stack([text_lines(still) for still in stills])
+    found = np.zeros((len(stills), stills[0].shape[0], stills[0].shape[1] // CELL), np.bool_)
+    for place, still in enumerate(stills):
+        if place > len(stills) - MIN_STILLS and not found.any():
+            break  # too few are left
+        found[place] = text_lines(still)
     found &= found.sum(axis=0) >= MIN_STILLS
     return float(found.mean())
 
