@@ -52,9 +52,11 @@ def lines(luma: npt.NDArray[np.uint8]) -> Lines | None:
     if black > MAX_BLACK:
         return None
     lit = luma > black + LIT
-    rows = np.count_nonzero(lit, axis=1) / np.float32(width)
-    columns = np.count_nonzero(lit, axis=0) / np.float32(height)
-    return Lines(rows.astype(np.float32), columns.astype(np.float32))
+    rows = np.bitwise_count(np.packbits(lit, axis=1)).sum(axis=1, dtype=np.float32)
+    columns = np.zeros(width, np.float32)
+    for top in range(0, height, 255):  # so many ones add up in a byte, which is fast
+        columns += lit[top : top + 255].view(np.uint8).sum(axis=0, dtype=np.uint8)
+    return Lines(rows / np.float32(width), columns / np.float32(height))
 
 
 def common_bars(stills: Sequence[Lines | None]) -> Bars:

@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 FINE, COARSE = 1.0, 2.5  # px: a and b
 MARGIN = 8  # px of a tile's rim that the coarse one reaches beyond
+INNER = np.s_[:, 1:-1, 1:-1]  # of gradients: what has neighbours
 STRONG = 0.5  # of the tile's steepest edge
 MIN_GRADIENT = 2.0  # 8-bit levels per px, above that of noise
 MIN_EDGES = 10  # px of edges in a tile
@@ -39,11 +40,12 @@ def edge_width(tiles: Floats) -> float | None:
     fine = across * across + down * down
     across_coarse, down_coarse = _gradient(level, COARSE)
     coarse = across_coarse * across_coarse + down_coarse * down_coarse
-    crest = _crests(fine, np.abs(across) >= np.abs(down))
+    crest = _crests(fine, (np.abs(across) >= np.abs(down))[INNER])
+    fine, coarse = fine[INNER], coarse[INNER]
     steepest = np.where(crest, fine, 0).max(axis=(1, 2), keepdims=True)
     crest &= fine >= np.maximum(STRONG**2 * steepest, MIN_GRADIENT**2)
     widths = [
-        float(np.median(ratio))
+        _median(ratio)
         for edges, a, b in zip(crest, fine, coarse, strict=True)
         if len(ratio := a[edges] / np.maximum(b[edges], 1e-6)) >= MIN_EDGES
     ]
@@ -53,19 +55,20 @@ def edge_width(tiles: Floats) -> float | None:
 
 
 def _crests(square: Floats, steep_across: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Where the gradient is largest among its neighbours across the edge; none at the rim."""
-    inner = slice(MARGIN, -MARGIN)
-    before, after = slice(MARGIN - 1, -MARGIN - 1), slice(MARGIN + 1, -MARGIN + 1)
-    here = square[:, inner, inner]
-    across = (here >= square[:, inner, before]) & (here > square[:, inner, after])
-    down = (here >= square[:, before, inner]) & (here > square[:, after, inner])
-    crests = np.zeros(square.shape, np.bool_)
-    crests[:, inner, inner] = np.where(steep_across[:, inner, inner], across, down)
-    return crests
+    """Where, but for the rim, the gradient is largest among its neighbours across the edge."""
+    here = square[INNER]
+    across = (here >= square[:, 1:-1, :-2]) & (here > square[:, 1:-1, 2:])
+    down = (here >= square[:, :-2, 1:-1]) & (here > square[:, 2:, 1:-1])
+    return np.asarray(np.where(steep_across, across, down))
+
+
+def _median(values: Floats) -> float:
+    ranked, count = np.sort(values), len(values)  # faster than NumPy's of few
+    return float(ranked[(count - 1) // 2] + ranked[count // 2]) / 2
 
 
 def _gradient(tiles: Floats, sigma: float) -> tuple[Floats, Floats]:
-    """Across and down, through a Gaussian, levels per px."""
+    """Across and down, through a Gaussian, levels per px, all but for MARGIN - 1 px of the rim."""
     smooth, slope = _filters(tiles.shape[-1], sigma)
     return np.asarray(smooth @ tiles @ slope.T), np.asarray(slope @ tiles @ smooth.T)
 
@@ -79,4 +82,5 @@ def _filters(side: int, sigma: float) -> tuple[Floats, Floats]:
     taps = np.exp(-(reach**2) / (2 * sigma**2))
     smooth = bell / taps.sum()
     slope = apart * bell / (reach**2 * taps).sum()
-    return smooth.astype(np.float32), slope.astype(np.float32)
+    seen = slice(MARGIN - 1, side - MARGIN + 1)
+    return smooth[seen].astype(np.float32), slope[seen].astype(np.float32)
