@@ -48,6 +48,8 @@ def logo_share(stills: Sequence[Pixels]) -> float | None:
     across = luma[:, 1:-1, 2:] - luma[:, 1:-1, :-2]
     down = luma[:, 2:, 1:-1] - luma[:, :-2, 1:-1]
     static = _both(_static(across), _static(down))
+    if not static.any():
+        return 0.0
     edges = np.mean([_both(abs(across[i]) >= SLOPE, abs(down[i]) >= SLOPE).mean() for i in (0, -1)])
     beside = _around(~static * _per_cell(changed[1:-1, 1:-1]), NEAR)
     moving = beside >= np.maximum(MOVED * CELL**2 * _around(~static * 1, NEAR), 1)
