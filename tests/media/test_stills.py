@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -20,7 +21,7 @@ from telecine.pipeline.media.facts import Picture
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import frame_rgb
-from telecine.pipeline.media.stills.images import orient
+from telecine.pipeline.media.stills.images import open_picture, orient
 from telecine.pipeline.media.stills.jpeg import read_jpeg
 from tests.support.cases import case
 from tests.support.gifs import COLORS, GifFrame, gif
@@ -50,6 +51,29 @@ def file_of(pixels: npt.NDArray[np.generic], format_name: str, **options: object
 
 def noise(height: int = 16, width: int = 24, channels: int = 3) -> Pixels:
     return np.random.default_rng(3).integers(0, 256, (height, width, channels), np.uint8)
+
+
+# --- damage and mistakes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000"])
+def test_a_mistake_of_ours_is_not_called_damage(format_name: str) -> None:
+    """Of the exceptions that Pillow's readers raise on broken files some are raised by bugs too."""
+    data = file_of(noise(), format_name)
+    assert open_picture(io.BytesIO(data), format_name, 1 << 20) is not None
+    with pytest.raises(TypeError):
+        open_picture(io.BytesIO(data), format_name, "no number")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format_name", ["BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "PNG", "JPEG"])
+@given(draw=st.data())
+def test_damaged_pictures_are_read_or_corrupt(format_name: str, draw: st.DataObject) -> None:
+    damaged = bytearray(file_of(noise(), format_name))
+    for _ in range(draw.draw(st.integers(0, 3))):
+        damaged[draw.draw(st.integers(4, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
+    file = io.BytesIO(bytes(damaged[: draw.draw(st.integers(4, len(damaged)))]))
+    with contextlib.suppress(MediaError):  # and nothing else is raised
+        open_picture(file, format_name, 1 << 20)
 
 
 # --- EXIF --------------------------------------------------------------------------------------

@@ -83,15 +83,8 @@ def open_picture(file: BinaryIO, format_name: str, max_pixels: int) -> Picture |
     """
     still = _still(file, format_name, max_pixels)
     still.file.seek(0)
-    try:
-        with _pillow_as_we_need_it():
-            picture = _open(still, max_pixels)
-    except UnidentifiedImageError as error:
-        raise MediaError(Reason.CORRUPT, f"{format_name} header cannot be read") from error
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, KeyError,
-            TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:  # fmt: skip
-        # What Pillow's readers raise on broken files. The store's own errors are none of these.
-        raise MediaError(Reason.CORRUPT, f"{format_name}: {error}") from error
+    with _pillow_as_we_need_it():
+        picture = _open(still, max_pixels)
     if isinstance(still.file, io.BytesIO) and format_name == "JPEG":
         check_jpeg(still.file.getvalue())
     return picture
@@ -130,10 +123,28 @@ def _pillow_as_we_need_it() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = theirs
 
 
+@contextlib.contextmanager
+def _by_pillow(format_name: str | None) -> Iterator[None]:
+    """Round calls of Pillow that read the file, and round nothing else: what its readers raise on
+    broken ones is CORRUPT, and the same from our own code is a mistake of ours. The store's own
+    errors are none of these.
+    """
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise MediaError(Reason.CORRUPT, f"{format_name} header cannot be read") from error
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, KeyError,
+            TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:  # fmt: skip
+        raise MediaError(Reason.CORRUPT, f"{format_name}: {error}") from error
+
+
 def _open(still: _Still, max_pixels: int) -> Picture | None:
-    with Image.open(still.file, formats=[still.format_name]) as image:
+    with _by_pillow(still.format_name):
+        opened = Image.open(still.file, formats=[still.format_name])
+    with opened as image:
         _bound(image.width, image.height, max_pixels)
-        animated = getattr(image, "is_animated", False) and still.format_name in ANIMATED
+        with _by_pillow(still.format_name):
+            animated = still.format_name in ANIMATED and getattr(image, "is_animated", False)
         if animated and still.format_name == "GIF":
             return None
         if animated:
@@ -199,7 +210,8 @@ def _read(image: Image.Image, still: _Still) -> Picture:
 def _pixels(image: Image.Image, still: _Still, icc: bytes | None) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3]: sRGB over white, not yet turned. CICP goes before ICC, as PNG says."""
     png, covered = still.png, _covered(image)
-    image.load()  # also where another decoder gives the pixels: it says what is missing
+    with _by_pillow(still.format_name):
+        image.load()  # also where another decoder gives the pixels: it says what is missing
     deep = deep_pixels(png) if png else None
     if png and (png.transfer != "sdr" or png.primaries in CHROMATICITIES):
         stored = np.asarray(_with_channels(_eight_bits(image))) if deep is None else deep
@@ -223,7 +235,13 @@ def _covered(image: Any) -> tuple[int, int, int, int] | None:
 
 
 def _with_channels(image: Image.Image) -> Image.Image:
-    return image.convert("RGBA" if image.mode in ("LA", "RGBA") else "RGB")
+    return _converted(image, "RGBA" if image.mode in ("LA", "RGBA") else "RGB")
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """What Pillow read of palettes and transparency is looked at only here."""
+    with _by_pillow(image.format):
+        return image.convert(mode)
 
 
 def _to_sdr(
@@ -256,11 +274,11 @@ def _orientation(image: Image.Image, still: _Still) -> Orientation:
 
 def _tiff_orientation(image: Any) -> Orientation:
     """A TIFF's own tag. All else that Pillow would look at on loading is taken away from it."""
-    tag = image.tag_v2.get(_ORIENTATION)
+    with _by_pillow("TIFF"):
+        tag, exif = image.tag_v2.get(_ORIENTATION), image.getexif()
+        for key in list(exif):
+            del exif[key]
     orientation = EXIF_ORIENTATIONS.get(tag) if isinstance(tag, int) else None
-    exif = image.getexif()
-    for key in list(exif):
-        del exif[key]
     if orientation is not None:
         exif[_ORIENTATION] = tag
     image.info.pop("exif", None)
@@ -270,14 +288,16 @@ def _tiff_orientation(image: Any) -> Orientation:
 def _to_full_page(image: Any) -> None:
     """The first page that is no smaller version of another; the first one where none is."""
     for page in range(_MOST_PAGES):
-        try:
-            image.seek(page)
-        except EOFError:
-            break
-        subfile = image.tag_v2.get(_SUBFILE, 0)
+        with _by_pillow("TIFF"):
+            try:
+                image.seek(page)
+            except EOFError:
+                break
+            subfile = image.tag_v2.get(_SUBFILE, 0)
         if not (isinstance(subfile, int) and subfile & _REDUCED):
             return
-    image.seek(0)
+    with _by_pillow("TIFF"):
+        image.seek(0)
 
 
 def _without_unused(image: Image.Image) -> Image.Image:
@@ -306,11 +326,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise MediaError(Reason.UNSUPPORTED, "floating-point pixels; save it with integer pixels")
     if image.mode in ("P", "PA"):
-        return image.convert("RGBA" if _has_transparency(image) else "RGB")
+        return _converted(image, "RGBA" if _has_transparency(image) else "RGB")
     if image.mode in ("1", "La", "RGBa"):
-        return image.convert({"1": "L", "La": "LA", "RGBa": "RGBA"}[image.mode])
+        return _converted(image, {"1": "L", "La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode in ("L", "RGB") and "transparency" in image.info:
-        return image.convert("RGBA")
+        return _converted(image, "RGBA")
     return image
 
 
