@@ -204,7 +204,7 @@ KINDS: dict[str, dict[str, Check]] = {
         "hdr.png": lambda f: f.shows_greys(),
         "photo.dng": lambda f: f.rejected("unsupported"),
         "two_jpegs.jpg": picture,
-        "dispose.gif": lambda f: f.is_scanned and f.shows(WHITE, 0.1, 0.1, -1),
+        "dispose.gif": lambda f: f.is_scanned and f.shows(WHITE, 0.3, 0.37, -1),
         **dict.fromkeys(BROKEN_EXIF, picture),
     },
     "alpha": {
