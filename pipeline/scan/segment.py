@@ -157,16 +157,28 @@ class CutDetector:
 
     def _neighbours(self, t: int) -> Ordinals:
         """Pairs that a pair is compared with, on each side of it."""
-        repeats, count = self._repeats(t), len(self._thumbs)
-        after, before = _rhythm(self._after(t), t), _rhythm(self._before(t), t)
+        after, before = self._rhythms(t)
+        repeats, count = _repeats(after, before, t), len(self._thumbs)
         if not _is_telling(after, count - 1 - t, repeats):
             after = np.arange(t + 1, min(count, t + 1 + NEIGHBOURS))
         if not _is_telling(before, t - 1, repeats):
             before = np.arange(max(1, t - NEIGHBOURS), t)
         return np.concatenate([before, after])
 
+    def _rhythms(self, t: int) -> tuple[Ordinals, Ordinals]:
+        return _rhythm(self._after(t), t), _rhythm(self._before(t), t)
+
+    def _is_less_than_next(self, t: int) -> bool:
+        """Cheap, and settles most of violent motion: the next pair differs more, not by noise."""
+        ahead = self._differences[t + 1 : t + 1 + REACH]
+        return len(ahead) > 0 and bool(
+            ahead[0] > self._differences[t] and ahead[0] >= SAME_OF_TYPICAL * ahead.max()
+        )
+
     def _is_cut(self, t: int) -> bool:
         assert self._held is not None
+        if self._is_less_than_next(t):
+            return False
         places, values = self._neighbours(t), self._differences
         if not _stands_out(values[t], values[places]):
             return False
@@ -194,7 +206,7 @@ class CutDetector:
         `peak` and `change` are the residual and the change of histograms from t - 1 to t. What has
         moved too far meanwhile for its blocks to be found is known by its histogram.
         """
-        longest = FLASH_PICTURES * self._repeats(t)
+        longest = FLASH_PICTURES * _repeats(*self._rhythms(t), t)
         after = self._pictures(self._after(t), t + 1, longest)
         earlier = self._pictures(self._before(t) - 1, t - 2, longest)
         return self._is_back(after, t - 1, peak, change) or self._is_back(earlier, t, peak, change)
@@ -215,14 +227,15 @@ class CutDetector:
         near = places[:FLASH_PICTURES]
         return near[np.abs(near - t) <= longest]
 
-    def _repeats(self, t: int) -> int:
-        """Frames that a picture stays, about."""
-        gaps = [
-            abs(int(places[-1]) - t) / len(places)
-            for places in (_rhythm(self._after(t), t), _rhythm(self._before(t), t))
-            if len(places) >= FEWEST
-        ]
-        return math.ceil(min(gaps, default=1))
+
+def _repeats(after: Ordinals, before: Ordinals, t: int) -> int:
+    """Frames that a picture stays, about, by the rhythms on both sides of a pair."""
+    gaps = [
+        abs(int(places[-1]) - t) / len(places)
+        for places in (after, before)
+        if len(places) >= FEWEST
+    ]
+    return math.ceil(min(gaps, default=1))
 
 
 def _differing(values: Doubles, judged: float) -> Ordinals:
@@ -231,8 +244,7 @@ def _differing(values: Doubles, judged: float) -> Ordinals:
     Repeats that are coded anew differ a little: less than `SAME`, or by a small share of what the
     pictures around them differ by, of which the third largest is sure to be no cut.
     """
-    largest = np.sort(values)[::-1]
-    typical = float(largest[NEIGHBOURS - 1]) if len(largest) >= NEIGHBOURS else 0.0
+    typical = float(np.sort(values)[-NEIGHBOURS]) if len(values) >= NEIGHBOURS else 0.0
     return np.flatnonzero(values >= max(SAME, SAME_OF_JUDGED * judged, SAME_OF_TYPICAL * typical))
 
 
@@ -241,8 +253,12 @@ def _rhythm(places: Ordinals, t: int) -> Ordinals:
 
     What differs after a rest is no picture of the same motion but, perhaps, another cut.
     """
-    gaps = np.abs(np.diff(places[:NEIGHBOURS], prepend=t))
-    return places[:NEIGHBOURS][np.logical_and.accumulate(gaps <= MAX_REPEATS)]
+    count, last = 0, t
+    for place in places[:NEIGHBOURS].tolist():
+        if abs(place - last) > MAX_REPEATS:
+            break
+        count, last = count + 1, place
+    return places[:count]
 
 
 def _is_telling(places: Ordinals, there: int, repeats: int) -> bool:
