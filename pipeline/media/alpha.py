@@ -33,6 +33,7 @@ _WITH_ALPHA = {
 _WITH_ALPHA["yuv420p12le"] = "yuva444p12le"  # there is no yuva420p12
 _WITH_ALPHA |= {"yuvj420p": "yuva420p", "yuvj422p": "yuva422p", "yuvj444p": "yuva444p"}
 ALPHA_ADDITION = 1
+_UNSPECIFIED = 2  # matrix (ITU-T H.273)
 MOST_WAITING = 64  # frames held for an opacity that may still come
 
 
@@ -113,7 +114,7 @@ def has_beside_blocks(stream: VideoStream) -> bool:
 
 
 def with_opacity(frame: VideoFrame, opacity: VideoFrame | None) -> VideoFrame:
-    """A frame of the same colours, stamp and tags whose fourth plane is the other one's luma.
+    """The frame, stamp, tags, side data and damage, with the other one's luma as fourth plane.
 
     Opacity of limited range is spread to full, and of another depth is rescaled. Without one the
     frame is opaque.
@@ -127,18 +128,27 @@ def with_opacity(frame: VideoFrame, opacity: VideoFrame | None) -> VideoFrame:
     layout = _WITH_ALPHA.get(frame.format.name)
     if layout is None:
         raise MediaError(Reason.UNSUPPORTED, f"transparency beside pixels of {frame.format.name}")
-    out = VideoFrame(frame.width, frame.height, layout)
+    out = _empty_like(frame, layout)
     for index in range(3):
         target, plane = plane_view(out, index), plane_view(frame, index)
         if target.shape != plane.shape:
             plane = plane.repeat(2, axis=0).repeat(2, axis=1)[: target.shape[0], : target.shape[1]]
         target[...] = plane
     _fill(out, opacity)
-    out.pts, out.duration, out.opaque = frame.pts, frame.duration, frame.opaque
-    if frame.time_base is not None:
-        out.time_base = frame.time_base
-    out.colorspace, out.color_range = frame.colorspace, frame.color_range
-    out.color_trc, out.color_primaries = frame.color_trc, frame.color_primaries
+    return out
+
+
+def _empty_like(frame: VideoFrame, layout: str) -> VideoFrame:
+    """Of that layout, with all that the frame says of itself: stamp, tags, damage, side data.
+
+    PyAV hands these on only where it converts. The pixels that come of it are written over, so the
+    conversion is told nothing of colours, which it could refuse.
+    """
+    tags = frame.colorspace, frame.color_range
+    frame.colorspace, frame.color_range = _UNSPECIFIED, ColorRange.UNSPECIFIED
+    out = frame.reformat(format=layout, threads=1)
+    for one in (frame, out):
+        one.colorspace, one.color_range = tags
     return out
 
 

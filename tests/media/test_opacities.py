@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
 from PIL import Image
@@ -17,8 +21,17 @@ from telecine.infra.errors import MediaError
 from telecine.pipeline.media.alpha import MOST_WAITING, Opacities, with_opacity
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.media.pixels import frame_rgb, plane_view
+from telecine.pipeline.media.tracks.streams import side_data, tags_of
 from tests.support.cases import case
-from tests.support.movies import PIXELS, SCAN, frame_of
+from tests.support.movies import (
+    PIXELS,
+    SCAN,
+    frame_of,
+    open_video,
+    random_planes,
+    set_display_matrix,
+    write_movie,
+)
 
 Pixels = npt.NDArray[np.uint8]
 TICK = Fraction(1, 25)
@@ -36,9 +49,9 @@ def picture(layout: str = "yuv420p", pts: int = 0, size: int = 16) -> VideoFrame
     return frame
 
 
-def opacity(value: int, layout: str = "gray", size: int = 16) -> VideoFrame:
+def opacity(value: int, layout: str = "gray", size: tuple[int, int] = (16, 16)) -> VideoFrame:
     dtype = np.uint8 if layout == "gray" else np.uint16
-    return frame_of((np.full((size, size), value, dtype),), layout)
+    return frame_of((np.full(size, value, dtype),), layout)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +83,37 @@ def test_opacity_of_limited_range_is_spread() -> None:
 
 def test_opacity_of_another_size_is_refused() -> None:
     with pytest.raises(MediaError, match="8 x 8 px"):
-        with_opacity(picture(), opacity(0, size=8))
+        with_opacity(picture(), opacity(0, size=(8, 8)))
+
+
+def decoded_by_hand(path: Path, spoil: set[int]) -> Iterator[VideoFrame]:
+    """Frames of a movie some of whose packets have zeros in their middle."""
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        context.thread_count = 1
+        for number, packet in enumerate(container.demux(video=0)):
+            data = bytearray(bytes(packet))
+            if number in spoil:
+                data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+            copy: Packet[Any] = Packet(bytes(data))
+            copy.pts, copy.dts = packet.pts, packet.dts
+            yield from context.decode(copy if data else None)
+
+
+def test_what_frames_say_and_their_damage_stay(tmp_path: Path) -> None:
+    path = write_movie(tmp_path / "a.mp4", [random_planes(k, 64, 96) for k in range(4)])
+    set_display_matrix(path, 0, 1, -1, 0)
+    frames = [*decoded_by_hand(path, {2})]
+    assert [frame.is_corrupt for frame in frames] == [False, False, True, False]
+    for frame in frames:
+        joined = with_opacity(frame, None)
+        assert (joined.is_corrupt, joined.key_frame) == (frame.is_corrupt, frame.key_frame)
+        assert tags_of(joined) == tags_of(frame) == (1, 1, 1, 1)
+    with open_video(path) as video:
+        for frame in video.frames():
+            joined = with_opacity(frame, opacity(0, size=(64, 96)))
+            assert side_data(joined) == side_data(frame) != {}
+            assert video.facts_of(joined).rotation_degrees == 270
 
 
 @pytest.mark.parametrize("late", [-3, 0, 5])
