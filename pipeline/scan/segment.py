@@ -40,12 +40,12 @@ SAME = 0.3  # 8-bit levels: a pair that differs less shows one picture twice, co
 SAME_OF_JUDGED = 0.05  # of the difference that is judged: neighbours below change no verdict
 SAME_OF_TYPICAL = 0.25  # of what pictures around differ by
 FLASH_PICTURES = 4  # a picture that is back after fewer others had not been cut away from
-MIN_DIFFERENCE, MIN_DIFFERENCE_RATIO = 2.5, 1.6  # cheap: what is worth a closer look
+MIN_DIFFERENCE, MIN_DIFFERENCE_RATIO = 2.5, 1.3  # cheap: what is worth a closer look
 MIN_DISTRIBUTION = 1.0  # cheap as well: most pans end here
 MIN_RESIDUAL = 4.0  # 8-bit levels
 # True cuts of the shared footage score 2.33 and more; darkened, in fog, under flicker, shaken or at
 # a third of their rate, 1,400 of them score less: 1 % fewer are found at 2.05, and few more at 1.7.
-MIN_SCORE = 1.8
+MIN_SCORE = 1.7
 DOUBTFUL = (1.4, 3.0)  # scores that a look at the whole would settle better
 MAX_FLASH = 0.5  # of the residual at its beginning, if blocks are found again
 MAX_FLASH_CHANGE, MAX_FLASH_MOVED = 0.2, 0.9  # of both, if the picture has moved
