@@ -38,45 +38,85 @@ MOST_WAITING = 64  # frames held for an opacity that may still come
 
 
 class Opacities:
-    """Opacity frames as they are decoded, by their time, until the frames they belong to come."""
+    """Opacity frames as they are decoded, by their time, until the frames they belong to come.
 
-    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
-        self._known: dict[Fraction, VideoFrame] = {}
-        self._most_waiting = most_waiting
-        self._any = False
+    One that its decoder refused is lost, and those after it are damaged until its next key frame.
+    """
+
+    def __init__(self, *, in_blocks: bool = False) -> None:
+        """`in_blocks`: they come with their frames, and a frame without one is meant to be opaque.
+
+        From a stream of its own each frame has one, sooner or later.
+        """
+        self._known: dict[Fraction, tuple[VideoFrame | None, bool]] = {}  # is it damaged?
+        self._in_blocks, self._most_waiting = in_blocks, 0 if in_blocks else MOST_WAITING
+        self._any = self._refers_to_lost = self._sought = False
+        self._damaged: deque[int] = deque(maxlen=2 * MOST_WAITING)  # stamps of joined frames
 
     def add(self, seconds: Fraction, frame: VideoFrame) -> None:
         self._any = True
+        self._refers_to_lost = self._refers_to_lost and not frame.key_frame
+        self._know(seconds, frame, self._refers_to_lost or frame.is_corrupt)
+
+    def lose(self, seconds: Fraction) -> None:
+        """The one of that time could not be decoded."""
+        self._refers_to_lost = True
+        self._know(seconds, None, True)
+
+    def _know(self, seconds: Fraction, frame: VideoFrame | None, is_damaged: bool) -> None:
         if len(self._known) >= 2 * MOST_WAITING:
             self._known.pop(next(iter(self._known)))  # its frame never came
-        self._known[seconds] = frame
+        self._known[seconds] = frame, is_damaged
 
     def clear(self) -> None:
+        """After a seek: what is added now may refer to what was not read."""
         self._known.clear()
+        self._damaged.clear()
+        self._sought = self._refers_to_lost = True
+
+    def is_damaged(self, frame: VideoFrame) -> bool:
+        """Of a joined frame: whether its opacity was lost, or what that refers to."""
+        return frame.pts in self._damaged
 
     def joined(self, frames: Iterator[VideoFrame], time_base: Fraction) -> Iterator[VideoFrame]:
         """Each frame with the opacity of its time; opaque where it has none and others had.
 
+        After a seek they begin where both are whole, as they did when all was read: at a key frame
+        of the opacity too.
         Raises MediaError: UNSUPPORTED, pixels that have no layout with alpha.
         """
+        begins, self._sought = self._sought, False
+        for frame, opacity, is_damaged in self._pairs(frames, time_base):
+            if begins and is_damaged:
+                continue
+            begins = begins and opacity is None
+            if is_damaged and frame.pts is not None:
+                self._damaged.append(frame.pts)
+            yield with_opacity(frame, opacity) if self._any and frame.pts is not None else frame
+
+    def _pairs(
+        self, frames: Iterator[VideoFrame], time_base: Fraction
+    ) -> Iterator[tuple[VideoFrame, VideoFrame | None, bool]]:
+        """Each frame, its opacity, and whether that is damaged."""
         waiting: deque[VideoFrame] = deque()
         for frame in frames:
             waiting.append(frame)
             while waiting and (
                 self._has(waiting[0], time_base) or len(waiting) > self._most_waiting
             ):
-                yield self._join(waiting.popleft(), time_base)
+                yield self._pair(waiting.popleft(), time_base)
         while waiting:
-            yield self._join(waiting.popleft(), time_base)
+            yield self._pair(waiting.popleft(), time_base)
 
     def _has(self, frame: VideoFrame, time_base: Fraction) -> bool:
         return frame.pts is None or frame.pts * time_base in self._known
 
-    def _join(self, frame: VideoFrame, time_base: Fraction) -> VideoFrame:
+    def _pair(
+        self, frame: VideoFrame, time_base: Fraction
+    ) -> tuple[VideoFrame, VideoFrame | None, bool]:
         if frame.pts is None:
-            return frame
-        opacity = self._known.pop(frame.pts * time_base, None)
-        return with_opacity(frame, opacity) if self._any else frame
+            return frame, None, False
+        return frame, *self._known.pop(frame.pts * time_base, (None, not self._in_blocks))
 
 
 class BesideBlocks:
@@ -90,18 +130,19 @@ class BesideBlocks:
         self._context.thread_count = 1
         self._context.options = {"max_pixels": str(max_pixels)}
 
-    def frames(self, packet: Packet[Any]) -> Iterator[VideoFrame]:
-        """Raises FFmpegError where the decoder refuses it."""
+    def frames(self, packet: Packet[Any]) -> list[VideoFrame] | None:
+        """None where the block has no opacity. Raises FFmpegError where the decoder refuses it."""
         if not packet.has_sidedata("matroska_block_additional"):
-            return
+            return None
         data = bytes(packet.get_sidedata("matroska_block_additional"))
         if int.from_bytes(data[:8], "big") != ALPHA_ADDITION:
-            return
+            return None
         beside: Packet[Any] = Packet(data[8:])
         beside.pts, beside.dts, beside.time_base = packet.pts, packet.dts, packet.time_base
-        for frame in self._context.decode(beside):
+        frames: list[VideoFrame] = self._context.decode(beside)
+        for frame in frames:
             frame.color_range = ColorRange.JPEG
-            yield frame
+        return frames
 
     def flush(self) -> None:
         self._context.flush_buffers()

@@ -238,7 +238,7 @@ class Video:
         """`opacity` is the stream of the picture's transparency, if it has one."""
         blocks = has_beside_blocks(stream)
         self._beside = BesideBlocks(stream, scan.max_pixels) if blocks else None
-        self._opacity, self._opacities = opacity, Opacities(0) if blocks else Opacities()
+        self._opacity, self._opacities = opacity, Opacities(in_blocks=blocks)
         self._container, self._stream, self._scan = container, stream, scan
         self.decode_errors = 0
         self._damage = Damage()
@@ -308,7 +308,7 @@ class Video:
 
     def is_damaged(self, frame: VideoFrame) -> bool:
         """Whether something of one of its frames was lost, or of what it refers to (damage.py)."""
-        return self._damage.has(frame)
+        return self._damage.has(frame) or self._opacities.is_damaged(frame)
 
     def seek(self, pts: int, shown_from: int | None = None) -> bool:
         """Makes `frames` begin at a key frame, near and rarely after `pts`; False if it cannot.
@@ -418,12 +418,17 @@ class Video:
         return [self._stream] if self._opacity is None else [self._stream, self._opacity]
 
     def _note_opacity(self, packet: Any) -> None:
+        tick, refused = packet.stream.time_base, False
         try:
-            for frame in self._beside.frames(packet) if self._beside else packet.decode():
-                if frame.pts is not None:
-                    self._opacities.add(frame.pts * packet.stream.time_base, frame)
+            frames = self._beside.frames(packet) if self._beside else packet.decode()
         except FFmpegError as error:
             self._complain(error)
+            frames, refused = [], True
+        for frame in frames or []:
+            if frame.pts is not None:
+                self._opacities.add(frame.pts * tick, frame)
+        if packet.pts is not None and (refused or (self._beside and frames == [])):
+            self._opacities.lose(packet.pts * tick)
 
     def _complain(self, error: Exception) -> None:
         self.decode_errors += 1

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.codec import CodecContext
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
@@ -149,6 +150,62 @@ def test_frames_without_opacity_are_not_held_for_ever() -> None:
     for _ in Opacities().joined(decoded(), TICK):
         held -= 1
         assert held <= MOST_WAITING + 1
+
+
+def keyed(value: int, key: bool) -> VideoFrame:
+    """An opacity frame that is a key frame, or is none: as decoders mark them."""
+    options = {"g": "1" if key else "100", "qp": "0", "preset": "ultrafast"}
+    context: Any = CodecContext.create("libx264", "w")
+    context.width = context.height = 16
+    context.pix_fmt, context.time_base, context.options = "gray", TICK, options
+    packets = [*context.encode(opacity(value)), *context.encode(opacity(value)), *context.encode()]
+    decoder: Any = CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
+    assert frames[1].key_frame is key
+    return frames[1]
+
+
+def test_lost_opacity_is_damage_until_its_next_key_frame() -> None:
+    opacities = Opacities(in_blocks=True)
+
+    def decoded() -> Iterator[VideoFrame]:
+        for k in range(12):
+            if k == 4:
+                opacities.lose(k * TICK)
+            elif k != 1:  # a block without opacity is meant to have none
+                opacities.add(k * TICK, keyed(k, k in (0, 8)))
+            yield picture(pts=k)
+
+    seen = [(f.pts, opacities.is_damaged(f)) for f in opacities.joined(decoded(), TICK)]
+    assert seen == [(k, 4 <= k < 8) for k in range(12)]
+
+
+def test_a_stream_of_opacity_that_ends_early_is_damage() -> None:
+    opacities = Opacities()
+    for k in range(3):
+        opacities.add(k * TICK, keyed(k, k == 0))
+    frames = opacities.joined((picture(pts=k) for k in range(5)), TICK)
+    assert [opacities.is_damaged(frame) for frame in frames] == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_after_a_seek_frames_begin_where_opacity_is_whole(in_blocks: bool) -> None:
+    opacities = Opacities(in_blocks=in_blocks)
+    opacities.add(0 * TICK, keyed(0, True))
+    opacities.clear()
+
+    def decoded() -> Iterator[VideoFrame]:
+        for k in range(4, 12):
+            if k < 6:
+                opacities.lose(k * TICK)
+            else:
+                opacities.add(k * TICK, keyed(k, k == 8))
+            yield picture(pts=k)
+
+    seen = [*opacities.joined(decoded(), TICK)]
+    assert [frame.pts for frame in seen] == [8, 9, 10, 11]
+    assert not any(opacities.is_damaged(frame) for frame in seen)
 
 
 # --- sequences -----------------------------------------------------------------------------------
