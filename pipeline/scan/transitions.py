@@ -198,7 +198,9 @@ def _span(blend: Floats) -> tuple[int, int] | None:
     slack = EASED / fall
     start = high - (1 - blend[high]) / fall - slack
     end = low + blend[low] / fall + slack
-    return max(int(inside[0]), math.floor(start)), min(int(inside[-1]) + 1, math.ceil(end) + 1)
+    begin = max(int(inside[0]), math.floor(start))
+    past = min(int(inside[-1]) + 1, math.ceil(end) + 1)
+    return (begin, past) if past - begin >= MIN_FRAMES else None
 
 
 def _is_change_of_scene(first: Floats, last: Floats, seen: npt.NDArray[np.bool_]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from telecine.pipeline.scan.transitions import Transition, TransitionDetector, merge
+from telecine.pipeline.scan.transitions import Transition, TransitionDetector, examine, merge
 
 Pictures = list[np.ndarray]
 ROWS, COLUMNS = 18, 32
@@ -136,3 +136,13 @@ def test_what_overlaps_is_one_and_what_is_sure_stands() -> None:
 def test_short_and_single_pictures() -> None:
     for count in range(1, 12):
         assert transitions_of(shot(1, count)) == []
+
+
+def test_a_fall_of_three_frames_after_a_flicker_is_a_cut() -> None:
+    """Frames that flicker long before it do not make it longer."""
+    first, last = (scene(seed)[:, :COLUMNS].astype(np.float32) for seed in (1, 2))
+    flicker, steady = [0.93] * 4, [0.96] * 2
+    for fall, is_cut in (([0.73, 0.34], True), ([0.8, 0.6, 0.4, 0.2], False)):
+        blend = np.float32([1, *flicker, *steady, *fall, 0, 0, 0])[:, None, None]
+        found = examine(blend * first + (1 - blend) * last)
+        assert (found is None) is is_cut
