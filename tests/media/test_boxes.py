@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.geometry import Crop
 from telecine.pipeline.media.pixels import PictureReader
+from telecine.pipeline.media.stills.items import Property
+from telecine.pipeline.media.stills.properties import transformed
 from telecine.pipeline.media.tracks.boxes import TrackNotes, track_notes
 from tests.support.cases import case
 from tests.support.containers import (
@@ -125,6 +128,24 @@ def test_margins_wider_than_the_picture_are_none(tmp_path: Path) -> None:
     for path, put in ((tmp_path / "a.mp4", clap(97, 64)), (tmp_path / "b.mp4", clap(0, 0))):
         write_movie(path, [barred((0, 0, 0, 0))])
         assert read_facts(put_box(path, put)).width == 96
+
+
+@pytest.mark.parametrize(
+    "wide", [Fraction(93), Fraction(187, 2), Fraction(96), Fraction(97)], ids=str
+)
+@pytest.mark.parametrize("right", [Fraction(0), Fraction(-1, 2), Fraction(3, 2)], ids=str)
+def test_films_and_photographs_are_cut_alike(
+    tmp_path: Path, wide: Fraction, right: Fraction
+) -> None:
+    numbers = wide.numerator, wide.denominator, 64, 1, right.numerator, right.denominator, 0, 1
+    body = struct.pack(">IIIIiIiI", *numbers)
+    path = write_movie(tmp_path / "a.mp4", [random_planes(1, 64, 96)])
+    put_box(path, struct.pack(">I4s", 40, b"clap") + body)
+    with path.open("rb") as file:
+        left, _, cut, _ = track_notes(file, "mov,mp4", 1, 0).margins
+    picture = np.arange(96).repeat(64).reshape(96, 64).T.astype(np.uint8)[..., None]
+    shown, _ = transformed(picture, [Property(b"clap", body, essential=True)])
+    assert (shown[0, 0, 0], shown[0, -1, 0]) == (left, 95 - cut)
 
 
 # --- Dolby Vision ----------------------------------------------------------------------------

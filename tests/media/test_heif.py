@@ -21,7 +21,8 @@ from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
 from telecine.pipeline.media.open import open_media
 from telecine.pipeline.media.stills.images import orient
 from telecine.pipeline.media.stills.items import Item as StoredItem
-from telecine.pipeline.media.stills.items import Items, file_boxes, read_items
+from telecine.pipeline.media.stills.items import Items, read_items
+from telecine.pipeline.media.tracks.iso import file_boxes
 from tests.support.cases import case
 from tests.support.heif import Item, av1, box, clap, full, grid, heif, hevc, nclx
 from tests.support.movies import PIXELS, SCAN, Planes

@@ -6,15 +6,16 @@ read; `names_protection` is asked where nothing could be decoded, and looks at m
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, TypeAlias
 
 from telecine.infra.errors import MediaError, Reason
+from telecine.pipeline.media.tracks.iso import file_boxes, spans
 
 HEADER_BYTES = 1 << 20
 MOST_BOX_BYTES = 1 << 26  # of a `moov`
-MOST_BOXES = 256  # at the top, that are looked at
 
 # The header object GUIDs of Microsoft's ASF specification, sections 3.14, 3.15 and 4.14.
 _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
@@ -87,34 +88,17 @@ def _is_iso(head: bytes) -> bool:
 
 def _box(file: BinaryIO, name: bytes) -> bytes:
     """The body of the first box of that name at the top of the file; empty without one."""
-    at = 0
-    for _ in range(MOST_BOXES):
-        file.seek(at)
-        head = file.read(16)
-        if len(head) < 8:
-            break
-        size, skipped = int.from_bytes(head[:4], "big"), 8
-        if size == 1:
-            size, skipped = int.from_bytes(head[8:16], "big"), 16
-        if head[4:8] == name:
-            file.seek(at + skipped)
-            return file.read(min(size - skipped, MOST_BOX_BYTES) if size else MOST_BOX_BYTES)
-        if size < skipped:
-            break
-        at += size
+    with contextlib.suppress(MediaError):  # whoever opens the file says that it is broken
+        for kind, start, length in file_boxes(file):
+            if kind == name:
+                file.seek(start)
+                return file.read(min(length, MOST_BOX_BYTES))
     return b""
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
-    while start + 8 <= end:
-        size, skipped = int.from_bytes(data[start : start + 4], "big"), 8
-        if size == 1:
-            size, skipped = int.from_bytes(data[start + 8 : start + 16], "big"), 16
-        stop = min(start + size, end) if size else end
-        if stop < start + skipped:
-            return
-        yield data[start + 4 : start + 8], start + skipped, stop
-        start = stop
+    with contextlib.suppress(MediaError):
+        yield from spans(data, start, end)
 
 
 def _within(data: bytes, start: int, end: int, *path: bytes) -> Iterator[tuple[int, int]]:

@@ -27,13 +27,7 @@ from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import MediaFacts, Picture, read_colors
 from telecine.pipeline.media.pixels import frame_rgb, plane_view
 from telecine.pipeline.media.stills.icc import to_srgb
-from telecine.pipeline.media.stills.items import (
-    MAX_META_BYTES,
-    Item,
-    Items,
-    file_boxes,
-    read_items,
-)
+from telecine.pipeline.media.stills.items import MAX_META_BYTES, Item, Items, read_items
 from telecine.pipeline.media.stills.properties import (
     Tags,
     colors_of,
@@ -43,6 +37,7 @@ from telecine.pipeline.media.stills.properties import (
     transformed,
     turned,
 )
+from telecine.pipeline.media.tracks.iso import file_boxes
 
 # Coded items: FFmpeg's decoder, and the property that sets it up
 _CODECS = {

@@ -6,16 +6,15 @@ Only integers are read here, and no more bytes than the file has. Pictures are m
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from telecine.infra.errors import MediaError, Reason
+from telecine.pipeline.media.tracks.iso import boxes, file_boxes
 
 MAX_META_BYTES = 1 << 24
 MAX_ITEM_BYTES = 1 << 28
 MAX_TABLE_BYTES = 1 << 20  # of who has or refers to what; its rows take a hundred times that
-_MOST_BOXES = 1 << 12
 _IN_FILE, _IN_IDAT = 0, 1  # construction methods
 
 
@@ -90,45 +89,6 @@ def read_items(file: BinaryIO) -> Items | None:
             items = _read_meta(file, file.read(length))
             return items if items.primary in items.by_id else None
     return None
-
-
-def file_boxes(
-    file: BinaryIO, at: int = 0, end: int | None = None
-) -> Iterator[tuple[bytes, int, int]]:
-    """(type, where its payload begins, how long that is) of the boxes of the file itself.
-
-    Or of those in the payload that lies from `at` to `end`.
-    """
-    size = file.seek(0, os.SEEK_END) if end is None else end
-    for _ in range(_MOST_BOXES):
-        file.seek(min(at, size))
-        head = file.read(min(16, max(0, size - at)))
-        if len(head) < 8:
-            return
-        header, whole = _extent(head, size - at)
-        yield head[4:8], at + header, min(whole, size - at) - header
-        at += whole
-
-
-def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, payload) of the boxes in a payload."""
-    at = 0
-    while len(data) >= at + 8:
-        header, whole = _extent(data[at : at + 16], len(data) - at)
-        yield data[at + 4 : at + 8], data[at + header : at + whole]
-        at += whole
-
-
-def _extent(head: bytes, rest: int) -> tuple[int, int]:
-    """Bytes of a box's header, and of all of it."""
-    header, whole = 8, int.from_bytes(head[:4], "big")
-    if whole == 1:
-        header, whole = 16, int.from_bytes(head[8:16], "big")
-    elif whole == 0:
-        whole = rest
-    if whole < header:
-        raise MediaError(Reason.CORRUPT, f"a box {head[4:8]!r} of {whole} bytes")
-    return header, whole
 
 
 class _Reader:

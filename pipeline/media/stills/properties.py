@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from telecine.infra.errors import MediaError
 from telecine.pipeline.media.geometry import Orientation
 from telecine.pipeline.media.stills.exif import exif_orientation
 from telecine.pipeline.media.stills.items import Item, Items, Property
+from telecine.pipeline.media.tracks.iso import NO_MARGINS, clean_aperture
 
 Tags: TypeAlias = tuple[int, int, int, int]  # matrix, range, transfer, primaries (ITU-T H.273)
 UNSPECIFIED = 2
@@ -77,19 +77,10 @@ def turned(pixels: Pixels, orientation: Orientation) -> Pixels:
 
 
 def _cut(pixels: npt.NDArray[np.uint8], clap: bytes) -> Pixels:
-    """The clean aperture (ISO 14496-12, 12.1.4): a size, and its centre from the picture's."""
-    if len(clap) < 32:
-        return pixels
-    numbers = struct.unpack(">IIIIiIiI", clap[:32])
-    if not all(numbers[1::2]):
-        return pixels
-    width, height, right, down = (Fraction(*numbers[k : k + 2]) for k in (0, 2, 4, 6))
+    """The clean aperture; all of it where that shows what is not there."""
     rows, columns = pixels.shape[:2]
-    x, y = (columns - width) / 2 + right, (rows - height) / 2 + down
-    left, top, wide, high = (int(value) for value in (x, y, width, height))
-    if left < 0 or top < 0 or wide < 1 or high < 1 or left + wide > columns or top + high > rows:
-        return pixels  # it shows what is not there
-    return pixels[top : top + high, left : left + wide]
+    left, top, right, bottom = clean_aperture(columns, rows, clap) or NO_MARGINS
+    return pixels[top : rows - bottom, left : columns - right]
 
 
 def described_orientation(items: Items) -> Orientation:

@@ -17,11 +17,10 @@ from typing import BinaryIO
 
 from telecine.infra.errors import MediaError
 from telecine.pipeline.media.filters import Margins
-from telecine.pipeline.media.stills.items import boxes, file_boxes
+from telecine.pipeline.media.tracks.iso import NO_MARGINS, boxes, clean_aperture, file_boxes
 
 MOST_BYTES = 1 << 22  # of a track's description
 MOST_ELEMENTS = 1 << 12
-NO_MARGINS: Margins = (0, 0, 0, 0)
 _ENTRY_HEADER = 78  # bytes of a visual sample entry before its boxes
 _DOLBY_BOXES = (b"dvcC", b"dvvC", b"dvwC")
 # EBML element identifiers
@@ -118,18 +117,11 @@ def _entry_notes(entries: bytes) -> TrackNotes:
     notes = TrackNotes(size=(width, height))
     for kind, body in boxes(entry[_ENTRY_HEADER:]):
         if kind == b"clap":
-            notes = dataclasses.replace(notes, margins=clean_aperture(width, height, body))
+            margins = clean_aperture(width, height, body) or NO_MARGINS
+            notes = dataclasses.replace(notes, margins=margins)
         elif kind in _DOLBY_BOXES:
             notes = dataclasses.replace(notes, dolby=_dolby(body))
     return notes
-
-
-def clean_aperture(width: int, height: int, body: bytes) -> Margins:
-    """Margins of a `clap` box: width, height, offsets of its centre, each a fraction."""
-    numbers = struct.unpack(">IIIIiIiI", body[:32])
-    across, down, x, y = (Fraction(numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
-    left, top = round((width - across) / 2 + x), round((height - down) / 2 + y)
-    return left, top, width - left - round(across), height - top - round(down)
 
 
 def _dolby(body: bytes) -> tuple[int, int]:

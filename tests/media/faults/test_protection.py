@@ -141,6 +141,17 @@ def test_a_segment_without_its_header(plain: dict[str, bytes]) -> None:
     assert reason_of(box(b"styp", b"msdhmsdh") + b"".join(pieces)) is Reason.ENCRYPTED
 
 
+@pytest.mark.parametrize("size", [0, 1, 7, 1 << 31, 1 << 62, (1 << 64) - 1])
+@pytest.mark.parametrize("name", [b"mdat", b"moov"])
+def test_no_size_of_a_box_is_too_much(name: bytes, size: int, tmp_path: Path) -> None:
+    """Of a file on disk too, which cannot be asked for what lies beyond 63 bits."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(box(b"ftyp", bytes(8)) + struct.pack(">I4sQ", 1, name, size) + bytes(64))
+    with path.open("rb") as file:
+        refuse_protected(file)
+        assert not names_protection(file)
+
+
 # ── transport streams ────────────────────────────────────────────────────────────────────────────
 
 
