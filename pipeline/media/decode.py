@@ -1,7 +1,10 @@
 """Clips to blocks of frames: seek, decode, pick frames at the rate, convert, in bounded memory.
 
-key frame ─▶ ··· ─▶ start_pts ─▶ frames ─▶ last one needed ─▶ tail ─▶ end_pts
-▏ decoded, left out ▏ shown                               ▏ counted, where it is short
+    key frame ─▶ ··· ─▶ start_pts ─▶ frames ─▶ last one needed ─▶ tail ─▶ end_pts
+    ▏ decoded, left out ▏ shown                               ▏ counted
+
+The tail is counted where it is short, and where frames are picked by time: to say how many of a
+clip's frames no output shows, all of its span is decoded.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ def decode_clip(
     after a seek, the source is decoded from its beginning. Native frames are counted as they are
     decoded, and the count is checked before the last block is given out: it must be
     `clip.num_frames` where at most COUNTED_TAIL frames are left over, as the encoder's temporal
-    grid does; where more are, they are not decoded and the count may only not be above it.
+    grid does, or where frames are picked by time (`cut.shown`); else what is left over is not
+    decoded and the count may only not be above it.
 
     Raises MediaError: FRAMES_MISMATCH, or UNDECODABLE with the decoder's words. Blocks given out
     before a mismatch cannot be taken back: who consumes them may ask again with `from_start`, which

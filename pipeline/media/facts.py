@@ -1,4 +1,4 @@
-"""What the header and first frames of one image or video say, and which colours that means.
+"""What an image, or each frame of a video, is said to be, and which colours that means.
 
 Code points are those of ITU-T H.273, which every container and codec shares.
 """
