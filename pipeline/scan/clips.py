@@ -11,12 +11,12 @@ frames decoded = frames in kept clips + frames in dropped spans.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ from telecine.manifests.fingerprint import short_id
 from telecine.manifests.schemas import Clip, DroppedSpan, Still
 from telecine.manifests.specs import DatasetSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
-from telecine.pipeline.media.geometry import Orientation, fit_short_side
+from telecine.pipeline.media.geometry import fit_short_side
 from telecine.pipeline.media.pixels import half_luma, image_of, jpeg
 from telecine.pipeline.media.rates import Ticks, is_variable, nominal_rate
-from telecine.pipeline.scan.camera.path import Path, summarise_pairs
+from telecine.pipeline.scan.camera.path import displayed, summarise_pairs
 from telecine.pipeline.scan.grid import Grid, middle, stride
 from telecine.pipeline.scan.looks.detail import Detail, examine, summarise_details
 from telecine.pipeline.scan.looks.overlays import MAX_STILLS, logo_share
@@ -168,16 +168,27 @@ class Seen:
     def ordinals(self) -> list[int]:
         return sorted(self.picked)
 
+    @cached_property
+    def first_of_pairs(self) -> npt.NDArray[np.int64]:
+        """Ascending, in one piece."""
+        return np.ascontiguousarray(self.pairs["first"])
+
     def shots(self) -> Iterator[tuple[int, int]]:
         """Frames [start, end) of each: from cut to cut, but for transitions that are sure."""
         for start, end in pairwise([0, *self.cuts, self.num_frames]):
-            for one in self.transitions:
-                if one.is_sure and start < one.end and one.start < end:
+            for one in self.within(start, end):
+                if one.is_sure:
                     if start < one.start:
                         yield start, one.start
                     start = one.end
             if start < end:
                 yield start, end
+
+    def within(self, start: int, end: int) -> Iterator[Transition]:
+        """Transitions that share frames with [start, end)."""
+        first = bisect_right(self.transitions, start, key=lambda one: one.end)
+        after = (self.transitions[i] for i in range(first, len(self.transitions)))
+        return takewhile(lambda one: one.start < end, after)
 
     def end(self, after: int) -> int:
         """The stamp at which frame `after` - 1 ends: before a hole, when its own time is over."""
@@ -187,7 +198,7 @@ class Seen:
         return int(starts[after])
 
     def run(self, frame: int) -> Run:
-        return next(run for run in reversed(self.runs) if run.start <= frame)
+        return self.runs[bisect_right(self.runs, frame, key=lambda run: run.start) - 1]
 
 
 @dataclass(frozen=True)
@@ -330,8 +341,8 @@ def _gradual_share(seen: Seen, span: Span, start: int, end: int) -> float:
     starts = seen.stamps.starts
     ticks = sum(
         min(int(starts[min(one.end, span.end)]), end) - int(starts[max(one.start, span.start)])
-        for one in seen.transitions
-        if not one.is_sure and span.start < one.end and one.start < span.end
+        for one in seen.within(span.start, span.end)
+        if not one.is_sure
     )
     return tidy(ticks / (end - start))
 
@@ -371,36 +382,16 @@ def _moving(seen: Seen, span: Span) -> dict[str, Any]:
     """Measurements of the frames and of the pairs that lie inside the span."""
     facts = seen.run(span.start).facts
     values = summarise_frames(span.of(seen.frames), facts.color_range == "full")
-    inside = (seen.pairs["first"] >= span.start) & (seen.pairs["last"] < span.end)
-    pairs = seen.pairs[inside]
+    pairs = seen.pairs[slice(*np.searchsorted(seen.first_of_pairs, (span.start, span.end)))]
+    pairs = pairs[pairs["last"] < span.end]  # a copy
     pairs["near_known"] &= pairs["first"] - pairs["near"] >= span.start
-    starts = (seen.stamps.starts - seen.stamps.starts[0]) * float(seen.stamps.time_base)
+    reach = span.end + int(pairs["near"].max(initial=0))
+    ticks = seen.stamps.starts[span.start : reach] - seen.stamps.starts[0]
+    for column in ("first", "last"):
+        pairs[column] -= span.start
+    starts = ticks * float(seen.stamps.time_base)
     path = summarise_pairs(pairs, starts)
     return {**values, **displayed(path, facts.orientation, values["motion"])}
-
-
-def displayed(path: Path, orientation: Orientation, motion: float) -> dict[str, float | None]:
-    """Columns of a clip. Where nothing moves no subject does, whatever is known of the camera."""
-    if path.x is None or path.y is None:
-        return {"subject_motion": None if motion else 0.0}
-    x, y = displayed_direction(path.x, path.y, orientation)
-    found = {
-        "camera_x": x,
-        "camera_y": y,
-        "zoom": path.zoom,
-        "roll": -path.roll if orientation.mirrored and path.roll else path.roll,
-        "shake": path.shake,
-        "subject_motion": None if path.unexplained is None else motion * path.unexplained,
-    }
-    return {name: None if value is None else tidy(value) for name, value in found.items()}
-
-
-def displayed_direction(x: float, y: float, orientation: Orientation) -> tuple[float, float]:
-    """A direction in the stored picture (right, down), as it is displayed."""
-    x = -x if orientation.mirrored else x
-    for _ in range(orientation.quarter_turns):  # counter-clockwise: right becomes up
-        x, y = y, -x
-    return x, y
 
 
 def stills_digest(jpegs: Iterator[bytes] | Sequence[bytes]) -> str:

@@ -9,8 +9,12 @@ import pytest
 
 from telecine.pipeline.media.geometry import Orientation
 from telecine.pipeline.scan.camera.pairs import CameraMeter
-from telecine.pipeline.scan.camera.path import Path, summarise_pairs
-from telecine.pipeline.scan.clips import displayed, displayed_direction
+from telecine.pipeline.scan.camera.path import (
+    Path,
+    displayed,
+    displayed_direction,
+    summarise_pairs,
+)
 from telecine.pipeline.scan.grid import Grid
 from tests.support.camerawork import Luma, Pose, shot
 

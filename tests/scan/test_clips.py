@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,10 +16,12 @@ from telecine.manifests.specs import DatasetSpec, ScanSpec, StillSpec
 from telecine.pipeline.media.facts import MediaFacts
 from telecine.pipeline.media.pixels import jpeg
 from telecine.pipeline.scan.camera.pairs import PAIR
+from telecine.pipeline.scan.camera.path import summarise_pairs
 from telecine.pipeline.scan.clips import Picked, Run, Seen, account, stamp
 from telecine.pipeline.scan.looks.detail import Detail
 from telecine.pipeline.scan.measure import FRAME, look
 from telecine.pipeline.scan.stills import StillPicker, choose, wanted
+from telecine.pipeline.scan.transitions import Transition
 
 SAME = jpeg(Image.new("RGB", (4, 4)), 80)
 
@@ -155,3 +158,44 @@ def test_what_comes_after_a_hole_has_stills_of_its_own(phase: float, hole: float
         [n for n in picker.developed if n >= 48],
     )
     assert min(len(first), len(second)) >= wanted(2, StillSpec())
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(1, 9), max_size=12), st.sets(st.integers(1, 79)), st.booleans())
+def test_shots_and_runs_are_what_a_look_at_all_finds(
+    steps: list[int], cuts: set[int], is_sure: bool
+) -> None:
+    places = np.cumsum(steps).tolist()
+    found = [Transition(a, b, is_sure) for a, b in zip(places[::2], places[1::2], strict=False)]
+    found = [one for one in found if one.end <= 80]
+    plain = seen([*range(80)], sorted(cuts), np.zeros(80, bool), np.zeros(80, bool))
+    runs = [Run(start, plain.runs[0].facts) for start in [0, *sorted(cuts)[::2]]]
+    of = replace(plain, transitions=found, runs=runs)
+    inside = {f for one in found if is_sure for f in range(one.start, one.end)}
+    shots = [*of.shots()]
+    assert [f for a, b in shots for f in range(a, b)] == sorted({*range(80)} - inside)
+    starts = {0, *cuts, *(one.end for one in found if is_sure)} - inside - {80}
+    assert [a for a, _ in shots] == sorted(starts)
+    for frame in range(80):
+        assert of.run(frame) is [run for run in runs if run.start <= frame][-1]
+
+
+def test_a_clip_is_told_by_the_pairs_inside_it() -> None:
+    """Whatever comes before and after it, and wherever it lies."""
+    rng = np.random.default_rng(0)
+    pairs = np.zeros(60, PAIR)
+    pairs["first"], pairs["near"] = 2 + np.arange(60) * 4, 2
+    pairs["last"] = pairs["first"] + 4
+    pairs["known"] = pairs["near_known"] = True
+    for column in ("x", "y", "zoom", "roll", "raw", "left", "after_x", "before_y"):
+        pairs[column] = rng.random(60)
+    pts = np.cumsum(rng.integers(1, 4, 250))
+    plain = seen(pts.tolist(), [50, 130], np.zeros(250, bool), np.zeros(250, bool))
+    done = account(replace(plain, pairs=pairs), DatasetSpec(scan=ScanSpec(max_seconds=60)))
+    assert len(done.clips) >= 3
+    for clip in done.clips:
+        start, end = clip.start_frame, clip.start_frame + clip.num_frames
+        own = pairs[(pairs["first"] >= start) & (pairs["last"] < end)]
+        own["near_known"] &= own["first"] - own["near"] >= start
+        path = summarise_pairs(own, (pts - pts[0]) / 10)
+        assert (clip.camera_x, clip.shake) == (pytest.approx(path.x), pytest.approx(path.shake))

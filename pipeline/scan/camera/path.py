@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from telecine.pipeline.media.geometry import Orientation
 from telecine.pipeline.scan.camera.pairs import Rows
+from telecine.pipeline.scan.measure import tidy
 
 Doubles = npt.NDArray[np.float64]
 
@@ -63,3 +65,27 @@ def _shake(near: Rows, starts: Doubles) -> float | None:
     x, y = (near[f"after_{c}"] / after + near[f"before_{c}"] / before for c in "xy")
     second = np.hypot(x, y) * (before + after) / 2
     return float(np.median(second)) * RMS_OF_MEDIAN / OF_SECOND_DIFFERENCE
+
+
+def displayed(path: Path, orientation: Orientation, motion: float) -> dict[str, float | None]:
+    """Columns of a clip. Where nothing moves no subject does, whatever is known of the camera."""
+    if path.x is None or path.y is None:
+        return {"subject_motion": None if motion else 0.0}
+    x, y = displayed_direction(path.x, path.y, orientation)
+    found = {
+        "camera_x": x,
+        "camera_y": y,
+        "zoom": path.zoom,
+        "roll": -path.roll if orientation.mirrored and path.roll else path.roll,
+        "shake": path.shake,
+        "subject_motion": None if path.unexplained is None else motion * path.unexplained,
+    }
+    return {name: None if value is None else tidy(value) for name, value in found.items()}
+
+
+def displayed_direction(x: float, y: float, orientation: Orientation) -> tuple[float, float]:
+    """A direction in the stored picture (right, down), as it is displayed."""
+    x = -x if orientation.mirrored else x
+    for _ in range(orientation.quarter_turns):  # counter-clockwise: right becomes up
+        x, y = y, -x
+    return x, y
