@@ -134,7 +134,7 @@ def test_a_span_of_a_long_file_costs_few_bytes(
     storage.upload(path, s3.uri("long.mp4"))
     info = storage.stat(s3.uri("long.mp4"))
     with storage.open(info) as reader, av.open(reader) as media:
-        stream = media.tracks.streams.video[0]
+        stream = media.streams.video[0]
         assert stream.time_base is not None
         media.seek(int(seconds / 2 / stream.time_base), stream=stream)
         begin = next(media.decode(stream)).time
@@ -151,7 +151,7 @@ def _repeat(source: Path, target: Path, times: int) -> float:
         stream, end = None, 0
         for _ in range(times):
             with av.open(str(source)) as media:
-                video = media.tracks.streams.video[0]
+                video = media.streams.video[0]
                 stream = stream or out.add_stream_from_template(video)
                 first = end
                 for packet in media.demux(video):

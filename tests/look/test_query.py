@@ -118,7 +118,7 @@ EVERY = (
     "SUMMARIZE dataset",
     "UNPIVOT (SELECT clip_id, encoded_width, encoded_height FROM dataset) "
     "ON encoded_width, encoded_height",
-    "SELECT kind, caption FROM dataset NATURAL JOIN clips",
+    "SELECT kind, caption FROM dataset NATURAL JOIN (SELECT clip_id, motion FROM clips)",
     "SELECT a FROM dataset AS d(a, b)",
 )
 NAMED = (

