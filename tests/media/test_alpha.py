@@ -85,6 +85,20 @@ def test_a_seek_finds_the_opacity_of_its_frames(tmp_path: Path) -> None:
             np.testing.assert_array_equal(block.rgb()[0], whole[number])
 
 
+def test_opacity_that_its_decoder_refuses_is_damage(tmp_path: Path) -> None:
+    frames = [transparent(k % 8, 255, 8 * k) for k in range(24)]
+    path = write_webm(tmp_path / "a.webm", "libvpx-vp9", frames)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        beside = bytes(packets[10].get_sidedata("matroska_block_additional"))[8:]
+    data = path.read_bytes()
+    assert data.count(beside) == 1
+    path.write_bytes(data.replace(beside, b"\xff" * len(beside)))
+    with open_video(path) as video:
+        assert [video.is_damaged(frame) for frame in video.frames()] == [k >= 10 for k in range(24)]
+        assert video.decode_errors == 1
+
+
 def write_packed(path: Path, codec: str, layout: str, fourth: int) -> Path:
     """Red in packed RGB whose fourth byte is that."""
     with av.open(str(path), "w") as container:
