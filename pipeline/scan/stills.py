@@ -23,7 +23,7 @@ from telecine.manifests.specs import ScanSpec, StillSpec
 Frame = TypeVar("Frame")
 Developed = TypeVar("Developed")
 
-CLOSELY = 2  # stills of a shot that are looked at closely; of an old shot's clips twice as many
+CLOSELY = 3  # stills of a shot that are looked at closely; of an old shot's clips twice as many
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_a_shot_long_enough_has_enough_stills_and_few_are_held(
         length = times[end - 1] - times[start]
         chosen = choose(sorted(picker.developed), start, end, wanted(length, spec))
         kept = [looked for n, (_, looked) in picker.developed.items() if start <= n < end]
-        assert sum(kept) <= 2 + len(kept) / 4
+        assert sum(kept) <= 3 + len(kept) / 4
         slots = {int(t / 0.125) for t in times[start:end]}
         if length >= 1:
             assert len(chosen) >= min(spec.minimum, len(slots) - 1)
