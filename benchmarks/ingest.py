@@ -3,7 +3,7 @@
     python benchmarks/ingest.py FOOTAGE            (a folder of real footage; five minutes or more)
     python benchmarks/ingest.py FOOTAGE --only memory
 
-(a) scan       CPU seconds of scan_source ÷ bare decode, without Python's start   target ≤ 1.4
+(a) scan       CPU seconds of scan_source ÷ bare decode, without Python's start   target ≤ 1.35
 (b) ingest     CPU seconds of the whole ingest ÷ bare decode, Ray's own too      target ≤ 4
 (c) workers    wall-clock seconds with 1 worker ÷ with 2                         target ≥ 1.7
 (d) memory     peak resident memory of scan and shard worker, 60 s of 1080p      target ≤ 1.5 GB
