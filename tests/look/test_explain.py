@@ -391,6 +391,7 @@ def test_the_command_ends_well_whatever_it_explains(lab: Lab) -> None:
     assert error.exit_code == 2
 
 
+@pytest.mark.slow
 def test_in_a_store(tmp_path: Path, s3: Any) -> None:
     lab, root = Lab(tmp_path), s3.uri("dataset")
     lab.image("a", seed=1)

@@ -368,6 +368,7 @@ def test_clips_are_in_the_buckets_that_the_planner_gives_them(tmp_path: Path) ->
     assert sum(p.hours_b for p in found.clips) == pytest.approx(seconds / 3600, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_in_a_store(made: Made, found: VersionDiff, s3: S3Server) -> None:
     dataset = open_dataset(put(made.lab.dataset, s3.uri("dataset")), Storage())
     there = diff_versions(dataset, "2", "now")

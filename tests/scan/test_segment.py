@@ -93,6 +93,7 @@ def held_out(footage: Path) -> list[Path]:
     return [footage / name for name in sorted(long) if name not in seen]
 
 
+@pytest.mark.slow
 def test_splices_of_footage_that_no_threshold_has_seen(
     footage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
