@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from telecine.manifests.specs import DatasetSpec
+from telecine.pipeline.media.facts import MediaFacts
 from telecine.pipeline.media.open import Video, open_media
 from telecine.pipeline.scan.grid import Grid
+from telecine.pipeline.scan.second_opinion import SecondOpinion
 from telecine.pipeline.scan.segment import CutDetector
 from telecine.pipeline.scan.worker import Sampler
 
@@ -43,13 +45,21 @@ class Truth:
 
 @dataclass(frozen=True)
 class Labelled:
-    """One file, decoded: every frame's grid, frames a second, and its truth."""
+    """One file, decoded: every frame's grid, what its header says, and its truth."""
 
     name: str
     grid: Grid
-    is_full_range: bool
-    rate: float
+    facts: MediaFacts
     truth: Truth
+
+    @property
+    def is_full_range(self) -> bool:
+        return self.facts.color_range == "full"
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.facts.header_fps_num / max(1, self.facts.header_fps_den) or 25.0
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -86,8 +96,7 @@ def read_labelled(path: Path, truth: Truth) -> Labelled:
                 sampler.sample(frame, parts[-1], 0)
             facts = video.facts
     planes = [np.concatenate([getattr(part, name) for part in parts]) for name in PLANES]
-    rate = facts.header_fps_num / max(1, facts.header_fps_den) or 25.0
-    return Labelled(path.name, Grid(*planes), facts.color_range == "full", rate, truth)
+    return Labelled(path.name, Grid(*planes), facts, truth)
 
 
 PLANES = ("luma", "cb", "cr")
@@ -107,7 +116,11 @@ def shown(variant: str, count: int, rate: float) -> np.ndarray:
 
 def find_cuts(labelled: Labelled, frames: np.ndarray) -> list[int]:
     grid = Grid(*(getattr(labelled.grid, name)[frames] for name in PLANES))
-    detector = CutDetector(labelled.is_full_range)
+    return cuts_of(CutDetector(labelled.is_full_range), grid)
+
+
+def cuts_of(detector: CutDetector | SecondOpinion, grid: Grid) -> list[int]:
+    """In chunks, as a scan does it."""
     cuts: list[int] = []
     for start in range(0, len(grid), 32):
         cuts += detector.push(grid[start : start + 32])
