@@ -28,6 +28,7 @@ from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.faults.blame import words
 from telecine.pipeline.media.faults.damage import Damage
 from telecine.pipeline.media.faults.protection import names_protection, refuse_protected
+from telecine.pipeline.media.faults.sizes import check_size
 from telecine.pipeline.media.filters import cropped, deinterlaced, woven
 from telecine.pipeline.media.pixels import frame_rgb
 from telecine.pipeline.media.stills.gif import LocalPalettes
@@ -45,7 +46,6 @@ from telecine.pipeline.media.tracks.streams import (
     FactsReader,
     Tags,
     best_first,
-    check_size,
     counted_frames,
     footage,
     header_frames,

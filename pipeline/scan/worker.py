@@ -29,6 +29,7 @@ from telecine.manifests.schemas import Clip, Source, Still
 from telecine.manifests.specs import DatasetSpec, ScanSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.faults.blame import blamed
+from telecine.pipeline.media.faults.sizes import check_size
 from telecine.pipeline.media.open import Video, hdr_refused, open_media
 from telecine.pipeline.media.pixels import (
     PICK,
@@ -39,7 +40,6 @@ from telecine.pipeline.media.pixels import (
     plane_view,
     still,
 )
-from telecine.pipeline.media.tracks.streams import check_size
 from telecine.pipeline.scan.camera.pairs import PAIR, CameraMeter
 from telecine.pipeline.scan.clips import (
     FALLBACK_RATE,

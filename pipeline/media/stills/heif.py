@@ -25,6 +25,7 @@ from PIL import Image
 from telecine.encoders.frames import Pixels
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import MediaFacts, Picture, read_colors
+from telecine.pipeline.media.faults.sizes import check_picture_size
 from telecine.pipeline.media.pixels import frame_rgb, plane_view
 from telecine.pipeline.media.stills.icc import to_srgb
 from telecine.pipeline.media.stills.items import MAX_META_BYTES, Item, Items, read_items
@@ -308,12 +309,7 @@ class _Reader:
         )
 
     def _bound(self, width: int, height: int) -> None:
-        if width < 1 or height < 1:
-            raise MediaError(Reason.CORRUPT, f"{width} x {height} px is no picture")
-        if width * height > self._max_pixels:
-            raise MediaError(
-                Reason.TOO_LARGE, f"{width} x {height} px; at most {self._max_pixels} px"
-            )
+        check_picture_size(width, height, self._max_pixels)
 
 
 def _lay(canvas: Image.Image, layer: _Whole, x: int, y: int) -> None:

@@ -18,6 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.color import CHROMATICITIES, to_sdr
 from telecine.pipeline.media.facts import MediaFacts, Picture
+from telecine.pipeline.media.faults.sizes import check_picture_size
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS, Orientation
 from telecine.pipeline.media.stills.exif import exif_orientation
 from telecine.pipeline.media.stills.icc import flatten, to_srgb
@@ -101,7 +102,7 @@ def _still(file: BinaryIO, format_name: str, max_pixels: int) -> _Still:
             raise MediaError(Reason.UNSUPPORTED, "an animated PNG; make it a video")
         return _Still(io.BytesIO(png.pixels), format_name, png.exif, png.icc, png)
     if format_name == "WEBP":  # its plugin makes two canvases on opening: bound them before
-        _bound(*_webp_size(file), max_pixels)
+        check_picture_size(*_webp_size(file), max_pixels)
     return _Still(file, format_name)
 
 
@@ -142,7 +143,7 @@ def _open(still: _Still, max_pixels: int) -> Picture | None:
     with _by_pillow(still.format_name):
         opened = Image.open(still.file, formats=[still.format_name])
     with opened as image:
-        _bound(image.width, image.height, max_pixels)
+        check_picture_size(image.width, image.height, max_pixels)
         with _by_pillow(still.format_name):
             animated = still.format_name in ANIMATED and getattr(image, "is_animated", False)
         if animated and still.format_name == "GIF":
@@ -151,15 +152,8 @@ def _open(still: _Still, max_pixels: int) -> Picture | None:
             raise MediaError(Reason.UNSUPPORTED, "an animated WebP; make it a video")
         if still.format_name == "TIFF":
             _to_full_page(image)
-            _bound(image.width, image.height, max_pixels)
+            check_picture_size(image.width, image.height, max_pixels)
         return _read(image, still)
-
-
-def _bound(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise MediaError(Reason.CORRUPT, f"{width} x {height} px is no picture")
-    if width * height > max_pixels:
-        raise MediaError(Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px")
 
 
 def _webp_size(file: BinaryIO) -> tuple[int, int]:

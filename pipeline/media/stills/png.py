@@ -20,6 +20,7 @@ from av.error import FFmpegError
 
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import PRIMARIES, TRANSFERS
+from telecine.pipeline.media.faults.sizes import check_size
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_NOTE_BYTES = 1 << 24  # of a chunk that is no pixels
@@ -55,10 +56,7 @@ def read_png(file: BinaryIO, max_pixels: int) -> Png:
             kept += struct.pack(">I", size) + kind + body
             if kind == b"IHDR":
                 width, height = struct.unpack(">II", body[:8].ljust(8, b"\0"))
-                if width * height > max_pixels:
-                    raise MediaError(
-                        Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px"
-                    )
+                check_size(width, height, max_pixels)
                 left = width * height * _MOST_BYTES_PER_PIXEL + _SLACK_BYTES
         elif kind in _NOTES and size <= MAX_NOTE_BYTES:
             notes.setdefault(kind, file.read(size + 4)[:size])

@@ -102,11 +102,6 @@ def opacity_beside(container: InputContainer, stream: VideoStream) -> VideoStrea
     return next((s for s in others if (s.codec_context.pix_fmt or "").startswith("gray")), None)
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise MediaError(Reason.TOO_LARGE, f"{width} x {height} px; at most {max_pixels} px")
-
-
 Tags: TypeAlias = tuple[int, int, int, int]  # matrix, range, transfer, primaries (ITU-T H.273)
 NO_TAGS: Tags = (2, 0, 2, 2)
 WITHOUT_COLORS = (
