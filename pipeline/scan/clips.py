@@ -43,6 +43,7 @@ from telecine.pipeline.scan.measure import (
     Rows,
     look,
     measure_frames,
+    spreads,
     summarise_frames,
     summarise_looks,
     tidy,
@@ -362,8 +363,7 @@ def _rate(seen: Seen, span: Span) -> Fraction:
     if stamps.timing != "pts" or len(starts) < 2:
         return stamps.rate
     rows = span.of(seen.frames)
-    spread = float(np.sqrt(np.maximum(rows["square"] - np.square(rows["luma"]), 0)).mean())
-    evenly = moves_evenly(rows["step"][1:], np.diff(starts), spread)
+    evenly = moves_evenly(rows["step"][1:], np.diff(starts), float(spreads(rows).mean()))
     return nominal_rate(starts, stamps.time_base, stamps.rate, evenly=evenly)
 
 

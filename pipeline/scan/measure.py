@@ -255,17 +255,21 @@ def _bars(looks: Sequence[Look], width: int, height: int) -> list[int]:
     return [round(depth * full / of) for depth, full, of in sides]
 
 
+def spreads(frames: Rows) -> Floats:
+    """Standard deviation of each frame's luma, from FRAME rows: 8-bit levels as coded."""
+    return np.asarray(np.sqrt(np.maximum(frames["square"] - np.square(frames["luma"]), 0)))
+
+
 def summarise_frames(frames: Rows, is_full_range: bool) -> dict[str, Any]:
     """The measurements of a clip that come from its FRAME rows. Its first frame follows none."""
     black, reach = (0.0, 255.0) if is_full_range else (16.0, 219.0)
     pairs = frames[1:]
-    spread = np.sqrt(np.maximum(frames["square"] - np.square(frames["luma"]), 0))
     brightness = (float(frames["luma"].mean(dtype=np.float64)) - black) / reach
     return {
         "motion": tidy(_mean(pairs["change"]) / reach),
         "temporal_information": tidy(float(pairs["ti"].max()) * 255 / reach if len(pairs) else 0.0),
         "brightness": tidy(min(1.0, max(0.0, brightness))),
-        "contrast": tidy(_mean(spread) / reach),
+        "contrast": tidy(_mean(spreads(frames)) / reach),
         "black_share": tidy(_mean(frames["black"])),
     }
 

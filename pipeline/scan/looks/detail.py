@@ -15,6 +15,7 @@ from telecine.pipeline.scan.looks.bandwidth import bandwidth
 from telecine.pipeline.scan.looks.combing import combed_share
 from telecine.pipeline.scan.looks.focus import edge_width
 from telecine.pipeline.scan.looks.tiles import Plane, busiest
+from telecine.pipeline.scan.measure import tidy
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,10 @@ def summarise_details(frames: Sequence[Detail]) -> dict[str, Any]:
     return {
         "blur": _median([one.edge_width for one in frames]),
         "upscaled": _median([None if band is None else 1 / band for band in bands]),
-        "combing": _tidy(float(np.mean(combed))) if combed else None,
+        "combing": tidy(float(np.mean(combed))) if combed else None,
     }
 
 
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return _tidy(float(np.median(known))) if known else None
-
-
-def _tidy(value: float) -> float:
-    return float(f"{value:.6g}")
+    return tidy(float(np.median(known))) if known else None
