@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from telecine.infra.errors import Reason
+from telecine.infra.text import first_line
 
 MOST_CALLS = 20  # of a traceback, the innermost
 
@@ -52,7 +53,7 @@ class Bug:
 
     @property
     def what(self) -> str:
-        return self.detail.partition("\n")[0]
+        return first_line(self.detail)
 
 
 class Bugs(dict[str, Bug]):

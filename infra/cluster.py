@@ -45,6 +45,9 @@ class Resources:
 
 
 ONE_CORE = Resources()
+# Without a beat before a worker is ended: a store that breaks off may be asked again and again for
+# minutes (infra/store/s3.py).
+STALL_SECONDS = 600.0
 
 
 class Cluster(Protocol):

@@ -130,6 +130,11 @@ PASSING = (Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.TIMEOUT)
 MOST_TRIES = 3
 
 
+def is_unfinished(reason: str, tries: int) -> bool:
+    """Whether what was rejected for this reason is tried again without being asked."""
+    return reason in PASSING and tries < MOST_TRIES
+
+
 class MediaError(Exception):
     """One source or clip cannot be used. Caught once per step and kept as a row."""
 

@@ -12,14 +12,13 @@ None, which SQL has as NULL. `docs/decisions/0016-old-datasets-open.md` says wha
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from telecine.infra.bugs import telecine_version
 from telecine.infra.errors import UsageError
 from telecine.infra.text import identifier, literal, literals
 from telecine.manifests.schemas import Row, arrow_schema, defaults_of
@@ -31,13 +30,9 @@ NEEDS = "0.1.0"  # the first Telecine that reads and writes FORMAT
 ADDED = b"added"
 
 
-@functools.cache
 def version() -> str:
     """Of this Telecine; `unknown` where it runs without being installed."""
-    try:
-        return importlib.metadata.version("telecine")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+    return telecine_version() or "unknown"
 
 
 # ── the dataset ──────────────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from telecine.encoders.load import load_encoder
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.bugs import Bugs
-from telecine.infra.cluster import Done, Lost, Resources
+from telecine.infra.cluster import STALL_SECONDS, Done, Lost, Resources
 from telecine.infra.errors import ClusterError, Reason
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.schemas import Clip, Sample
@@ -43,9 +43,8 @@ ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
 RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]
 MakeJobs: TypeAlias = Callable[[Dataset, Work, list[ShardPlan]], Iterator[ShardJob]]
 
-# A worker that comes to no further frame, member or uploaded part for so long is ended. In between
-# lies the encoder's own time, for a whole clip where it takes all frames before it begins.
-STALL_SECONDS, BUSY = 600.0, 4  # BUSY: how much slower than the encoder says a machine may be
+# Between two beats may lie the encoder's own time, of a whole clip where it takes all frames first.
+BUSY = 4  # how much slower than the encoder says a machine may be
 GPU_SPEED = 100  # a GPU is at least so many times as fast as the encoder says of a CPU
 
 BLOCKS_AHEAD = 4  # decoded and waiting for a GPU, of a clip and of the next one

@@ -21,7 +21,7 @@ from operator import attrgetter
 import duckdb
 import pyarrow as pa
 
-from telecine.infra.cluster import Lost, Resources
+from telecine.infra.cluster import STALL_SECONDS, Lost, Resources
 from telecine.infra.errors import ClusterError, NoBucket, NotFound, Unreadable
 from telecine.infra.prefetch import run_ahead
 from telecine.infra.pulse import beat
@@ -33,7 +33,6 @@ from telecine.pipeline.run import Run
 
 CHUNK_BYTES = 8 * 2**20
 ROWS_AT_ONCE = 10_000
-STALL_SECONDS = 600.0  # without a chunk: it makes no progress and is ended
 
 
 class Kind(StrEnum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from telecine.infra.errors import MOST_TRIES, PASSING, Reason
+from telecine.infra.errors import Reason, is_unfinished
 from telecine.infra.text import counted, first_line
 from telecine.manifests.schemas import Source
 from telecine.pipeline.catalog.captions import MAX_ATTEMPTS
@@ -64,7 +64,7 @@ def source_verdict(now: Source, original: Source | None, ground: Ground) -> Verd
     """None where it hangs on the source's clips."""
     if now.status == "rejected":
         text = f"{ground.absent}: rejected as {now.reason} ({first_line(now.detail)}); "
-        if now.reason in PASSING and now.tries < MOST_TRIES:
+        if is_unfinished(now.reason, now.tries):
             text += f"tried {times(now.tries)}, and again by"
             return Verdict(Why.REJECTED, text, ground.ingest(now.uri))
         text += OURS if now.reason == Reason.INTERNAL else "mend or replace it, then"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from telecine.infra.bugs import Bugs
-from telecine.infra.cluster import Done, Lost, Resources, run_batches
-from telecine.infra.errors import MOST_TRIES, PASSING
+from telecine.infra.cluster import STALL_SECONDS, Done, Lost, Resources, run_batches
+from telecine.infra.errors import is_unfinished
 from telecine.manifests.queries import connect, orphans
 from telecine.manifests.schemas import Source
 from telecine.pipeline.commit import Commits
@@ -28,10 +28,6 @@ from telecine.pipeline.scan.compare import (
 )
 from telecine.pipeline.scan.discover import ScanTask
 from telecine.pipeline.scan.worker import Scanned, ScanWorker, rejected
-
-# A worker that comes to no further frame or byte for so long is ended. A store that breaks off may
-# be asked again and again for minutes (infra/store/s3.py).
-STALL_SECONDS = 600.0
 
 # Small objects travel together: a hand-over costs about as much as scanning a thumbnail.
 BATCH_ITEMS, BATCH_BYTES = 32, 4 * 2**20
@@ -58,7 +54,7 @@ class ScanOutcome:
         self.frames += source.num_frames
         self.bytes_read += bytes_read
         self.bytes_of_footage += source.size_bytes if bytes_read else 0
-        self.unfinished += source.reason in PASSING and source.tries < MOST_TRIES
+        self.unfinished += is_unfinished(source.reason, source.tries)
         self.bugs.note(source.reason, source.detail, source.uri)
 
 
