@@ -422,6 +422,10 @@ class Build:
     builds_version: int = column("table version planned from, -1 if there was no table")
     vae: str = column("the encoder's identity, canonical JSON")
     vae_fingerprint: str = column("of the encoder's identity")
+    temporal_stride: int | None = column("frames of a latent frame", None, since="0.2.0")
+    causal: bool | None = column(
+        "the first latent frame is of the first frame alone", None, since="0.2.0"
+    )
     pixel_fingerprint: str = column("of the pixel contract")
     latents_fingerprint: str = column("of all that latents depend on: equal ones are copied")
     spec: str = column("the build's spec, canonical JSON")

@@ -3,6 +3,7 @@
     DATASET/rates.json                                    how fast the last builds went
     DATASET/shards/current.json                           names the current build
     DATASET/shards/BUILD/index.json                       names the build's live shards
+    DATASET/shards/BUILD/samples-DIGEST.arrow             where each of their samples lies
     DATASET/shards/BUILD/360/16x9/4s/SHARD_ID.tar         a shard, by its bucket
 
 Paths are relative to the dataset. It reads nothing: what trains needs no tables for it.

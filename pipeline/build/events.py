@@ -16,7 +16,6 @@ import duckdb
 
 from telecine.infra.errors import CommitError
 from telecine.infra.faults import kill_point
-from telecine.infra.store.storage import join
 from telecine.manifests.builds import (
     PINNED,
     current_build,
@@ -24,13 +23,11 @@ from telecine.manifests.builds import (
     next_plan,
     next_sequence,
     pinned,
-    shards_of,
 )
 from telecine.manifests.dataset import Dataset
-from telecine.manifests.fingerprint import canonical_json, fingerprint
+from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build
-from telecine.manifests.shards import CURRENT_PATH, INDEX, index_path, path_in_build
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.jobs import shard_jobs
 from telecine.pipeline.build.plan import ShardPlan
@@ -141,6 +138,8 @@ def _event(
         builds_version=versions["builds"],
         vae=canonical_json(generation.encoder.identity()),
         vae_fingerprint=generation.vae_fingerprint,
+        temporal_stride=generation.encoder.temporal_stride,
+        causal=generation.encoder.causal,
         pixel_fingerprint=dataset.spec.pixels.fingerprint,
         latents_fingerprint=generation.latents_fingerprint,
         spec=generation.spec,
@@ -192,42 +191,3 @@ def complete(dataset: Dataset, work: Work) -> None:
     kill_point("commit", "completed")
     dataset.tables.append("builds", [event])
     kill_point("committed", "completed")
-
-
-# ── for trainers ─────────────────────────────────────────────────────────────────────────────────
-
-
-def write_index(dataset: Dataset, build: Generation | Build) -> None:
-    """`index.json`: every live shard with its count, bytes and digest, for plain webdataset users.
-
-    A view of the tables like the shards themselves, so it is simply made again; and so is
-    `current.json`, whichever build is current.
-    """
-    live = shards_of(connect(dataset.tables), build.build_id)
-    shards = [dataclasses.asdict(s) | {"path": path_in_build(s.path, build.name)} for s in live]
-    index = {
-        "build_id": build.build_id,
-        "vae_fingerprint": build.vae_fingerprint,
-        "num_samples": sum(s.num_samples for s in live),
-        "size_bytes": sum(s.size_bytes for s in live),
-        "shards": shards,
-        "digest": fingerprint([[s["path"], s["sha256"]] for s in shards]),
-    }
-    _write_json(dataset, index_path(build.name), index)
-    kill_point("committed", "index")
-    write_current(dataset)
-
-
-def write_current(dataset: Dataset) -> None:
-    """`shards/current.json` names the current build, for trainers that follow it."""
-    current = current_build(connect(dataset.tables))
-    if current is not None:
-        named = {"build_id": current.build_id, "name": current.name}
-        pointer = {**named, "index": f"{current.name}/{INDEX}"}
-        _write_json(dataset, CURRENT_PATH, pointer)
-        kill_point("committed", "current")
-
-
-def _write_json(dataset: Dataset, path: str, value: object) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    dataset.storage.write_bytes(join(dataset.uri, path), text.encode())

@@ -29,7 +29,7 @@ from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES
 from telecine.manifests.shards import INDEX, SHARDS, build_folder, index_path, is_index, is_shard
 from telecine.manifests.tables import RETENTION_HOURS, Tables
-from telecine.pipeline.build.events import write_index
+from telecine.pipeline.build.index import write_index
 from telecine.pipeline.lifecycle.stored import needed, stored
 from telecine.pipeline.progress import SILENT, Progress, Step
 

@@ -32,8 +32,8 @@ from telecine.manifests.dataset import Dataset, replace_spec
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
-from telecine.pipeline.build.events import write_index
 from telecine.pipeline.build.identity import Generation
+from telecine.pipeline.build.index import write_index
 from telecine.pipeline.lifecycle.gates import Failure, gates
 
 

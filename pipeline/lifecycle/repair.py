@@ -30,7 +30,8 @@ from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import short_id
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, Sample, from_arrow
-from telecine.pipeline.build.events import Work, complete, write_index
+from telecine.pipeline.build.events import Work, complete
+from telecine.pipeline.build.index import write_index
 from telecine.pipeline.build.jobs import jobs_again
 from telecine.pipeline.build.plan import Member, Plan, ShardPlan
 from telecine.pipeline.build.step import run_jobs, write_shards
