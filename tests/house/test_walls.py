@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.architecture import BEGIN, END, PAGE
+
 ROOT = Path(__file__).resolve().parents[2]
 TOP = ("infra", "manifests", "encoders", "pipeline")
 MODULES = {
@@ -30,7 +32,7 @@ MODULES = {
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("infra",),
     ("manifests",),
-    ("encoders",),
+    ("encoders", "feed"),
     ("pipeline.commit", "pipeline.progress"),
     ("pipeline.run",),
     ("pipeline.models",),
@@ -49,7 +51,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "boto3": ("telecine.infra.store.s3",),
     "botocore": ("telecine.infra.store.s3",),
     "av": ("telecine.pipeline.media", "telecine.pipeline.demo"),
-    "torch": ("telecine.encoders",),
+    "torch": ("telecine.encoders", "telecine.pipeline.feed"),
     "starlette": ("telecine.pipeline.browse",),
     "uvicorn": ("telecine.pipeline.browse",),
     "jinja2": ("telecine.pipeline.browse",),
@@ -274,5 +276,11 @@ def test_no_folder_is_crowded() -> None:
 
 def test_no_file_is_long() -> None:
     pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
-    lengths = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in [*SOURCES, *pages]}
+    lengths = {p: len(by_hand(p).splitlines()) for p in [*SOURCES, *pages]}
     assert not {str(p.relative_to(ROOT)): n for p, n in lengths.items() if n > LONGEST}
+
+
+def by_hand(path: Path) -> str:
+    """Without the list of modules, which is looked up in rather than read."""
+    text = path.read_text(encoding="utf-8")
+    return text.partition(BEGIN)[0] + text.partition(END)[2] if path == PAGE else text

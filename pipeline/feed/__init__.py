@@ -1,0 +1,1 @@
+"""Shards → packs for a trainer: stands on manifests, loads no ray, av, duckdb or deltalake."""
