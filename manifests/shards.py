@@ -22,6 +22,7 @@ CURRENT = "current.json"
 CURRENT_PATH = f"{SHARDS}/{CURRENT}"
 RATES_PATH = "rates.json"
 
+_SAMPLES = re.compile(SHARDS + r"/[^/]+/samples-[0-9a-f]{16}\.arrow")
 _TAR = re.compile(
     SHARDS + r"/[^/]+/[0-9]+/[0-9]+x[0-9]+/(image|[0-9.e+-]+s)/[0-9a-f]{32}\.tar"
 )  # as shard_path writes it
@@ -54,6 +55,11 @@ def is_index(path: str) -> bool:
     """Whether this is the path of a build's index, whichever build's."""
     folder, _, name = path.rpartition("/")
     return name == INDEX and folder.count("/") == 1
+
+
+def is_samples(path: str) -> bool:
+    """Whether this is the path of a build's index of samples, a present or a superseded one."""
+    return _SAMPLES.fullmatch(path) is not None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -24,10 +24,12 @@ class ObjectInfo:
     uri: str
     size_bytes: int
     version: str
+    modified: float = field(default=0.0, compare=False)  # seconds since 1970; 0: not asked for
 
 
 def info(uri: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(uri, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+    version = f"{status.st_size}-{status.st_mtime_ns}"
+    return ObjectInfo(uri, status.st_size, version, status.st_mtime)
 
 
 def find(uri: str) -> ObjectInfo | None:

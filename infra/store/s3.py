@@ -104,7 +104,8 @@ class S3:
                 for item in page.get("Contents", ()):
                     empty = False
                     name = f"s3://{bucket}/{item['Key']}"
-                    yield ObjectInfo(name, item["Size"], item["ETag"].strip('"'))
+                    version, modified = item["ETag"].strip('"'), item["LastModified"].timestamp()
+                    yield ObjectInfo(name, item["Size"], version, modified)
         if empty and key:
             raise self.not_found(uri)
 

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from telecine.encoders.video.interface import VideoEncoder
+from telecine.infra.errors import NotFound
 from telecine.infra.faults import kill_point
 from telecine.manifests.builds import current_build, shards_of
 from telecine.manifests.dataset import Dataset
@@ -32,17 +33,22 @@ from telecine.manifests.tar import BLOCK
 from telecine.pipeline.build.identity import Generation
 
 
-def write_index(dataset: Dataset, build: Generation | Build) -> None:
+def write_index(dataset: Dataset, build: Generation | Build, *, anew: bool = False) -> None:
     """`index.json`: every live shard with its count, bytes and digest, for plain webdataset users.
 
-    Beside it where each sample lies, for `telecine.feed`; and `current.json`, whichever build is
-    current.
+    Beside it where each sample lies, for `telecine.feed`, unless that is there, or `anew`; and
+    `current.json`, whichever build is current.
     """
     con = connect(dataset.tables)
     live = shards_of(con, build.build_id)
     digest = shards_digest(live, build.name)
     samples = build_folder(build.name) + samples_file(digest)
-    if not dataset.storage.exists(dataset.path(samples)):  # equal shards, equal samples
+    # Equal shards, equal samples. One that comes back is written again: gc goes by its age.
+    if (
+        anew
+        or named_samples(dataset, build.name) != samples
+        or not dataset.storage.exists(dataset.path(samples))
+    ):
         index = sample_index(con, build, live)
         dataset.storage.write_bytes(dataset.path(samples), bytes(index.to_bytes()))
         kill_point("committed", "samples")
@@ -60,6 +66,15 @@ def write_index(dataset: Dataset, build: Generation | Build) -> None:
     _write_json(dataset, index_path(build.name), index_json)
     kill_point("committed", "index")
     write_current(dataset)
+
+
+def named_samples(dataset: Dataset, build_name: str) -> str | None:
+    """Path of the index of samples that a build's index.json names; None where it names none."""
+    try:
+        index = json.loads(dataset.storage.read_bytes(dataset.path(index_path(build_name))))
+        return build_folder(build_name) + str(index["samples"])
+    except (NotFound, ValueError, KeyError):
+        return None
 
 
 def write_current(dataset: Dataset) -> None:

@@ -44,6 +44,7 @@ class Kind(StrEnum):
     SHAPE = "shape"  # a latent lies elsewhere, or has another shape or type
     FRAMES = "frames"  # what a row says of its frames does not add up to its clip's
     TEXT = "text"  # a caption is not the one whose digest the row has
+    INDEX = "index"  # the index of its samples is missing, or is not what the rows say
     ORPHANED = "orphaned"  # no row names it: garbage
 
 

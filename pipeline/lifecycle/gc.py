@@ -2,6 +2,7 @@
 
     shards/<build>/   of a build that is not current       deleted (an event), then its files
                       a tar that no live row names         an orphan, of a run that was killed
+                      an index of samples superseded a week ago, and its tars
     tables/<name>/    a file that no version in need names, a week old
     uploads           begun and never ended, a day old
 
@@ -27,10 +28,18 @@ from telecine.manifests.builds import PINNED, BuildState, State, builds, find_bu
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES
-from telecine.manifests.shards import INDEX, SHARDS, build_folder, index_path, is_index, is_shard
+from telecine.manifests.shards import (
+    INDEX,
+    SHARDS,
+    build_folder,
+    index_path,
+    is_index,
+    is_samples,
+    is_shard,
+)
 from telecine.manifests.tables import RETENTION_HOURS, Tables
 from telecine.pipeline.build.index import write_index
-from telecine.pipeline.lifecycle.stored import needed, stored
+from telecine.pipeline.lifecycle.stored import needed, stored, trained_on
 from telecine.pipeline.progress import SILENT, Progress, Step
 
 UPLOAD_SECONDS = 24 * 3600.0  # after which an upload that was begun is taken for dead
@@ -94,12 +103,14 @@ def collect(
     dataset: Dataset,
     keep: Iterable[str] = (),
     unfinished: bool = False,
-    table_file_hours: int = RETENTION_HOURS,
+    retention_hours: int = RETENTION_HOURS,
 ) -> Garbage:
     """What nothing needs: nothing of it is named by the current build. Deletes nothing.
 
     Builds that are `keep` stay; so do those with a plan in progress, unless `unfinished`, and
-    those whose latents such a plan may copy. Where no build is current none is offered.
+    those whose latents such a plan may copy. Where no build is current none is offered. Files of
+    tables, and indexes of samples with the tars they name, stay for some hours after they were
+    superseded: who opened them before reads on.
     """
     there = stored(dataset)
     uploads = _uploads(dataset)
@@ -112,6 +123,7 @@ def collect(
 
     in_need = needed(dataset, remaining)
     in_need |= {index_path(build.name) for build in remaining}
+    in_need |= trained_on(dataset, remaining, there, retention_hours)
     working = tuple(build_folder(build.name) for build in remaining if build.in_progress)
     own: dict[str, list[ObjectInfo]] = defaultdict(list)
     for path, info in there.items():
@@ -122,7 +134,7 @@ def collect(
         dataset=dataset.uri,
         builds=of_builds,
         orphans=tuple(info for infos in own.values() for info in infos),
-        table_files=tuple(_table_files(dataset, remaining, table_file_hours)),
+        table_files=tuple(_table_files(dataset, remaining, retention_hours)),
         uploads=uploads,
         left_alone=tuple((b.name, reasons[b.build_id]) for b in remaining if reasons[b.build_id]),
     )
@@ -151,7 +163,7 @@ def _left_alone(known: list[BuildState], kept: set[str], unfinished: bool) -> di
 
 def _is_ours(path: str) -> bool:
     """A tar or an index, whole. Anything else under shards/ is not of our making, or a view."""
-    return is_shard(path) or is_index(path)
+    return is_shard(path) or is_index(path) or is_samples(path)
 
 
 def _uploads(dataset: Dataset) -> tuple[ObjectInfo, ...]:

@@ -1,15 +1,26 @@
-"""What the store holds of a dataset's shards, and what of it the tables have a use for."""
+"""What the store holds of a dataset's shards, and what of it the tables or trainers have a use for.
+
+tars      those that live rows name, or that a plan in progress names or may copy
+samples   a build's index of them; for a week after the build grew or was mended also older
+ones with the tars that those name: a trainer that began before reads on by them
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Mapping
+
 import pyarrow as pa
 
-from telecine.infra.errors import NotFound
+from telecine.infra.errors import NotFound, UsageError
 from telecine.infra.store.storage import ObjectInfo
-from telecine.manifests.builds import BuildState, pinned
+from telecine.manifests.builds import BuildState, pinned, shards_of
 from telecine.manifests.dataset import Dataset
+from telecine.manifests.index.samples import read_samples, samples_file
 from telecine.manifests.queries import connect
-from telecine.manifests.shards import SHARDS
+from telecine.manifests.shards import SHARDS, build_folder, is_samples
+from telecine.manifests.tables import RETENTION_HOURS
+from telecine.pipeline.build.index import shards_digest
 
 
 def stored(dataset: Dataset) -> dict[str, ObjectInfo]:
@@ -53,3 +64,51 @@ def needed(dataset: Dataset, builds: list[BuildState]) -> set[str]:
             .fetchall()
         )
     return {path for (path,) in rows if path}
+
+
+# ── what trainers read by ────────────────────────────────────────────────────────────────────────
+
+
+def samples_path(dataset: Dataset, build: BuildState) -> str:
+    """Of the index of the build's live samples, as the tables have them."""
+    live = shards_of(connect(dataset.tables), build.build_id)
+    return build_folder(build.name) + samples_file(shards_digest(live, build.name))
+
+
+def trained_on(
+    dataset: Dataset,
+    builds: Iterable[BuildState],
+    there: Mapping[str, ObjectInfo],
+    hours: int = RETENTION_HOURS,
+) -> set[str]:
+    """Paths of these builds' indexes of samples, and of the tars that superseded ones name.
+
+    One that was superseded longer ago than these hours is left out.
+    """
+    in_need: set[str] = set()
+    for build in builds:
+        present = samples_path(dataset, build)
+        in_need.add(present)
+        for path in _superseded(build, present, there, time.time() - hours * 3600.0):
+            in_need |= {path, *_named(dataset, build, path)}
+    return in_need
+
+
+def _superseded(
+    build: BuildState, present: str, there: Mapping[str, ObjectInfo], since: float
+) -> list[str]:
+    """The build's other indexes that were in force after `since`: until the next was written."""
+    own = [p for p in there if is_samples(p) and p.startswith(build_folder(build.name))]
+    own.sort(key=lambda path: there[path].modified)
+    later = [there[path].modified for path in own[1:]] + [time.time()]
+    return [p for p, ended in zip(own, later, strict=False) if p != present and ended > since]
+
+
+def _named(dataset: Dataset, build: BuildState, path: str) -> set[str]:
+    """None by one that cannot be read: nobody trains by it either."""
+    try:
+        data = dataset.storage.read_bytes(dataset.path(path))
+        shards = read_samples(pa.py_buffer(data), path).rows["shard"]
+    except (NotFound, UsageError):
+        return set()
+    return {build_folder(build.name) + name for name in shards.unique().to_pylist()}

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from telecine.infra.errors import UsageError
-from telecine.manifests.builds import BuildState, State, builds, find_build
+import pyarrow as pa
+
+from telecine.infra.errors import NotFound, UsageError
+from telecine.infra.store.storage import ObjectInfo
+from telecine.manifests.builds import BuildState, State, builds, find_build, shards_of
 from telecine.manifests.dataset import Dataset
+from telecine.manifests.index.samples import read_samples
 from telecine.manifests.queries import connect
 from telecine.manifests.shards import build_folder, is_shard
+from telecine.pipeline.build.index import named_samples, sample_index, write_index
 from telecine.pipeline.lifecycle.check import Finding, Kind, check_shards, count_live
 from telecine.pipeline.lifecycle.repair import Repaired
 from telecine.pipeline.lifecycle.repair import repair as mend
-from telecine.pipeline.lifecycle.stored import needed, stored
+from telecine.pipeline.lifecycle.stored import needed, samples_path, stored, trained_on
 from telecine.pipeline.run import Run
 
 
@@ -79,6 +84,10 @@ def verify(run: Run, build: str | None, *, repair: bool = False) -> Verified:
         there = stored(dataset)
         counts = count_live(connect(dataset.tables), chosen.build_id)
     now = find_build(connect(dataset.tables), chosen.build_id)
+    of_index = _index_findings(dataset, now)
+    if repair and of_index:
+        write_index(dataset, now.last, anew=True)
+        of_index = _index_findings(dataset, now)
     return Verified(
         dataset=dataset.uri,
         build_id=now.build_id,
@@ -87,7 +96,7 @@ def verify(run: Run, build: str | None, *, repair: bool = False) -> Verified:
         samples=counts["samples"],
         size_bytes=counts["bytes"],
         in_progress=now.in_progress is not None,
-        findings=tuple(findings + _orphans(dataset, now, there)),
+        findings=tuple(findings + of_index + _orphans(dataset, now, there)),
         repaired=repaired,
     )
 
@@ -106,7 +115,26 @@ def _chosen(dataset: Dataset, build: str | None) -> BuildState:
     return current
 
 
-def _orphans(dataset: Dataset, build: BuildState, there: Iterable[str]) -> list[Finding]:
+def _index_findings(dataset: Dataset, build: BuildState) -> list[Finding]:
+    """What is wrong with the index of the build's live samples; an older build may have none."""
+    path = samples_path(dataset, build)
+    if named_samples(dataset, build.name) != path:  # the next run of the build writes it
+        return []
+    con = connect(dataset.tables)
+    expected = sample_index(con, build.last, shards_of(con, build.build_id))
+    said = read_samples(pa.py_buffer(expected.to_bytes()), path)
+    try:
+        found = read_samples(pa.py_buffer(dataset.storage.read_bytes(dataset.path(path))), path)
+    except NotFound:
+        return [Finding(path, Kind.INDEX, "index.json names it, and it is not there")]
+    except UsageError as error:
+        return [Finding(path, Kind.INDEX, str(error))]
+    if (found.facts, found.rows) != (said.facts, said.rows):
+        return [Finding(path, Kind.INDEX, "it is not what the tables say")]
+    return []
+
+
+def _orphans(dataset: Dataset, build: BuildState, there: Mapping[str, ObjectInfo]) -> list[Finding]:
     """Tars in the build's folder that nothing needs. While a plan is in progress none is called so:
     a worker may have uploaded it a moment ago.
     """
@@ -116,5 +144,5 @@ def _orphans(dataset: Dataset, build: BuildState, there: Iterable[str]) -> list[
     known = builds(connect(dataset.tables))
     return [
         Finding(path, Kind.ORPHANED, "no row names it; telecine gc deletes it")
-        for path in sorted(own - needed(dataset, known))
+        for path in sorted(own - needed(dataset, known) - trained_on(dataset, known, there))
     ]

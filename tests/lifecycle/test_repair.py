@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from telecine.infra.errors import CheckFailed, UsageError
 from telecine.infra.store.storage import Storage, join
+from telecine.manifests.index.samples import narrowed, read_samples
 from telecine.manifests.schemas import Build
 from telecine.manifests.tables import Tables
 from telecine.pipeline.cli.builds import print_verified
@@ -107,6 +109,21 @@ def test_damage_is_found_and_mended_in_place(how: str, lab: Lab) -> None:
     assert mended.repaired is not None
     assert mended.repaired.put_back == (path,)
     assert (shards_of(lab.dataset), tables_of(lab.dataset)) == (before, tables)
+
+
+@pytest.mark.parametrize("data", [None, b"", b"of another build"])
+def test_an_index_of_samples_that_is_wrong_is_written_anew(lab: Lab, data: bytes | None) -> None:
+    (index,) = (lab.dataset / "shards").glob("*/samples-*.arrow")
+    whole = index.read_bytes()
+    if data == b"of another build":
+        said = read_samples(pa.py_buffer(whole), index.name)
+        data = bytes(narrowed(said, said.rows.slice(1)).to_bytes())
+    index.unlink() if data is None else index.write_bytes(data)
+    verified = verify(lab.dataset)
+    assert found(verified) == [(str(index.relative_to(lab.dataset)), Kind.INDEX)]
+    assert not verified.sound
+    assert verify(lab.dataset, repair=True).sound
+    assert index.read_bytes() == whole
 
 
 def test_in_a_store(lab: Lab, root: str) -> None:

@@ -216,7 +216,7 @@ def test_versions_whose_files_gc_removed_are_refused(copy: Lab) -> None:
     dataset.tables._compact("captions")
     assert diff_versions(dataset_of(copy), "2", "now").b.captions == 8  # still there
     opened = dataset_of(copy)
-    delete(opened, collect(opened, ["wide"], table_file_hours=0))
+    delete(opened, collect(opened, ["wide"], retention_hours=0))
     with pytest.raises(
         UsageError, match=r"@2 can no longer be read: . of the . files of table captions .* gc"
     ):
