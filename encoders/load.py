@@ -24,12 +24,12 @@ from telecine.encoders.video.dct import DctEncoder
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
 from telecine.infra.plugins import Plugin
-from telecine.manifests.specs import CaptionSpec, ScoreSpec, Spec, VaeSpec
+from telecine.manifests.specs import ABOUT_CLIPS, CaptionSpec, ScoreSpec, Spec, VaeSpec
 
 K = TypeVar("K", bound=Kind)
 
 # Keys of the specs that are a model's own; the rest are for whatever model there is.
-VAE_OPTIONS = frozenset(VaeSpec.model_fields) - {"encoder", "patch", "fps", "rate"}
+VAE_OPTIONS = frozenset(VaeSpec.model_fields) - {"encoder", *ABOUT_CLIPS}
 CAPTION_OPTIONS = frozenset(CaptionSpec.model_fields) - {"captioner"}
 SCORE_OPTIONS = frozenset({"dtype"})
 

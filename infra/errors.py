@@ -111,6 +111,7 @@ class Reason(StrEnum):
 
     # A clip left out of a build: `samples.reason`
     NO_BUCKET = "no_bucket"  # smaller or shorter than the smallest rung
+    TOO_SMALL = "too_small"  # smaller than the build's `vae.short_side`: nothing is enlarged
     DAMAGED = "damaged"  # some of its frames are corrupt, and the spec says damaged = "drop"
     SOURCE_MISSING = "source_missing"  # the footage is gone
     SOURCE_CHANGED = "source_changed"  # the object was replaced since its scan

@@ -48,16 +48,25 @@ class Sized(Protocol):
     def height(self) -> int: ...
 
 
-def bucket_of(clip: Sized, spec: BucketSpec) -> Bucket | None:
-    """Largest rung ≤ the clip for resolution and duration, nearest aspect; None below a rung."""
-    return bucket_of_shape(clip.width, clip.height, _duration_rung(clip, spec), spec)
+def bucket_of(clip: Sized, spec: BucketSpec, short_side: int | None = None) -> Bucket | None:
+    """Largest rung ≤ the clip for resolution and duration, nearest aspect; None below a rung.
+
+    `short_side`: px that a larger clip is made before it is encoded. Only the rung of resolution
+    follows from it: so what shares a bucket at its native size shares one at any other.
+    """
+    return bucket_of_shape(clip.width, clip.height, _duration_rung(clip, spec), spec, short_side)
 
 
 def bucket_of_shape(
-    width: int, height: int, duration: str | None, spec: BucketSpec
+    width: int,
+    height: int,
+    duration: str | None,
+    spec: BucketSpec,
+    short_side: int | None = None,
 ) -> Bucket | None:
     """The same where the rung of the duration is known; None or empty: below the first."""
-    resolution = max((r for r in spec.resolutions if r <= min(width, height)), default=None)
+    side = min(width, height, short_side or width)
+    resolution = max((r for r in spec.resolutions if r <= side), default=None)
     if resolution is None or not duration:
         return None
     return Bucket(resolution, nearest_aspect(width, height, spec.aspects), duration)

@@ -45,6 +45,7 @@ def later(default: Any) -> Any:
 
 
 Positive = Annotated[int, Field(gt=0)]
+ShortSide = Annotated[int, Field(ge=16, multiple_of=2)]  # px; even, so that 4:2:0 chroma is whole
 
 
 class StillSpec(Spec):
@@ -169,6 +170,8 @@ class VaeSpec(Spec):
     fps: str | None = None  # e.g. "24" or "30000/1001"
     # Without `fps`: as frames are coded, or without those that repeat (clips' effective_fps).
     rate: Literal["coded", "effective"] = later("coded")
+    short_side: ShortSide | None = later(None)  # px that larger clips are made; None: native size
+    filter: Literal["bicubic"] = later("bicubic")  # they are made smaller with
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # computed in; stored: float16
     posterior: Literal["mean", "moments", "sample"] = "mean"  # a sample is seeded by the clip_id
     normalise: bool = True  # with the model's own constants, as its diffusion transformer reads it
@@ -188,6 +191,10 @@ class VaeSpec(Spec):
         if not 0 < rate <= 240:
             raise ValueError(f"{value!r} is no frame rate between 0 and 240")
         return str(rate)
+
+
+# Keys of [vae] that say what of a clip is encoded, whichever the encoder.
+ABOUT_CLIPS = {"patch", "fps", "rate", "short_side", "filter"}
 
 
 class BucketSpec(Spec):
@@ -261,7 +268,7 @@ class DatasetSpec(Spec):
         tables = self.model_dump()
         encoder = given.get("vae", {}).get("encoder", self.vae.encoder)
         if encoder != self.vae.encoder:
-            about_clips = {"patch": self.vae.patch, "fps": self.vae.fps, "rate": self.vae.rate}
+            about_clips = self.vae.model_dump(include=ABOUT_CLIPS)
             tables["vae"] = VaeSpec(encoder=encoder, **about_clips).model_dump()
         captioner = given.get("caption", {}).get("captioner", self.caption.captioner)
         if captioner != self.caption.captioner:

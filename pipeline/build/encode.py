@@ -79,7 +79,13 @@ class ClipFrames:
         sizes = self._encoder.block_sizes(encoding.frames)
         self._shown = Shown()
         cut = Cut(
-            encoding.rate, encoding.frames, encoding.crop, sizes, encoding.left_out, self._shown
+            encoding.rate,
+            encoding.frames,
+            encoding.crop,
+            sizes,
+            encoding.left_out,
+            self._shown,
+            encoding.size,
         )
         with self._storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
             try:

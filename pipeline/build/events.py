@@ -110,7 +110,9 @@ def _followed(con: duckdb.DuckDBPyConnection, generation: Generation) -> str:
     theirs, ours = json.loads(current.spec), json.loads(generation.spec)
     layout = ("select", "score", "buckets", "shards")
     equal = all(theirs.get(part) == ours.get(part) for part in layout)
-    return current.build_id if equal else ""
+    # Clips of several rungs share one where all are made smaller: not the other way round.
+    splits = theirs["vae"].get("short_side") and not ours["vae"].get("short_side")
+    return current.build_id if equal and not splits else ""
 
 
 def _event(

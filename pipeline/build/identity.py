@@ -52,6 +52,8 @@ class Generation:
         }
         if dataset.spec.vae.rate != "coded":
             vae["rate"] = dataset.spec.vae.rate
+        if dataset.spec.vae.short_side is not None:
+            vae |= {"short_side": dataset.spec.vae.short_side, "filter": dataset.spec.vae.filter}
         build_id = short_id("build", {**spec, "vae": vae, **_models(dataset.spec)})
         called = str(encoder.identity()["name"]).lower()
         default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"

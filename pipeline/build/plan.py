@@ -31,7 +31,7 @@ from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import fingerprint, short_id
 from telecine.manifests.specs import VaeSpec
 from telecine.manifests.tar import BLOCK, NPY_HEADER
-from telecine.pipeline.media.geometry import Crop, crop_to_grid
+from telecine.pipeline.media.geometry import Crop, crop_to_grid, reduced_size
 from telecine.pipeline.media.timing import Timed, encoded_frames, encoded_rate
 
 TEXT_RESERVE = 8192  # a sample's JSON and text members with their headers, without captions
@@ -53,7 +53,8 @@ class Encoding:
     rate: Fraction  # frames per second; 0 for an image
     frames: int
     left_out: int  # frames at the end, beyond the temporal grid
-    crop: Crop
+    size: tuple[int, int]  # width, height in px that the displayed picture is made
+    crop: Crop  # of that
     latent_shape: tuple[int, int, int, int]  # C, T', H', W'
 
     @property
@@ -119,15 +120,18 @@ def crop_grid(encoder: VideoEncoder, vae: VaeSpec) -> int:
 
 
 def plan_encoding(clip: ClipShape, encoder: VideoEncoder, vae: VaeSpec) -> Encoding | None:
-    """None where the clip is smaller than the grid or shorter than the encoder's first step."""
-    crop = crop_to_grid(clip.width, clip.height, crop_grid(encoder, vae))
+    """None where the clip is smaller than `vae.short_side` or the grid, or shorter than the
+    encoder's first step.
+    """
+    size = reduced_size(clip.width, clip.height, vae.short_side)
+    crop = None if size is None else crop_to_grid(*size, crop_grid(encoder, vae))
     rate = encoded_rate(clip, vae)
     available = encoded_frames(clip, rate)
     frames = encoder.valid_frames(available)
-    if crop is None or frames == 0:
+    if size is None or crop is None or frames == 0:
         return None
     shape = encoder.latent_shape(frames, crop.height, crop.width)
-    return Encoding(rate, frames, available - frames, crop, shape)
+    return Encoding(rate, frames, available - frames, size, crop, shape)
 
 
 def sample_bytes(encoding: Encoding, text_bytes: int) -> int:

@@ -10,7 +10,8 @@ from fractions import Fraction
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.manifests.fingerprint import JsonValue
 from telecine.manifests.schemas import CHECKS, MEASUREMENTS, Clip, Sample, Source
-from telecine.manifests.specs import PixelSpec
+from telecine.manifests.specs import PixelSpec, VaeSpec
+from telecine.pipeline.media.geometry import reduced_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ def sample_json(
     *,
     encoder: VideoEncoder,
     pixels: PixelSpec,
+    vae: VaeSpec,
 ) -> dict[str, JsonValue]:
     """The `.json` member of one sample."""
     return {
@@ -46,6 +48,7 @@ def sample_json(
         "build_id": sample.build_id,
         **_caption_json(caption),
         **_frames_json(clip, sample),
+        **_reduced_json(clip, vae),
         "bucket": {
             "resolution": sample.resolution,
             "aspect": sample.aspect,
@@ -87,6 +90,14 @@ def _frames_json(clip: Clip, sample: Sample) -> dict[str, JsonValue]:
         "variable_rate": clip.variable_rate,
         "duration": sample.encoded_frames / float(rate) if rate else 0.0,
     }
+
+
+def _reduced_json(clip: Clip, vae: VaeSpec) -> dict[str, JsonValue]:
+    """What the displayed picture was made before the crop, where that was asked for."""
+    size = reduced_size(clip.width, clip.height, vae.short_side)
+    if vae.short_side is None or size is None:
+        return {}
+    return {"reduced": {"width": size[0], "height": size[1], "filter": vae.filter}}
 
 
 def _latent_json(sample: Sample, encoder: VideoEncoder) -> dict[str, JsonValue]:

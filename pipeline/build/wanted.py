@@ -35,7 +35,7 @@ from telecine.pipeline.catalog.selection import create_selected_clips
 
 ROWS_AT_ONCE = 10_000
 CANARIES = 8
-UNFIT = (Reason.NO_BUCKET, Reason.DAMAGED)  # left out by the plan, whoever tries
+UNFIT = (Reason.NO_BUCKET, Reason.TOO_SMALL, Reason.DAMAGED)  # left out by the plan, whoever tries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class Planned:
     """The plan that brings the shards to what is wanted, and what it leaves out."""
 
     plan: Plan
-    dropped: list[Sample]  # clips that no bucket takes, and damaged ones
+    dropped: list[Sample]  # clips that no bucket takes, that are too small, and damaged ones
     uncaptioned: int  # clips that wait for a caption
     canaries: frozenset[str]  # clip_ids whose round trip is measured when they are encoded
     fresh: int  # shards that stay
@@ -170,9 +170,13 @@ def make_plan(
     dropped: list[Sample] = []
     for clip in _clips(con, _UNSETTLED):
         candidate = _candidate(clip, spec, encoder)
+        short_side = spec.vae.short_side
         if clip.corrupt_frames and spec.select.damaged == "drop":
             detail = f"{clip.corrupt_frames} of {clip.num_frames} frames"
             dropped.append(_left_out(clip, target, Reason.DAMAGED, detail))
+        elif short_side is not None and min(clip.width, clip.height) < short_side:
+            detail = f"{clip.width}×{clip.height}, its short side is to be {short_side} px"
+            dropped.append(_left_out(clip, target, Reason.TOO_SMALL, detail))
         elif candidate is None:
             detail = f"{clip.width}×{clip.height}, {clip.duration_seconds:.3f} s"
             dropped.append(_left_out(clip, target, Reason.NO_BUCKET, detail))
@@ -247,7 +251,7 @@ def _clips(con: duckdb.DuckDBPyConnection, which: str) -> Iterator[WantedClip]:
 
 
 def _candidate(clip: WantedClip, spec: DatasetSpec, encoder: VideoEncoder) -> Candidate | None:
-    bucket = bucket_of(clip, spec.buckets)
+    bucket = bucket_of(clip, spec.buckets, spec.vae.short_side)
     encoding = plan_encoding(clip, encoder, spec.vae)
     if bucket is None or encoding is None:
         return None

@@ -296,6 +296,7 @@ class ShardWorker:
             row,
             encoder=self._encoder,
             pixels=self._spec.pixels,
+            vae=self._spec.vae,
         )
         tar.add(f"{key}.{FACTS}", canonical_json(metadata).encode())
         tar.add(f"{key}.{TEXT}", one.member.caption.text.encode())

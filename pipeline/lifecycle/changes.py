@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from telecine.manifests.fingerprint import canonical_json, fingerprint, flat
 from telecine.manifests.schemas import Build
+from telecine.manifests.specs import ABOUT_CLIPS
 
 if TYPE_CHECKING:
     from telecine.pipeline.build.identity import Generation
@@ -74,7 +75,7 @@ def _facts(spec: str, identity: str) -> dict[str, Any]:
     asked = known.get("vae", {})
     known["vae"] = {
         "encoder": json.loads(identity),
-        **{key: asked[key] for key in ("patch", "fps", "rate") if key in asked},
+        **{key: value for key, value in asked.items() if key in ABOUT_CLIPS},
     }
     return flat(known)
 

@@ -22,6 +22,7 @@ import duckdb
 from telecine.infra.errors import Reason
 from telecine.infra.text import counted
 from telecine.manifests.builds import last_plan
+from telecine.manifests.schemas import Build
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.wanted import UNFIT
 from telecine.pipeline.catalog.selection import taken
@@ -76,14 +77,16 @@ def gates(
 ) -> list[Failure]:
     """What speaks against promoting a build; nothing where all is well.
 
-    `against`: the build that is current, to compare with. Only completed plans count. Raises
-    KeyError where there is no such build.
+    `against`: the build that is current, to compare with; one of pictures of another size tells
+    nothing of the latents themselves. Only completed plans count. Raises KeyError where there is no
+    such build.
     """
     current = None if against == build_id else against
+    alike = current if current and _size(con, current) == _size(con, build_id) else None
     return [
         *_finite(con, build_id),
-        *_statistics(con, build_id, current),
-        *_canary(con, build_id, current),
+        *_statistics(con, build_id, alike),
+        *_canary(con, build_id, alike),
         *_coverage(con, build_id, current),
     ]
 
@@ -272,11 +275,20 @@ def _rms(values: Iterable[float]) -> float:
 
 
 def _identity(con: duckdb.DuckDBPyConnection, build_id: str) -> dict[str, Any]:
+    identity: dict[str, Any] = json.loads(_event(con, build_id).vae)
+    return identity
+
+
+def _size(con: duckdb.DuckDBPyConnection, build_id: str) -> Any:
+    """Px of the short side that its clips were made; None: their own size."""
+    return json.loads(_event(con, build_id).spec).get("vae", {}).get("short_side")
+
+
+def _event(con: duckdb.DuckDBPyConnection, build_id: str) -> Build:
     event = last_plan(con, build_id)
     if event is None:
         raise KeyError(f"there is no build {build_id!r}")
-    identity: dict[str, Any] = json.loads(event.vae)
-    return identity
+    return event
 
 
 # ── canary ───────────────────────────────────────────────────────────────────────────────────────

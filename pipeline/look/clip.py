@@ -38,6 +38,7 @@ from telecine.pipeline.catalog.scores import (
     grouping,
     score_columns,
 )
+from telecine.pipeline.media.geometry import reduced_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class KnownClip:
     bucket: Bucket | None
     no_bucket: str  # why there is none, or empty
     placed: tuple[Placed, ...]  # in every build that has a word on it
+    too_small: bool = False  # there is none since it is smaller than `vae.short_side`
 
     @property
     def superseded(self) -> bool:
@@ -115,6 +117,7 @@ def known_clips(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> list[Known
             bucket=_bucket(clip, spec, encoder)[0],
             no_bucket=_bucket(clip, spec, encoder)[1],
             placed=tuple(placed[clip.clip_id]),
+            too_small=_is_too_small(clip, spec),
         )
         for clip in clips
     ]
@@ -169,11 +172,18 @@ def _encoder(spec: DatasetSpec) -> VideoEncoder | None:
         return None
 
 
+def _is_too_small(clip: Clip, spec: DatasetSpec) -> bool:
+    return reduced_size(clip.width, clip.height, spec.vae.short_side) is None
+
+
 def _bucket(clip: Clip, spec: DatasetSpec, encoder: VideoEncoder | None) -> tuple[Any, str]:
     """The bucket that the spec puts it into, or why there is none."""
-    bucket = bucket_of(clip, spec.buckets)
+    side, wanted = min(clip.width, clip.height), spec.vae.short_side
+    if _is_too_small(clip, spec):
+        return None, f"its short side of {side} px is below vae.short_side, {wanted} px"
+    bucket = bucket_of(clip, spec.buckets, wanted)
     if bucket is None:
-        least, side = spec.buckets.resolutions[0], min(clip.width, clip.height)
+        least = spec.buckets.resolutions[0]
         why = f"its short side of {side} px is below the smallest rung, {least} px"
         if side >= least:
             shortest = spec.buckets.durations[0]

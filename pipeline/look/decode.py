@@ -37,7 +37,7 @@ from telecine.manifests.tar import DTYPE, values_offset
 from telecine.pipeline.build.latents import psnr_db
 from telecine.pipeline.media.decode import Cut, decode_clip
 from telecine.pipeline.media.film import write_mp4, write_png
-from telecine.pipeline.media.geometry import Crop
+from telecine.pipeline.media.geometry import Crop, reduced_size
 from telecine.pipeline.progress import SILENT, Progress, Step
 
 _ALONE = "Without --side-by-side the decoded frames are written alone"
@@ -105,11 +105,12 @@ def decode(
     psnr: list[float] = []
     if view.side_by_side:
         clip, source = _footage(con, sample)
+        size = reduced_size(clip.width, clip.height, _vae(found).short_side)
         try:
-            first = _originals(dataset, sample, clip, source, from_start=False)
+            first = _originals(dataset, sample, clip, source, size, from_start=False)
             psnr = pictures.write(first, progress)
         except MediaError:  # a container's index can be wrong; decoding from the beginning cannot
-            again = _originals(dataset, sample, clip, source, from_start=True)
+            again = _originals(dataset, sample, clip, source, size, from_start=True)
             psnr = pictures.write(again, progress)
     else:
         pictures.write(None, progress)
@@ -199,9 +200,13 @@ def _sample(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> 
     return sample
 
 
+def _vae(build: BuildState) -> VaeSpec:
+    return VaeSpec.model_validate(json.loads(build.last.spec)["vae"])
+
+
 def _encoder(build: BuildState, vae: str | None) -> VideoEncoder:
     """The encoder of the build; `vae` is where its weights lie now."""
-    spec = VaeSpec.model_validate(json.loads(build.last.spec)["vae"])
+    spec = _vae(build)
     if vae is not None:
         spec = spec.model_copy(update={"encoder": vae})
     moved = f"If the weights of build {build.name} lie elsewhere now, say where with --vae"
@@ -250,7 +255,13 @@ def _footage(con: duckdb.DuckDBPyConnection, sample: Sample) -> tuple[Clip, Sour
 
 
 def _originals(
-    dataset: Dataset, sample: Sample, clip: Clip, source: Source, *, from_start: bool
+    dataset: Dataset,
+    sample: Sample,
+    clip: Clip,
+    source: Source,
+    size: tuple[int, int] | None,
+    *,
+    from_start: bool,
 ) -> Iterator[Pixels]:
     """uint8 RGB [H, W, 3]: the frames as the encoder saw them.
 
@@ -262,6 +273,7 @@ def _originals(
         sample.encoded_frames,
         Crop(sample.crop_x, sample.crop_y, sample.encoded_width, sample.encoded_height),
         repeat(1, sample.encoded_frames),
+        size=size,
     )
     try:
         with dataset.storage.open(info) as file:

@@ -35,6 +35,7 @@ class Why(StrEnum):
     UNCOMMITTED = "uncommitted"  # of a scan that was killed
     DROPPED = "dropped"  # the build could not take the clip
     NO_BUCKET = "no_bucket"  # it is below the smallest rung
+    TOO_SMALL = "too_small"  # it is smaller than what clips are made
     DAMAGED = "damaged"  # some of its frames are corrupt, and such clips are left out
     NOT_SELECTED = "not_selected"  # the WHERE clause is not true of it
     NOT_SCORED = "not_scored"  # ... since it lacks a score that this speaks of
@@ -150,6 +151,8 @@ def _dropped(known: KnownClip, ground: Ground) -> Verdict:
     if known.now is None or known.source is None:
         raise ValueError(f"{known.clip.clip_id} has no row in the current build")
     row = known.now.sample
+    if row.reason == Reason.TOO_SMALL:
+        return _too_small(row.detail, ground)
     if row.reason == Reason.NO_BUCKET:
         why = known.no_bucket or f"no bucket took its {row.detail}"
         return _no_bucket(why, ground)
@@ -168,6 +171,11 @@ def _no_bucket(why: str, ground: Ground) -> Verdict:
     return Verdict(Why.NO_BUCKET, text, ground.command("rebuild", "--config", "FILE"))
 
 
+def _too_small(why: str, ground: Ground) -> Verdict:
+    text = f"{ground.absent}: {why}, and nothing is enlarged; with less as [vae] short_side in FILE"
+    return Verdict(Why.TOO_SMALL, text, ground.command("rebuild", "--config", "FILE"))
+
+
 def _held_back(known: KnownClip, selection: Selection, ground: Ground) -> Verdict | None:
     """What keeps a clip out of the next plan: the selection, then the caption, then the bucket."""
     if ground.where_error:
@@ -177,6 +185,8 @@ def _held_back(known: KnownClip, selection: Selection, ground: Ground) -> Verdic
         return _unselected(known, selection, ground)
     if known.chosen is None:
         return _uncaptioned(known, ground)
+    if known.too_small:
+        return _too_small(known.no_bucket, ground)
     return _no_bucket(known.no_bucket, ground) if known.bucket is None else None
 
 

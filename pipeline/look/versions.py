@@ -24,7 +24,7 @@ from telecine.manifests.dataset import Dataset
 from telecine.manifests.history import HOW, Version, find_version, split
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, from_arrow
-from telecine.manifests.specs import BucketSpec
+from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.look.movement import (
     COLUMNS,
     FIRST,
@@ -34,6 +34,7 @@ from telecine.pipeline.look.movement import (
     Some,
     movement,
 )
+from telecine.pipeline.media.geometry import reduced_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def diff_versions(dataset: Dataset, a: str, b: str) -> VersionDiff:
                 _copy(con, other, f"b_{name}", query)
             sides = _side(con, first), _side(other, second)
             captions, scores = (_pairs(con, other, query) for query in (_CAPTIONS, _SCORES))
-        came, went, buckets, without = _clips(con, dataset.spec.buckets)
+        came, went, buckets, without = _clips(con, dataset.spec)
         return VersionDiff(
             dataset=dataset.uri,
             a=sides[0],
@@ -204,11 +205,11 @@ FROM (SELECT clip_id FROM {{}}_clips ANTI JOIN {{}}_clips USING (clip_id))
 
 
 def _clips(
-    con: duckdb.DuckDBPyConnection, spec: BucketSpec
+    con: duckdb.DuckDBPyConnection, spec: DatasetSpec
 ) -> tuple[Some, Some, tuple[BucketPair, ...], tuple[int, int]]:
     totals: dict[Bucket | None, list[float]] = defaultdict(lambda: [0.0] * 6)
     for width, height, rung, *counts in _rows(con, _SHAPES):
-        bucket = bucket_of_shape(width, height, rung, spec)
+        bucket = _bucket(width, height, rung, spec)
         totals[bucket] = [old + new for old, new in zip(totals[bucket], counts, strict=True)]
     without = totals.pop(None, [0] * 6)
     pairs = tuple(
@@ -224,6 +225,14 @@ def _clips(
     )  # fmt: skip
     came, went = (_some(con, _ALONE.format(*names)) for names in ("ba", "ab"))
     return came, went, pairs, (int(without[0]), int(without[2]))
+
+
+def _bucket(width: int, height: int, rung: str, spec: DatasetSpec) -> Bucket | None:
+    """The bucket that the spec puts a clip into; None: below a rung, or smaller than it asks."""
+    short_side = spec.vae.short_side
+    if reduced_size(width, height, short_side) is None:
+        return None
+    return bucket_of_shape(width, height, rung, spec.buckets, short_side)
 
 
 def _some(con: duckdb.DuckDBPyConnection, query: str) -> Some:

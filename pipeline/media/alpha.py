@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from telecine.infra.errors import MediaError, Reason
-from telecine.pipeline.media.pixels import plane_view
+from telecine.pipeline.media.resize import plane_view
 
 # Layouts with room for a fourth plane, by those without
 _WITH_ALPHA = {

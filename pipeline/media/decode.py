@@ -44,6 +44,7 @@ class Cut:
     block_sizes: Iterator[int]  # frames of each block; read once
     left_out: int = 0  # frames after these that the clip has at its rate: counted, not handed out
     shown: Shown = field(default_factory=Shown)  # of all these, where they are picked by time
+    size: tuple[int, int] | None = None  # px that each is made, as displayed; None: its own
 
 
 def decode_clip(
@@ -72,12 +73,13 @@ def decode_clip(
         for seek in (True, False) if seeks else (False,):
             media = open_media(file, _bounds(source), pixels)
             if isinstance(media, Picture):
-                yield _image(media, clip, cut.crop)
+                yield _image(media, clip, cut)
                 return
             with media:
                 span = _find(media, source, clip, seek)
                 if span is not None:
-                    reader = PictureReader(span.facts, cut.crop, (clip.width, clip.height))
+                    native = clip.width, clip.height
+                    reader = PictureReader(span.facts, cut.crop, native, cut.size)
                     yield from _blocks(span, reader, _at_rate(span, clip, cut), cut)
                     return
         raise _mismatch(f"no frame at pts {clip.start_pts}, where the clip begins")
@@ -128,11 +130,11 @@ def _bounds(source: Source) -> ScanSpec:
     )
 
 
-def _image(picture: Picture, clip: Clip, crop: Crop) -> FrameBlock:
+def _image(picture: Picture, clip: Clip, cut: Cut) -> FrameBlock:
     if (picture.facts.width, picture.facts.height) != (clip.width, clip.height):
         size = f"{picture.facts.width} x {picture.facts.height}"
         raise _mismatch(f"an image of {size} px; the scan saw {clip.width} x {clip.height} px")
-    return picture_block(picture, crop)
+    return picture_block(picture, cut.crop, cut.size)
 
 
 def _find(video: Video, source: Source, clip: Clip, seek: bool) -> Span | None:

@@ -20,7 +20,7 @@ from av.video.reformatter import (
 from PIL import Image
 
 from telecine.encoders.frames import Pixels
-from telecine.pipeline.media.pixels import SHRINK
+from telecine.pipeline.media.resize import SHRINK
 
 # So near to its input that an eye sees the VAE's faults and not H.264's.
 X264 = {"crf": "10", "preset": "veryfast"}

@@ -1,6 +1,6 @@
 """Where pixels lie: displayed size, orientation, the crop to the encoder's grid. Pure integers.
 
-    coded ──square pixels──▶ square ──mirror, then turn──▶ displayed ──crop──▶ encoded
+    coded ──square pixels──▶ square ──mirror, then turn──▶ displayed ──smaller──crop──▶ encoded
 
 A crop is given in displayed pixels, because that is what a person and a table mean by x and y;
 `to_square` says where its pixels lie before the turn: planes are cut first and turned after.
@@ -86,6 +86,26 @@ def display_size(
     """(width, height) of the displayed picture: square pixels, turned."""
     width = square_width(coded_width, sar)
     return (coded_height, width) if rotation in (90, 270) else (width, coded_height)
+
+
+def reduced_size(width: int, height: int, short_side: int | None) -> tuple[int, int] | None:
+    """(width, height) of a displayed picture that is made smaller: its short side is `short_side`.
+
+    The other side keeps the aspect, to the nearest even number, so that 4:2:0 chroma stays whole.
+    None where the picture is smaller: nothing is enlarged. `short_side` None: its own size.
+    """
+    short = min(width, height)
+    if short_side is None or short == short_side:
+        return width, height
+    if short < short_side:
+        return None
+
+    def side(length: int) -> int:
+        if length == short:
+            return short_side
+        return 2 * ((length * short_side + short) // (2 * short))
+
+    return side(width), side(height)
 
 
 def crop_to_grid(width: int, height: int, grid: int) -> Crop | None:

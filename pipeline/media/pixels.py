@@ -1,7 +1,7 @@
 """The pixel contract (docs/pixels.md): decoded frames to `FrameBlock`s and stills.
 
-    frame ─▶ square pixels ─▶ planes, cut to the crop ─▶ 8 bits ─▶ turned ─▶ block
-                                                     └▶ HDR, wide gamut: light ─▶ BT.709 RGB
+    frame ─▶ square pixels, smaller ─▶ planes, cut to the crop ─▶ 8 bits ─▶ turned ─▶ block
+                                                              └▶ HDR, wide: light ─▶ BT.709
 
 Eight-bit planar YUV, nearly all footage, is copied once: from the decoder's memory into the block.
 """
@@ -17,10 +17,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from av.error import FFmpegError
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
 from telecine.encoders.frames import ColorMap, FrameBlock, Pixels
@@ -35,28 +33,24 @@ from telecine.pipeline.media.geometry import (
     square_width,
     to_square,
 )
+from telecine.pipeline.media.resize import (
+    CONVERT,
+    MATRICES,
+    RESAMPLE,
+    SHRINK,
+    Plane,
+    Scaler,
+    Size,
+    plane_view,
+    smaller_plane,
+)
 
 Decoded: TypeAlias = VideoFrame  # a frame as the decoder gave it
 PlaneLayout: TypeAlias = VideoFormat  # of its planes
-Plane = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Planes = list[Plane]
 Stored = tuple[str, str]  # matrix and range of the values as they lie in memory
 RGB: Stored = ("rgb", "full")
 
-# Exact and the same on every machine: no shortcuts in assembly, no rounding that depends on them.
-EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-RESAMPLE = Interpolation.BICUBIC | EXACT
-CONVERT = RESAMPLE | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-SHRINK = Interpolation.AREA | EXACT
-PICK = Interpolation.POINT | EXACT  # single pixels, not averages
-
-_SWSCALE_MATRICES = {
-    "bt709": Colorspace.ITU709,
-    "bt601": Colorspace.ITU601,
-    "bt2020": Colorspace.BT2020,
-    "smpte240m": Colorspace.SMPTE240M,
-    "fcc": Colorspace.FCC,
-}
 _SUBSAMPLINGS = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411"}
 # Windows bitmaps leave the fourth byte reserved, and codecs of that world keep it as it comes.
 UNUSED_FOURTH = ("rawvideo", "huffyuv", "ffvhuff")
@@ -73,11 +67,20 @@ def frame_size(frame: VideoFrame, facts: MediaFacts) -> tuple[int, int]:
 class PictureReader:
     """Frames of one source, cut to one crop of the displayed picture, as blocks."""
 
-    def __init__(self, facts: MediaFacts, crop: Crop, size: tuple[int, int] | None = None) -> None:
-        """`size` is the displayed size that the crop was made for (the header's, by default)."""
+    def __init__(
+        self,
+        facts: MediaFacts,
+        crop: Crop,
+        size: Size | None = None,
+        reduced: Size | None = None,
+    ) -> None:
+        """`size` is the displayed size that frames must have (the header's, by default), `reduced`
+        the one that they are made, which the crop is of; None: they keep theirs.
+        """
         self._facts, self._crop = facts, crop
         self._size = size or (facts.width, facts.height)
-        self._square = Scaler()
+        self._reduced = None if reduced == self._size else reduced
+        self._scaler = Scaler()
 
     def block(self, frames: Iterable[VideoFrame], count: int) -> FrameBlock:
         """The next `count` frames, each converted as it comes, so that no more than one is held.
@@ -114,48 +117,39 @@ class PictureReader:
                 f"a frame of {frame.width} x {frame.height} px, stored; expected one displayed as "
                 f"{self._size[0]} x {self._size[1]} px",
             )
-        cut = to_square(self._crop, *self._size, facts.orientation)
+        cut = to_square(self._crop, *(self._reduced or self._size), facts.orientation)
         sar = Fraction(facts.sample_aspect_num, facts.sample_aspect_den)
         size = square_width(frame.width, sar), frame.height
-        planes = read_planes(frame, facts, size, cut, self._square)
+        if self._reduced is None:
+            planes = read_planes(frame, facts, size, cut, self._scaler)
+        else:
+            smaller = _stored_size(self._reduced, facts.orientation)
+            planes = _smaller_planes(frame, facts, size, smaller, cut, self._scaler)
         return [turn(plane, facts.orientation) for plane in planes]
 
 
-class Scaler:
-    """swscale, set up once for frames of one kind. Names its failures."""
+def _stored_size(size: Size, orientation: Orientation) -> Size:
+    """Of a picture that is displayed at `size`, before it is turned."""
+    width, height = size
+    return (height, width) if orientation.quarter_turns % 2 else (width, height)
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
 
-    def __call__(
-        self,
-        frame: VideoFrame,
-        facts: MediaFacts,
-        size: tuple[int, int],
-        format_name: str,
-        flags: Interpolation,
-    ) -> VideoFrame:
-        """The frame at another size or layout; matrix and range stay unless RGB is asked for."""
-        rgb = format_name.startswith("gbr")
-        full = facts.color_range == "full" or facts.color_matrix == "rgb"  # RGB stays as it is
-        source = ColorRange.JPEG if full else ColorRange.MPEG
-        matrix = _SWSCALE_MATRICES.get(facts.color_matrix, Colorspace.ITU709)
-        try:
-            return self._reformatter.reformat(
-                frame,
-                *size,
-                format_name,
-                src_colorspace=matrix,
-                dst_colorspace=matrix,
-                interpolation=flags,
-                src_color_range=source,
-                dst_color_range=ColorRange.JPEG if rgb else source,
-                threads=1,
-            )
-        except (FFmpegError, ValueError) as error:
-            raise MediaError(
-                Reason.UNSUPPORTED, f"pixels of {frame.format.name} cannot be converted: {error}"
-            ) from error
+def _smaller_planes(
+    frame: VideoFrame, facts: MediaFacts, size: Size, smaller: Size, cut: Crop, scaler: Scaler
+) -> list[Pixels]:
+    """`read_planes` of the frame at another size, which the cut is of.
+
+    YUV in one pass over the stored values, at their own depth; of RGB what would be encoded else,
+    so that transparency is over white by then: colours that nobody sees must not run into others.
+    """
+    if not _is_rgb(frame.format) and not _has_alpha(frame.format):
+        return read_planes(frame, facts, smaller, cut, scaler)
+    whole = read_planes(frame, facts, size, Crop(0, 0, *size), scaler)
+    return [_part(smaller_plane(plane, smaller), cut) for plane in whole]
+
+
+def _part(plane: Pixels, cut: Crop) -> Pixels:
+    return plane[cut.y : cut.y + cut.height, cut.x : cut.x + cut.width]
 
 
 def read_planes(
@@ -248,17 +242,6 @@ def _planar_layout(layout: VideoFormat) -> str:
     if plain and separate and len(depth) == 1 and 8 <= max(depth) <= 16 and not _has_alpha(layout):
         return layout.name
     return _planar_name(layout.name)
-
-
-def plane_view(frame: VideoFrame, index: int) -> Plane:
-    """A plane of the decoder's memory, [rows, columns], copied nowhere."""
-    plane = frame.planes[index]
-    wide = frame.format.components[0].bits > 8
-    dtype = np.dtype(np.uint8 if not wide else ">u2" if frame.format.is_big_endian else "<u2")
-    step = abs(plane.line_size)
-    start = step * (plane.height - 1) if plane.line_size < 0 else 0
-    strides = (plane.line_size, dtype.itemsize)
-    return np.ndarray((plane.height, plane.width), dtype, memoryview(plane), start, strides)
 
 
 def luma_view(frame: VideoFrame, facts: MediaFacts, scaler: Scaler) -> tuple[Plane, int]:
@@ -360,10 +343,12 @@ def turn(plane: Pixels, orientation: Orientation) -> Pixels:
     return np.rot90(flipped, orientation.quarter_turns)
 
 
-def picture_block(picture: Picture, crop: Crop) -> FrameBlock:
-    """One frame of a still image: its R, G and B planes."""
-    part = picture.rgb[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
-    red, green, blue = (np.ascontiguousarray(part[None, :, :, i]) for i in range(3))
+def picture_block(picture: Picture, crop: Crop, reduced: Size | None = None) -> FrameBlock:
+    """One frame of a still image, made smaller first where it is asked for: its R, G, B planes."""
+    planes = [picture.rgb[..., channel] for channel in range(3)]
+    if reduced is not None and reduced != (picture.facts.width, picture.facts.height):
+        planes = [smaller_plane(plane, reduced) for plane in planes]
+    red, green, blue = (np.ascontiguousarray(_part(plane, crop)[None]) for plane in planes)
     return FrameBlock((red, green, blue), IDENTITY)
 
 
@@ -400,7 +385,7 @@ def _still_layout(layout: VideoFormat, facts: MediaFacts) -> str:
     planar = _planar_name(layout.name)
     if planar.startswith("gbr") or (planar.startswith("gray") and converts_light(facts)):
         return planar
-    if facts.color_matrix in _SWSCALE_MATRICES and not converts_light(facts):
+    if facts.color_matrix in MATRICES and not converts_light(facts):
         return "gbrp"
     return "yuv444p" + planar.partition("p")[2]
 

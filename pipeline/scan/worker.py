@@ -31,15 +31,8 @@ from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.faults.blame import blamed
 from telecine.pipeline.media.faults.sizes import check_size
 from telecine.pipeline.media.open import Video, hdr_refused, open_media
-from telecine.pipeline.media.pixels import (
-    PICK,
-    Decoded,
-    PlaneLayout,
-    Scaler,
-    luma_view,
-    plane_view,
-    still,
-)
+from telecine.pipeline.media.pixels import Decoded, PlaneLayout, luma_view, still
+from telecine.pipeline.media.resize import PICK, Scaler, plane_view
 from telecine.pipeline.scan.camera.pairs import PAIR, CameraMeter
 from telecine.pipeline.scan.clips import (
     FALLBACK_RATE,

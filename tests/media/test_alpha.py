@@ -11,7 +11,8 @@ import pytest
 from av.video.frame import VideoFrame
 
 from telecine.pipeline.media.geometry import Crop
-from telecine.pipeline.media.pixels import PictureReader, Scaler, still
+from telecine.pipeline.media.pixels import PictureReader, still
+from telecine.pipeline.media.resize import Scaler
 from tests.support.cases import case
 from tests.support.movies import frame_of, open_video
 from tests.support.scans import clip_pixels, scan_file, still_pixels

@@ -13,7 +13,8 @@ from telecine.infra.errors import Reason
 from telecine.manifests.specs import DatasetSpec, PixelSpec
 from telecine.pipeline.media.color import pq_to_nits
 from telecine.pipeline.media.geometry import EXIF_ORIENTATIONS
-from telecine.pipeline.media.pixels import Scaler, still
+from telecine.pipeline.media.pixels import still
+from telecine.pipeline.media.resize import Scaler
 from tests.support.cases import case
 from tests.support.movies import Movie, Planes, open_video, read_blocks, read_facts, write_movie
 from tests.support.scans import clip_pixels, scan_file

@@ -21,7 +21,8 @@ from PIL import Image
 from telecine.infra.errors import MediaError
 from telecine.pipeline.media.alpha import MOST_WAITING, Opacities, with_opacity
 from telecine.pipeline.media.open import Video, open_media
-from telecine.pipeline.media.pixels import frame_rgb, plane_view
+from telecine.pipeline.media.pixels import frame_rgb
+from telecine.pipeline.media.resize import plane_view
 from telecine.pipeline.media.tracks.streams import side_data, tags_of
 from tests.support.cases import case
 from tests.support.movies import (

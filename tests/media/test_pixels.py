@@ -19,13 +19,13 @@ from telecine.pipeline.media.geometry import Crop
 from telecine.pipeline.media.open import open_media
 from telecine.pipeline.media.pixels import (
     PictureReader,
-    Scaler,
     frame_rgb,
     image_of,
     jpeg,
     picture_block,
     still,
 )
+from telecine.pipeline.media.resize import Scaler
 from tests.support.movies import (
     BT709,
     PIXELS,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from telecine.manifests.specs import DatasetSpec, ScanSpec
 from telecine.pipeline.media.filters import woven
-from telecine.pipeline.media.pixels import plane_view
+from telecine.pipeline.media.resize import plane_view
 from tests.support.cases import case
 from tests.support.movies import Movie, Planes, write_movie
 from tests.support.scans import clip_pixels, scan_file

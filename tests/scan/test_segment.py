@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.media.open import Video, open_media
-from telecine.pipeline.media.pixels import SHRINK, Scaler
+from telecine.pipeline.media.resize import SHRINK, Scaler
 from telecine.pipeline.scan.grid import Grid
 from telecine.pipeline.scan.segment import REACH, CutDetector, split
 from telecine.pipeline.scan.worker import Sampler

@@ -26,7 +26,8 @@ from telecine.encoders.frames import Pixels
 from telecine.infra.errors import MediaError, Reason
 from telecine.pipeline.media.facts import MediaFacts, Picture, read_colors
 from telecine.pipeline.media.faults.sizes import check_picture_size
-from telecine.pipeline.media.pixels import frame_rgb, plane_view
+from telecine.pipeline.media.pixels import frame_rgb
+from telecine.pipeline.media.resize import plane_view
 from telecine.pipeline.media.stills.icc import to_srgb
 from telecine.pipeline.media.stills.items import MAX_META_BYTES, Item, Items, read_items
 from telecine.pipeline.media.stills.properties import (
