@@ -133,8 +133,9 @@ def _contents(con: duckdb.DuckDBPyConnection) -> str:
         "## What it holds\n\n"
         "Each sample is a clip: three members of a tar, `<clip_id>.latent.npy` (float16 "
         "`[C, T, H, W]`), `<clip_id>.json` (everything to condition on, and where it came from) "
-        "and `<clip_id>.txt` (the caption). All samples of a shard share a bucket.\n\n"
-        + table(head, rows)
+        "and `<clip_id>.txt` (the caption). All samples of a shard share a bucket, "
+        "whose shapes are like, not equal: stack those of equal `latent.shape` in their JSON, or "
+        "pack.\n\n" + table(head, rows)
     )
 
 
@@ -279,5 +280,5 @@ urls = [each["contentUrl"] for each in listed if each["@type"] == "cr:FileObject
 urls = [f"pipe:aws s3 cp {url} -" if url.startswith("s3:") else url for url in urls]
 for sample in wds.WebDataset(urls, shardshuffle=False).decode():
     latents, facts, caption = sample["latent.npy"], sample["json"], sample["txt"]
-    print(latents.shape, facts["bucket"], caption)
+    print(latents.shape, caption)  # to stack samples, group them by facts["latent"]["shape"]
 ```"""

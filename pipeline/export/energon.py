@@ -7,7 +7,9 @@
                     split.yaml           train, val and test, by shard
 
 Energon looks for the index of a shard beside it, so the shards must lie on this machine. A cooker
-gets `latent.npy` as an array, `json` as a dict and `txt` as a string.
+gets `latent.npy` as an array, `json` as a dict and `txt` as a string. A bucket holds like shapes,
+not equal ones: a batch of unlike ones cannot be stacked, and Energon logs that and goes on without
+its samples.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ def write_energon(part: Path, content: Content) -> tuple[str, ...]:
     (part / _META / "split.yaml").write_text(_split_yaml(chosen))
     return (
         *(_told(name, [names[n] for n in members]) for name, members in chosen.items() if members),
-        "samples of several shapes follow one another: batch them by json['latent']['shape'], as "
-        "in TaskEncoder.batch_group_criterion",
+        "samples of several shapes follow one another, in one bucket too: group them by "
+        "json['latent']['shape'] in TaskEncoder.batch_group_criterion, or pack them",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -10,13 +11,14 @@ import shutil
 import sys
 import tarfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from telecine.infra.errors import CheckFailed, StorageError, UsageError
@@ -27,7 +29,9 @@ from telecine.manifests.queries import connect
 from telecine.pipeline.export.energon import _split, _split_yaml, write_energon
 from telecine.pipeline.export.export import export
 from telecine.pipeline.export.formats import Content, Options
+from tests.support import inline
 from tests.support.exports import files, made, members
+from tests.support.lab import Lab
 
 # webdataset leaves a file that it read to its end to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -68,12 +72,12 @@ def sample_type() -> Any:
     return library.edataclass(type("Kept", (library.Sample,), space))
 
 
-def loaded(folder: Path, part: str, count: int) -> list[Any]:
-    """The first samples that Energon's loader gives of a part."""
+def loaded(folder: Path, part: str, count: int, **methods: Callable[..., Any]) -> list[Any]:
+    """The first samples, or batches, that Energon's loader gives of a part."""
     library = energon()
     task = type(
         "Task", (library.DefaultTaskEncoder,),
-        {"cookers": [library.Cooker(library.stateless(cook))]},
+        {"cookers": [library.Cooker(library.stateless(cook))], **methods},
     )  # fmt: skip
     dataset = library.get_train_dataset(
         str(folder),
@@ -122,6 +126,47 @@ def test_energon_reads_every_sample_once(dataset: Dataset, tmp_path: Path) -> No
     with tarfile.open(tmp_path / "out" / names[0]) as tar:
         keys = {name.partition(".")[0] for name in tar.getnames()}
     assert {sample.__key__ for sample in loaded(tmp_path / "out", "val", count)} == keys
+
+
+# ── batches ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported: one bucket with three shapes, a sample of each, and another bucket."""
+    energon()
+    lab = Lab(tmp_path_factory.mktemp("unlike"))
+    for side in (160, 176, 192):
+        lab.image(f"{side}", seed=side, size=(side, side))
+    lab.image("wide", seed=1, size=(320, 160))
+    inline.ingest(str(lab.footage), str(lab.dataset))
+    out = lab.dataset.with_name("out")
+    export(open_dataset(str(lab.dataset), Storage()), out, "energon")
+    return out
+
+
+BY_SHAPE = lambda facts: tuple(facts["latent"]["shape"])  # noqa: E731
+BY_BUCKET = lambda facts: tuple(facts["bucket"].values())  # noqa: E731
+
+
+@pytest.mark.parametrize(("group", "given"), [(BY_SHAPE, {160, 176, 192, 320}), (BY_BUCKET, {320})])
+def test_batches_by_shape_lose_no_sample_and_batches_by_bucket_do(
+    group: Callable[[Any], Hashable], given: set[int], unlike: Path
+) -> None:
+    """What the export advises, and what it does not: Energon goes on after a batch that fails."""
+
+    def batch_group_criterion(_: Any, sample: Any) -> tuple[Hashable, int]:
+        return group(sample.facts), 2
+
+    def batch(_: Any, samples: list[Any]) -> list[Any]:
+        assert torch.stack([torch.from_numpy(s.latent) for s in samples]).shape[0] == 2
+        return samples
+
+    with contextlib.redirect_stderr(io.StringIO()):  # it prints the errors of batches
+        batches = loaded(
+            unlike, "train", 8, batch_group_criterion=batch_group_criterion, batch=batch
+        )
+    assert {sample.facts["width"] for samples in batches for sample in samples} == given
 
 
 def test_a_shard_is_damaged(folder: Path, tmp_path: Path) -> None:
