@@ -15,6 +15,7 @@ import pyarrow as pa
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import NotFound
 from telecine.infra.faults import kill_point
+from telecine.manifests.buckets import IMAGE
 from telecine.manifests.builds import current_build, shards_of
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import fingerprint
@@ -105,7 +106,7 @@ SELECT clip_id, shard_path, position, latent_offset AS "offset", latent_bytes AS
     coalesce(lead(latent_offset) OVER (PARTITION BY shard_path ORDER BY position) - {BLOCK},
         shard_bytes) - latent_offset AS sample_bytes,
     unhex(latent_sha256) AS sha256, latent_shape AS shape, encoded_frames AS frames,
-    fps_num, fps_den,
+    CASE WHEN duration = '{IMAGE}' THEN 0 ELSE fps_num END AS fps_num, fps_den,
     concat_ws('/', resolution, aspect, duration) AS bucket,
     CASE WHEN text_digest <> '' THEN unhex(text_digest) END AS text_digest
 FROM live_samples WHERE build_id = ? AND outcome = 'kept' ORDER BY shard_path, position
