@@ -9,21 +9,18 @@ pack    │ piece │ piece │ piece │ padding │ at most `tokens`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from telecine.infra.errors import UsageError
 from telecine.manifests.index.samples import SampleIndex
 
-Split: TypeAlias = Literal["prefix", "windows", "leave"]
-Renditions: TypeAlias = Literal["apart", "drawn", "paired"]
-
 
 @dataclass(frozen=True)
 class Source:
-    """A build's samples, and their weight among those of other sources (any unit, above 0)."""
+    """A build's samples."""
 
     index: SampleIndex
-    weight: float = 1.0
+    weight: float | None = None  # share of the samples, in any unit; None: by how many it has
 
 
 class Piece(NamedTuple):

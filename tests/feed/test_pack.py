@@ -1,0 +1,31 @@
+"""Pieces into packs, and what a pack costs."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telecine.pipeline.feed.plan.cost import cost
+from telecine.pipeline.feed.plan.pack import packed
+
+
+@given(st.lists(st.integers(1, 50), max_size=200))
+def test_each_piece_is_in_one_pack_and_none_is_too_full(sizes: list[int]) -> None:
+    packs = packed(np.array(sizes, np.int64), 50)
+    assert sorted(chain.from_iterable(packs)) == list(range(len(sizes)))
+    loads = sorted(sum(sizes[piece] for piece in pack) for pack in packs)
+    assert all(0 < load <= 50 for load in loads)
+    assert len(loads) < 2 or loads[0] + loads[1] > 50  # no two could have been one
+
+
+def test_it_goes_where_it_leaves_least_room() -> None:
+    assert packed(np.array([6, 7, 3, 4]), 10) == [[1, 2], [0, 3]]
+
+
+def test_half_of_the_work_is_attention_at_six_widths() -> None:
+    short, long = cost(np.array([6 * 512]), 512), cost(np.array([12 * 512]), 512)
+    assert short == 2 * (6 * 512) ** 2
+    assert long == 3 * short
