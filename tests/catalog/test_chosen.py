@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,33 @@ def mix(**shares: float) -> DatasetSpec:
     return DatasetSpec(caption=SIGNAL, caption_mix=CaptionMixSpec(second=second, **shares))
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Tables:
-    """Clips with a measured caption and, but for every fourth, a sidecar's."""
-    tables = Tables(str(tmp_path / "dataset"))
-    told = write_sidecar(tmp_path / "footage", "a.txt", b"a dog")
-    for n, clip_id in enumerate(CLIPS):
-        tables.append("clips", [make_clip(clip_id=clip_id, source_id=clip_id)])
-        sidecar = told if n % 4 else {}
-        tables.append("sources", [make_source(uri=clip_id, source_id=clip_id, **sidecar)])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips with a measured caption and, but for every fourth, a sidecar's; to be copied."""
+    root = tmp_path_factory.mktemp("chosen")
+    tables = Tables(str(root / "dataset"))
+    told = write_sidecar(root / "footage", "a.txt", b"a dog")
+    tables.append("clips", [make_clip(clip_id=one, source_id=one) for one in CLIPS])
+    sidecars = [told if n % 4 else {} for n in range(len(CLIPS))]
+    tables.append(
+        "sources",
+        [
+            make_source(uri=one, source_id=one, **sidecar)
+            for one, sidecar in zip(CLIPS, sidecars, strict=True)
+        ],
+    )
     for spec in (SIGNAL, SIDECAR):
         captioner = load_captioner(spec)
-        for batch in pending(tables, captioner):
-            worker = CaptionWorker(captioner, Storage())
-            tables.append("captions", accept(captioner, batch, worker(batch)))
-    return tables
+        worker = CaptionWorker(captioner, Storage())
+        batches = list(pending(tables, captioner))
+        tables.append("captions", [row for b in batches for row in accept(captioner, b, worker(b))])
+    return root / "dataset"
+
+
+@pytest.fixture
+def tables(made: Path, tmp_path: Path) -> Tables:
+    shutil.copytree(made, tmp_path / "dataset")
+    return Tables(str(tmp_path / "dataset"))
 
 
 def chosen(tables: Tables, spec: DatasetSpec) -> dict[str, dict[str, Any]]:
