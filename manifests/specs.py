@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from telecine.manifests.fingerprint import JsonValue, fingerprint
+from telecine.manifests.index.tracks import RESERVED
 
 
 class Spec(BaseModel):
@@ -237,6 +238,21 @@ class SelectSpec(Spec):
         return where if where and where.strip() else None
 
 
+class TrackSpec(Spec):
+    """One track of the samples: columns of the track file beside a source, and how they are read.
+
+    Rules for what happened from a frame until the next: sum, any, last, mean. For what is true at
+    a frame: linear, hold, nearest, and slerp, of unit quaternions (four columns each).
+    """
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    rule: Literal["sum", "any", "last", "mean", "linear", "hold", "nearest", "slerp"]
+    unit: str = ""
+    required: bool = False  # a clip that it does not cover whole is dropped
+    max_gap: Annotated[float, Field(gt=0)] | None = None  # s between rows; None: any
+    tolerance: Annotated[float, Field(ge=0)] | None = None  # s beyond a row; None: half a frame
+
+
 class ShardSpec(Spec):
     target_bytes: Annotated[int, Field(ge=1_000_000)] = 512_000_000
 
@@ -257,6 +273,18 @@ class DatasetSpec(Spec):
     select: SelectSpec = SelectSpec()
     buckets: BucketSpec = BucketSpec()
     shards: ShardSpec = ShardSpec()
+    tracks: Mapping[str, TrackSpec] = later({})
+
+    @field_validator("tracks")
+    @classmethod
+    def _track_names(cls, value: Mapping[str, TrackSpec]) -> Mapping[str, TrackSpec]:
+        for name in value:
+            if not re.fullmatch("[a-z][a-z0-9_]{0,47}", name) or name in RESERVED:
+                raise ValueError(
+                    f"[tracks.{name}]: a track has a name of a-z 0-9 _, the first a letter, and "
+                    f"none of {', '.join(RESERVED)}"
+                )
+        return dict(value)
 
     def overlaid(self, given: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
         """The spec with the given keys of the given tables in place of its own.

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.commit", "pipeline.progress"),
     ("pipeline.run",),
     ("pipeline.models",),
-    ("catalog", "media"),
+    ("catalog", "media", "side"),
     ("scan", "build"),
     ("caption", "score", "lifecycle"),
     ("pipeline.recipes", "look"),

@@ -11,7 +11,7 @@ import pytest
 from telecine.infra.errors import CommitError, UsageError
 from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import create_dataset, open_dataset, parse_spec, replace_spec
-from telecine.manifests.specs import DatasetSpec, PixelSpec, ScanSpec
+from telecine.manifests.specs import DatasetSpec, PixelSpec, ScanSpec, TrackSpec
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "specs.md"
 
@@ -26,7 +26,9 @@ def test_every_key_is_documented_and_no_other() -> None:
     documented = {
         line.split("`")[1] for line in DOCS.read_text().splitlines() if line.startswith("| `")
     }
-    assert documented == keys(DatasetSpec().model_dump(mode="json"))
+    tracks = {f"tracks.<name>.{key}" for key in TrackSpec.model_fields} | {"tracks.<name>"}
+    assert documented - tracks == keys(DatasetSpec().model_dump(mode="json")) - {"tracks"}
+    assert documented >= tracks
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,8 @@ def test_every_key_is_documented_and_no_other() -> None:
         ('[vae]\nfps = "fast"', "no frame rate"),
         ("[buckets]\nresolutions = [480, 240]", "must rise"),
         ('[buckets]\naspects = ["wide"]', "write width:height"),
+        ('[tracks.text]\ncolumns = ["x"]\nrule = "sum"', "none of latent, text"),
+        ('[tracks.action]\ncolumns = ["x"]\nrule = "median"', "tracks.action.rule"),
         ("[scan", "is not TOML"),
     ],
 )
