@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,8 +32,7 @@ class Packed:
     costs: list[float]
 
 
-@dataclass(frozen=True)
-class Dealt:
+class Dealt(NamedTuple):
     """A pack's place: which of a window's it is."""
 
     window: Packed

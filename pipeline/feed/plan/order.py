@@ -71,12 +71,12 @@ class Order:
         yield dataclasses.replace(last, after=end)
 
     def _steps(self, start: Position) -> Iterator[Step]:
-        at = start
+        within, carried, step = start.within, start.carried, start.step
         for window, _, steps, left in self.walk(start):
-            for packs in steps[at.within :]:
-                at = dataclasses.replace(at, within=at.within + 1, step=at.step + 1)
-                yield _step(packs, at)
-            at = dataclasses.replace(at, window=window + 1, carried=len(left), within=0)
+            for done, packs in enumerate(steps[within:], within + 1):
+                step += 1
+                yield _step(packs, Position(start.epoch, window, carried, done, step))
+            within, carried = 0, len(left)
 
     def walk(self, start: Position) -> Iterator[tuple[int, Packed, list[list[Dealt]], list[Dealt]]]:
         """Windows to the epoch's end: number, packs, all steps, and what goes into the next one."""
@@ -119,7 +119,7 @@ class Order:
         total = _sums(packs, costs)
         order = np.argsort(-total, kind="stable")
         pieces = fit.pieces.plans()
-        plans = [[pieces[i] for i in packs[number]] for number in order.tolist()]
+        plans = (map(pieces.__getitem__, packs[number]) for number in order.tolist())
         return Packed(
             fitted=fit,
             packs=[tuple(chain.from_iterable(plan)) for plan in plans],

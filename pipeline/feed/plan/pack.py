@@ -7,6 +7,8 @@ from bisect import bisect_left, insort
 import numpy as np
 import numpy.typing as npt
 
+_PACKS = 2**32  # more than there are
+
 
 def packed(sizes: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
     """Numbers of the pieces in each pack; no size is above the capacity.
@@ -17,17 +19,17 @@ def packed(sizes: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
     packs: list[list[int]] = []
     if not len(sizes):
         return packs
-    room: list[tuple[int, int]] = []  # (free, number of the pack), sorted; those that are full: out
+    room: list[int] = []  # free × _PACKS + number of the pack, sorted; without those that are full
     smallest = int(sizes.min())
     order = np.argsort(-sizes, kind="stable")
     for piece, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
-        at = bisect_left(room, (size, 0))
+        at = bisect_left(room, size * _PACKS)
         if at < len(room):
-            free, number = room.pop(at)
+            free, number = divmod(room.pop(at), _PACKS)
             packs[number].append(piece)
         else:
             free, number = capacity, len(packs)
             packs.append([piece])
         if free - size >= smallest:
-            insort(room, (free - size, number))
+            insort(room, (free - size) * _PACKS + number)
     return packs
