@@ -22,6 +22,7 @@ from telecine.pipeline.cli.ingest import demo, ingest
 from telecine.pipeline.cli.inspect import inspect
 from telecine.pipeline.cli.query import query
 from telecine.pipeline.cli.rebuild import rebuild
+from telecine.pipeline.cli.train.feed import feed
 
 PLUGIN_OPTIONS = {
     plugins.ENCODERS: "--vae",
@@ -80,7 +81,7 @@ def telecine(
 
 COMMANDS = (
     ingest, rebuild, inspect, demo, caption, score, query, diff, explain, browse, report, export,
-    promote, rollback, verify, decode, gc,
+    feed, promote, rollback, verify, decode, gc,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=WithPlugins if command is export else None)(command)

@@ -47,6 +47,7 @@ WRITERS = (
     Writer("report", ".html", lambda d, _, o: ["report", d, "-o", o]),
     Writer("decode", ".mp4", lambda d, c, o: ["decode", d, c, "-o", o]),
     Writer("export", "", lambda d, _, o: ["export", d, o, "--format", "urls"]),
+    Writer("feed", ".arrow", lambda d, _, o: ["feed", d, "--index", o]),
 )
 # They ask for their place as the others of their command do, and write in ways of their own.
 OTHER_FORMS = (
