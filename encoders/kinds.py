@@ -3,6 +3,7 @@
     [vae]     encoder   = "diffusers:FOLDER"  ─▶ EncoderKind   ─▶ make ─▶ VideoEncoder
     [caption] captioner = "vlm:FOLDER"        ─▶ CaptionerKind ─▶ make ─▶ Captioner
     [score]   scorer    = "openclip:MODEL"    ─▶ ScorerKind    ─▶ make ─▶ Scorer
+    [embed]   encoder   = "t5:FOLDER"         ─▶ TextKind      ─▶ make ─▶ TextEncoder
 
 `load` holds those that are built in; an entry point of a plug-in names one more (docs/extending.md,
 `telecine.infra.plugins`). A spec reaches `make` as it stands: REST is its `partition(":")[2]`.
@@ -17,8 +18,9 @@ from enum import StrEnum
 from telecine.encoders.caption.interface import Captioner
 from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.score.interface import Scorer
+from telecine.encoders.text.interface import TextEncoder
 from telecine.encoders.video.interface import VideoEncoder
-from telecine.manifests.specs import CaptionSpec, ScoreSpec, VaeSpec
+from telecine.manifests.specs import CaptionSpec, EmbedSpec, ScoreSpec, VaeSpec
 
 
 class RunsOn(StrEnum):
@@ -69,4 +71,12 @@ class ScorerKind(Kind):
     """`weights_of`: as a captioner's."""
 
     make: Callable[[ScoreSpec, ModelRuntime], Scorer]
+    weights_of: Callable[[str], str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextKind(Kind):
+    """`weights_of`: as a captioner's."""
+
+    make: Callable[[EmbedSpec, ModelRuntime], TextEncoder]
     weights_of: Callable[[str], str] | None = None

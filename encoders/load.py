@@ -1,7 +1,7 @@
-"""Models by name: what [vae] encoder, [caption] captioner and [score] scorer may say.
+"""Models by name: what [vae] encoder, [caption] captioner, [score] scorer, [embed] encoder may say.
 
-ENCODERS, CAPTIONERS, SCORERS: a row for each that is built in. A plug-in's is one row more, and is
-imported when a spec names it, in each process that uses it.
+ENCODERS, CAPTIONERS, SCORERS, TEXT_ENCODERS: a row for each that is built in. A plug-in's is one
+row more, and is imported when a spec names it, in each process that uses it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,24 @@ from telecine.encoders.caption.interface import Captioner, FirstOf
 from telecine.encoders.caption.sidecar import SidecarCaptioner
 from telecine.encoders.caption.signal import SignalCaptioner
 from telecine.encoders.hub import absolute_folder, digest_of_file
-from telecine.encoders.kinds import CaptionerKind, EncoderKind, Kind, RunsOn, ScorerKind
-from telecine.encoders.plugin import PluginCaptioner, PluginEncoder, PluginScorer
+from telecine.encoders.kinds import CaptionerKind, EncoderKind, Kind, RunsOn, ScorerKind, TextKind
+from telecine.encoders.plugin import PluginCaptioner, PluginEncoder, PluginScorer, PluginTextEncoder
 from telecine.encoders.runtime import DEFAULT_RUNTIME, ModelRuntime
 from telecine.encoders.score.heads import head_file, load_head
 from telecine.encoders.score.interface import Scorer
+from telecine.encoders.text.interface import NoTextEncoder, TextEncoder
 from telecine.encoders.video.dct import DctEncoder
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
 from telecine.infra.plugins import Plugin
-from telecine.manifests.specs import ABOUT_CLIPS, CaptionSpec, ScoreSpec, Spec, VaeSpec
+from telecine.manifests.specs import (
+    ABOUT_CLIPS,
+    CaptionSpec,
+    EmbedSpec,
+    ScoreSpec,
+    Spec,
+    VaeSpec,
+)
 
 K = TypeVar("K", bound=Kind)
 
@@ -32,6 +40,7 @@ K = TypeVar("K", bound=Kind)
 VAE_OPTIONS = frozenset(VaeSpec.model_fields) - {"encoder", *ABOUT_CLIPS}
 CAPTION_OPTIONS = frozenset(CaptionSpec.model_fields) - {"captioner"}
 SCORE_OPTIONS = frozenset({"dtype"})
+EMBED_OPTIONS = frozenset({"dtype", "max_tokens"})
 
 
 # ── what is built in: libraries are imported when a model is made ────────────────────────────────
@@ -91,6 +100,18 @@ def _vlm_weights(named: str) -> str:
     return weights_of(named)
 
 
+def _text_encoder(spec: EmbedSpec, runtime: ModelRuntime) -> TextEncoder:
+    from telecine.encoders.text.models import TransformersTextEncoder
+
+    return TransformersTextEncoder(spec, runtime)
+
+
+def _text_weights(named: str) -> str:
+    from telecine.encoders.text.files import weights_of
+
+    return weights_of(named)
+
+
 ENCODERS: Mapping[str, EncoderKind] = {
     "dct": EncoderKind(make=lambda spec, device: DctEncoder(), runs_on=RunsOn.CPU),
     "diffusers": EncoderKind(
@@ -137,12 +158,26 @@ SCORERS: Mapping[str, ScorerKind] = {
     ),
 }
 
+TEXT_ENCODERS: Mapping[str, TextKind] = {
+    "none": TextKind(make=lambda spec, runtime: NoTextEncoder(), runs_on=RunsOn.CPU),
+    **{
+        name: TextKind(
+            rests=("FOLDER_OR_HUB_ID",),
+            make=_text_encoder,
+            options=EMBED_OPTIONS,
+            absolute=partial(absolute_folder, name),
+            weights_of=_text_weights,
+        )
+        for name in ("t5", "umt5", "clip", "transformers")
+    },
+}
+
 
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def encoder_kind(named: str) -> EncoderKind:
-    """Raises UsageError where nothing is called so, as do the next two."""
+    """Raises UsageError where nothing is called so, as do the next three."""
     return _named(plugins.ENCODERS, ENCODERS, EncoderKind, named)[0]
 
 
@@ -154,10 +189,15 @@ def scorer_kind(named: str) -> ScorerKind:
     return _named(plugins.SCORERS, SCORERS, ScorerKind, named)[0]
 
 
+def text_kind(named: str) -> TextKind:
+    return _named(plugins.TEXT_ENCODERS, TEXT_ENCODERS, TextKind, named)[0]
+
+
 _SAID = {  # what it is, and where a spec says which
     plugins.ENCODERS: ("video encoder", "[vae] encoder"),
     plugins.CAPTIONERS: ("captioner", "[caption] captioner"),
     plugins.SCORERS: ("scorer", "[score] scorer"),
+    plugins.TEXT_ENCODERS: ("text encoder", "[embed] encoder"),
 }
 
 
@@ -228,6 +268,17 @@ def load_scorer(spec: ScoreSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> Sco
     return made if plugin is None else PluginScorer(made, plugin)
 
 
+def load_text_encoder(spec: EmbedSpec, runtime: ModelRuntime = DEFAULT_RUNTIME) -> TextEncoder:
+    """The text encoder that `spec` names. Loads no weights before they are needed.
+
+    Raises UsageError where there is none of that name.
+    """
+    kind, plugin = _named(plugins.TEXT_ENCODERS, TEXT_ENCODERS, TextKind, spec.encoder)
+    _refuse_unheeded(spec, str(spec.encoder), "embed", EMBED_OPTIONS - kind.options)
+    made = kind.make(spec, runtime)
+    return made if plugin is None else PluginTextEncoder(made, plugin)
+
+
 # ── files of models ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -256,10 +307,20 @@ def pin_scorer(spec: ScoreSpec) -> ScoreSpec:
     return spec.model_copy(update={"weights": weights, "aesthetic_weights": head})
 
 
+def pin_text_encoder(spec: EmbedSpec) -> EmbedSpec:
+    """The spec with the digest of the model's files as they are now, where it has files.
+
+    Raises UsageError where they are not there.
+    """
+    named = str(spec.encoder)
+    weights_of = text_kind(named).weights_of
+    return spec.model_copy(update={"weights": weights_of(named) if weights_of else None})
+
+
 def absolute_encoder(named: str) -> str:
     """`named` with a path in it made absolute, so that it holds in any working directory.
 
-    Raises UsageError where nothing is called so, as do the next two.
+    Raises UsageError where nothing is called so, as do the next three.
     """
     return encoder_kind(named).absolute(named)
 
@@ -270,3 +331,7 @@ def absolute_captioner(named: str) -> str:
 
 def absolute_scorer(named: str) -> str:
     return scorer_kind(named).absolute(named)
+
+
+def absolute_text_encoder(named: str) -> str:
+    return text_kind(named).absolute(named)

@@ -23,6 +23,7 @@ from telecine.encoders.caption.interface import (
 )
 from telecine.encoders.frames import FrameBlock, Latents, Pixels
 from telecine.encoders.score.interface import Scorer
+from telecine.encoders.text.interface import EncodedText, TextEncoder
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.plugins import Plugin
 from telecine.manifests.fingerprint import JsonValue, fingerprint
@@ -102,6 +103,31 @@ class PluginScorer:
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return self._made.embed_texts(texts)
+
+
+class PluginTextEncoder:
+    """A `TextEncoder`."""
+
+    def __init__(self, made: TextEncoder, plugin: Plugin) -> None:
+        self._made, self._plugin = made, plugin
+
+    @property
+    def name(self) -> str:
+        return self._made.name
+
+    @property
+    def dimensions(self) -> int:
+        return self._made.dimensions
+
+    def identity(self) -> dict[str, JsonValue]:
+        return _identity(self._made.identity(), self._plugin)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity())
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText | str]:
+        return self._made.encode(texts)
 
 
 class PluginEncoder:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # it costs more than all of `import telecine`, and every comm
 ENCODERS = "telecine.encoders"
 CAPTIONERS = "telecine.captioners"
 SCORERS = "telecine.scorers"
+TEXT_ENCODERS = "telecine.text_encoders"
 EXPORTERS = "telecine.exporters"
 
 T = TypeVar("T")

@@ -160,6 +160,16 @@ class ScoreSpec(Spec):
         return dict(value)
 
 
+class EmbedSpec(Spec):
+    """What texts are embedded by, and the column that the embeddings go into."""
+
+    encoder: str | None = None  # none, t5:..., umt5:..., clip:... or transformers:...
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")] | None = None
+    weights: str | None = None  # SHA-256 of the model's files, found when it was chosen
+    max_tokens: Positive = 512  # what a text has beyond is left out
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # computed in; stored: float16
+
+
 class VaeSpec(Spec):
     """The video encoder. `fps` asks for one frame rate; by default a clip keeps its own.
 
@@ -273,6 +283,7 @@ class DatasetSpec(Spec):
     select: SelectSpec = SelectSpec()
     buckets: BucketSpec = BucketSpec()
     shards: ShardSpec = ShardSpec()
+    embed: EmbedSpec = later(EmbedSpec())
     tracks: Mapping[str, TrackSpec] = later({})
 
     @field_validator("tracks")

@@ -40,6 +40,7 @@ class Generation:
         """
         spec = dataset.spec.canonical()
         del spec["scan"]
+        spec.pop("embed", None)  # a column lies beside it
         if scores := scores_used(dataset.spec):
             spec["score"] = scores.canonical()
         else:

@@ -1,0 +1,1 @@
+"""Texts → embeddings, one vector a token."""
