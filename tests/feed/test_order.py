@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from itertools import chain, pairwise
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from telecine.infra.errors import UsageError
 from telecine.pipeline.feed.plan.options import OrderOptions, Split
 from telecine.pipeline.feed.plan.order import Order
+from telecine.pipeline.feed.plan.report import report
 from telecine.pipeline.feed.plan.steps import START, Piece, Position, Source, Step
 from tests.support.mixes import made_index, realistic
 
@@ -183,3 +186,27 @@ def test_a_real_mix_is_packed_tightly_and_evenly(tokens: int) -> None:
     used = sum(chain.from_iterable(step.tokens for step in steps))
     assert used / (len(steps) * 8 * tokens) >= 0.985
     assert np.mean([max(step.costs) / np.mean(step.costs) for step in steps]) <= 1.1
+
+
+def test_batches_are_of_one_shape_and_dealt_like_packs() -> None:
+    order = small(batch=3, split="windows", tokens=16)
+    steps = list(order.steps())
+    assert sorted(first_time(steps)) == sorted(wanted(order))
+    shapes = order.columns[0].shapes
+    for batch in chain.from_iterable(step.packs for step in steps):
+        assert len({(*shapes[p.row, 2:].tolist(), p.stop - p.start) for p in batch}) == 1
+        assert len(batch) <= 3
+    found = report(order)
+    slots = 3 * 4 * len(steps)
+    used = sum(len(batch) for step in steps for batch in step.packs)
+    assert found.padding == pytest.approx(1 - used / slots)
+    assert order.position(order.state(steps[3].after)) == steps[3].after
+    with pytest.raises(UsageError, match="batch = 0: a whole number above 0"):
+        small(batch=0)
+
+
+def test_planning_loads_what_an_index_needs_and_no_more() -> None:
+    program = "import sys, telecine.pipeline.feed.plan.report; print(*sys.modules)"
+    command = [sys.executable, "-c", program]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"ray", "av", "torch", "duckdb", "deltalake", "boto3", "pydantic"} & set(loaded)

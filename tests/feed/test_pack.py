@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telecine.pipeline.feed.plan.cost import cost
-from telecine.pipeline.feed.plan.pack import packed
+from telecine.pipeline.feed.plan.pack import batched, packed
 
 
 @given(st.lists(st.integers(1, 50), max_size=200))
@@ -29,3 +29,15 @@ def test_half_of_the_work_is_attention_at_six_widths() -> None:
     short, long = cost(np.array([6 * 512]), 512), cost(np.array([12 * 512]), 512)
     assert short == 2 * (6 * 512) ** 2
     assert long == 3 * short
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=60))
+def test_a_batch_has_one_shape_and_only_the_last_of_it_is_short(
+    shapes: list[tuple[int, int]],
+) -> None:
+    batches = batched(np.array(shapes), 4)
+    assert sorted(chain.from_iterable(batches)) == list(range(len(shapes)))
+    assert all(len({shapes[piece] for piece in batch}) == 1 for batch in batches)
+    short = [shapes[batch[0]] for batch in batches if len(batch) < 4]
+    assert max(map(len, batches)) <= 4
+    assert len(short) == len(set(short))

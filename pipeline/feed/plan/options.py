@@ -15,8 +15,11 @@ Renditions: TypeAlias = Literal["apart", "drawn", "paired"]
 class OrderOptions:
     """Raises UsageError where a value is none that it can be."""
 
-    tokens: int = 65_536  # that a pack holds at most
+    tokens: int = 65_536  # that a pack holds at most; of batches: a sample
     packs_per_step: int = 8
+    batch: int | None = (
+        None  # packs of so many samples of one shape instead; the last may have less
+    )
     seed: int = 0
     split: Split = "prefix"  # what becomes of clips longer than a pack: split.py
     image_share: float | None = None  # of the samples; None: as many as there are
@@ -27,9 +30,17 @@ class OrderOptions:
     width: int = 3_072  # of the model, for the cost: cost.py
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "packs_per_step", "window", "window_steps", "spread", "width"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: a whole number above 0 is meant")
+        for name in (
+            "tokens",
+            "batch",
+            "packs_per_step",
+            "window",
+            "window_steps",
+            "spread",
+            "width",
+        ):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"{name} = {value}: a whole number above 0 is meant")
         for name, words in (("split", get_args(Split)), ("renditions", get_args(Renditions))):
             if getattr(self, name) not in words:
                 raise UsageError(f"{name} = {getattr(self, name)!r}: choose of {', '.join(words)}")

@@ -22,7 +22,7 @@ from telecine.pipeline.feed.plan.deal import Dealt, Packed, dealt, filled, own
 from telecine.pipeline.feed.plan.draw import Drawing, draw
 from telecine.pipeline.feed.plan.hashes import key
 from telecine.pipeline.feed.plan.options import OrderOptions
-from telecine.pipeline.feed.plan.pack import packed
+from telecine.pipeline.feed.plan.pack import batched, packed
 from telecine.pipeline.feed.plan.split import fitted, whole
 from telecine.pipeline.feed.plan.steps import START, Position, Source, Step
 
@@ -115,7 +115,10 @@ class Order:
         source, row = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
         fit = fitted(whole(source, row, self.columns), self.options)
         tokens, costs = fit.pieces.tokens.sum(axis=1), fit.pieces.cost(self.options.width)
-        packs = packed(tokens, self.options.tokens)
+        if self.options.batch:
+            packs = batched(fit.pieces.shapes(self.columns), self.options.batch)
+        else:
+            packs = packed(tokens, self.options.tokens)
         total = _sums(packs, costs)
         order = np.argsort(-total, kind="stable")
         pieces = fit.pieces.plans()
@@ -128,15 +131,22 @@ class Order:
         )
 
     def _window(self) -> int:
-        """Samples of a window: at least the option's, and packs for enough steps."""
-        tokens = sum(self._mean_tokens(d) * d.count for d in self.draw.drawings) / self.samples
-        packs = self.options.window_steps * self.options.packs_per_step
-        return max(self.options.window, round(packs * self.options.tokens / max(tokens, 1.0)))
+        """Samples of a window: pieces as the option says, and packs for enough steps."""
+        means = [self._means(drawing) * drawing.count for drawing in self.draw.drawings]
+        pieces, packs = (float(of) / self.samples for of in np.sum(means, axis=0))
+        wanted = self.options.window_steps * self.options.packs_per_step
+        return max(1, round(self.options.window / max(pieces, 1.0)), round(wanted / packs))
 
-    def _mean_tokens(self, drawing: Drawing) -> float:
-        """Of a sample's pieces, estimated."""
+    def _means(self, drawing: Drawing) -> npt.NDArray[np.float64]:
+        """Pieces of a sample, and packs (above 0), estimated."""
         samples = whole(*drawing.some(_LOOKED_AT), self.columns)
-        return float(fitted(samples, self.options).pieces.tokens.sum() / len(samples.row))
+        pieces, options = fitted(samples, self.options).pieces, self.options
+        packs = (
+            len(pieces.row) / options.batch
+            if options.batch
+            else pieces.tokens.sum() / options.tokens
+        )
+        return np.array([len(pieces.row), max(packs, 1e-3)]) / len(samples.row)
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,7 +168,12 @@ class Order:
                 f"the state is of another order ({said}): give the feed what it had then, and the "
                 "same index (telecine feed --index writes one to keep), or begin without the state"
             )
-        return Position(**state["at"])
+        try:
+            return Position(**state["at"])
+        except (KeyError, TypeError) as error:
+            raise UsageError(
+                f"the state has no position that this version knows ({error})"
+            ) from error
 
     def _made_of(self) -> dict[str, Any]:
         return {

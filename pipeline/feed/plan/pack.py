@@ -1,4 +1,4 @@
-"""Pieces → packs: best-fit decreasing, a few microseconds a piece."""
+"""Pieces → packs: best-fit decreasing, or batches of one shape."""
 
 from __future__ import annotations
 
@@ -33,3 +33,11 @@ def packed(sizes: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
         if free - size >= smallest:
             insort(room, (free - size) * _PACKS + number)
     return packs
+
+
+def batched(shapes: npt.NDArray[np.int64], size: int) -> list[list[int]]:
+    """Numbers of the pieces in each batch: of one shape ([n, …]), `size` of them or the rest."""
+    _, kinds = np.unique(shapes, axis=0, return_inverse=True)
+    order = np.argsort(kinds.ravel(), kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(kinds.ravel()[order])) + 1)
+    return [group[i : i + size].tolist() for group in groups for i in range(0, len(group), size)]

@@ -34,7 +34,7 @@ class EpochReport:
     samples: int  # that come, each as often as it does
     pieces: int
     tokens: int
-    padding: float  # share of the packs that holds no token
+    padding: float  # share of the packs that holds no token; of batches: no sample
     slowest: float  # dearest pack of a step ÷ its mean pack, by cost.py: mean over the steps
     slowest_worst: float  # the same of the worst step
     slowest_attention: float  # `slowest` by the squares of the lengths alone
@@ -122,7 +122,15 @@ def _add_step(sums: _Sums, order: Order, step: list[Dealt]) -> None:
     sums.slowest.append(float(costs.max() / costs.mean()))
     sums.attention.append(float(squares.max() / squares.mean()))
     sums.facts["tokens"] += int(tokens.sum())
+    together = len(order.sources) if order.options.renditions == "paired" else 1
+    sums.facts["members"] += sum(len(p.window.packs[p.number]) for p in step) // together
     sums.facts["repeated"] += sum(pack.repeated for pack in step)
+
+
+def _filled(sums: _Sums, order: Order) -> float:
+    """Packs that would do if none had room left, for what comes again as well."""
+    facts, options = sums.facts, order.options
+    return facts["members"] / options.batch if options.batch else facts["tokens"] / options.tokens
 
 
 def _report(sums: _Sums, order: Order, epoch: int) -> EpochReport:
@@ -142,7 +150,7 @@ def _report(sums: _Sums, order: Order, epoch: int) -> EpochReport:
         samples=facts["samples"],
         pieces=facts["pieces"],
         tokens=facts["tokens"],
-        padding=1 - facts["tokens"] / (packs * options.tokens),
+        padding=1 - _filled(sums, order) / packs,
         slowest=float(np.mean(sums.slowest)),
         slowest_worst=max(sums.slowest),
         slowest_attention=float(np.mean(sums.attention)),

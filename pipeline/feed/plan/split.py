@@ -50,6 +50,15 @@ class Pieces:
         flat = list(map(Piece, *(column.ravel().tolist() for column in columns)))
         return list(zip(*[iter(flat)] * self.row.shape[1], strict=True))
 
+    def shapes(self, columns: Sequence[Columns]) -> Numbers:
+        """[n, 4k]: C, T', H', W' of each piece."""
+        shapes = np.empty((*self.row.shape, 4), np.int64)
+        for number, of in enumerate(columns):
+            here = self.source == number
+            shapes[here] = of.shapes[self.row[here]]
+        shapes[..., 1] = self.stop - self.start
+        return shapes.reshape(len(shapes), -1)
+
     def cost(self, width: int) -> npt.NDArray[np.float64]:
         """[n]"""
         total: npt.NDArray[np.float64] = cost(self.tokens, width).sum(axis=1)
