@@ -70,6 +70,7 @@ __all__ = [
     "caption",
     "clips",
     "export",
+    "feed_index",
     "ingest",
     "open",
     "promote",
@@ -290,6 +291,28 @@ def export(
     from telecine.pipeline.export.export import export as run_export
 
     return run_export(_opened(dataset), Path(folder), format, build=build, overwrite=overwrite)
+
+
+def feed_index(
+    dataset: str | Path | Dataset,
+    file: str | Path,
+    *,
+    build: str | None = None,
+    where: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Write which samples of a build (None: the current one) a condition takes, and where they lie.
+
+    For `Feed(dataset, build=file)`; `file` ends in .arrow and lies outside of the dataset. Returns
+    how many samples there are. Raises UsageError where there are none.
+    """
+    from telecine.pipeline.look.feeding import check_index_file, index_of, write_index_file
+
+    opened = _opened(dataset)
+    check_index_file(Path(file), opened.uri, overwrite=overwrite)
+    index = index_of(opened, build, where)
+    write_index_file(index, Path(file))
+    return int(index.rows.num_rows)
 
 
 # ── what they share ──────────────────────────────────────────────────────────────────────────────

@@ -87,6 +87,15 @@ def test_an_export_lists_what_there_is(made: Path, tmp_path: Path) -> None:
     assert all((tmp_path / "lists" / name).exists() for name in exported.files)
 
 
+def test_an_index_has_the_samples_that_a_condition_takes(made: Path, tmp_path: Path) -> None:
+    count = telecine.feed_index(made, tmp_path / "wide.arrow", where="width > height")
+    sql = "SELECT clip_id FROM dataset WHERE in_build AND width > height"
+    wanted = set(telecine.query(made, sql)["clip_id"].to_pylist())
+    found = pa.ipc.open_file(tmp_path / "wide.arrow").read_all()["clip_id"].to_pylist()
+    assert (count, set(found)) == (len(wanted), wanted)
+    assert wanted
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -97,6 +106,7 @@ def test_an_export_lists_what_there_is(made: Path, tmp_path: Path) -> None:
         (lambda d: telecine.rebuild(d, spec={"scan": {"max_seconds": 3}}, workers=0), "scan"),
         (lambda d: telecine.ingest(d / "nowhere", d, workers=0), "nowhere"),
         (lambda d: telecine.promote(d, "nonesuch"), "nonesuch"),
+        (lambda d: telecine.feed_index(d, d / "x.arrow"), "lies in the dataset"),
         (lambda d: telecine.ingest([], d, workers=0), "no source was given"),
         (lambda d: telecine.rebuild(d, workers=-1), "a number from 0 on"),
         (lambda d: telecine.rebuild(d, workers=0, ray_address="h:1"), "h:1 was asked for too"),
