@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -71,13 +72,15 @@ class Columns:
     row: type[Row]
     found: pa.Schema  # of the table
 
-    @property
+    @cached_property
     def missing(self) -> list[str]:
-        return [n for n in arrow_schema(self.row).names if n not in self.found.names]
+        found = set(self.found.names)  # pyarrow makes the list anew whenever it is asked
+        return [n for n in arrow_schema(self.row).names if n not in found]
 
-    @property
+    @cached_property
     def unknown(self) -> list[str]:
-        return [n for n in self.found.names if n not in arrow_schema(self.row).names]
+        declared = set(arrow_schema(self.row).names)
+        return [n for n in self.found.names if n not in declared]
 
     @property
     def same(self) -> bool:
@@ -104,7 +107,7 @@ class Columns:
 
     def problems(self) -> list[str]:
         """Why the rows cannot be read, a line each."""
-        both = [f for f in arrow_schema(self.row) if f.name in self.found.names]
+        both = [f for f in arrow_schema(self.row) if f.name not in self.missing]
         other = [
             f"column {f.name} is {self.found.field(f.name).type}, expected is {f.type}"
             for f in both
@@ -134,9 +137,9 @@ class Columns:
 
         It keeps the texts it was made with: a reworded one must not bar appending.
         """
-        fields = []
+        fields, missing = [], set(self.missing)
         for field in rows.schema:
-            if field.name in self.found.names:
+            if field.name not in missing:
                 fields.append(field.remove_metadata())
             else:
                 marked = {**(field.metadata or {}), ADDED: version().encode()}

@@ -10,6 +10,7 @@ Every question about state is asked here, in SQL, over tables that need not fit 
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -127,17 +128,17 @@ def _add(con: duckdb.DuckDBPyConnection, tables: Tables, name: str, version: int
         con.unregister("stored")
         return
     kind, columns = "TABLE" if name == "builds" else "VIEW", tables.columns(name, version)
-    types = {} if columns.same else _types(con, name)
+    types = {} if columns.same else _types(name)
     con.execute(f"CREATE {kind} {name} AS {select_of(columns, types, files)}")
 
 
-def _types(con: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
+@functools.cache
+def _types(name: str) -> Mapping[str, str]:
     """DuckDB's words for the types of a table's columns as they are declared."""
-    con.register("declared", arrow_schema(TABLES[name]).empty_table())
-    described = con.sql("FROM declared")
-    found = dict(zip(described.columns, map(str, described.types), strict=True))
-    con.unregister("declared")
-    return found
+    with duckdb.connect() as con:
+        con.register("declared", arrow_schema(TABLES[name]).empty_table())
+        described = con.sql("FROM declared")
+        return dict(zip(described.columns, map(str, described.types), strict=True))
 
 
 def _spill_folder() -> str:
