@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
@@ -43,6 +43,31 @@ def orders(draw: st.DrawFn) -> Order:
         spread=draw(st.integers(1, 4)),
     )
     return Order([Source(made_index(shapes, per_shard=draw(st.integers(1, 9))))], options)
+
+
+@st.composite
+def blends(draw: st.DrawFn) -> Order:
+    """Of two sources with weights, or of two renditions of the same clips; images among them."""
+    kinds = [(4, 1, 2, 2), (4, 2, 2, 2)]
+    first = np.array(kinds + [(4, *row) for row in draw(SHAPES)], np.int32)
+    second = first * (1, 1, 2, 1)
+    ids = [f"clip-{i}" for i in range(len(first))]
+    weights = draw(st.sampled_from([(None, None), (1.0, 1.0), (0.7, 0.3), (5.0, 0.5)]))
+    options = OrderOptions(
+        tokens=draw(st.integers(6, 60)),
+        packs_per_step=draw(st.integers(1, 9)),
+        split=draw(st.sampled_from(SPLITS)),
+        image_share=draw(st.sampled_from((None, 0.0, 0.3, 1.0))),
+        renditions=draw(st.sampled_from(("apart", "drawn", "paired"))),
+        batch=draw(st.sampled_from((None, None, 3))),
+        window=draw(st.integers(1, 30)),
+        window_steps=1,
+    )
+    indexes = [
+        made_index(shapes.astype(np.int32), clip_ids=ids, build=build, per_shard=7)
+        for shapes, build in ((first, "draft"), (second, "final"))
+    ]
+    return Order([Source(*pair) for pair in zip(indexes, weights, strict=True)], options)
 
 
 def first_time(steps: list[Step]) -> list[Piece]:
@@ -88,8 +113,8 @@ def test_every_sample_comes_once_an_epoch(order: Order, epoch: int) -> None:
     assert again <= {p for s in steps for p, r in zip(s.packs, s.repeated, strict=True) if not r}
 
 
-@given(orders(), st.data())
-@settings(max_examples=60, deadline=None)
+@given(st.one_of(orders(), blends()), st.data())
+@settings(max_examples=80, deadline=None)
 def test_it_goes_on_exactly_where_it_stopped(order: Order, data: st.DataObject) -> None:
     steps = list(order.steps())
     steps += order.steps(steps[-1].after)
@@ -103,6 +128,27 @@ def test_it_goes_on_exactly_where_it_stopped(order: Order, data: st.DataObject) 
     if at.epoch == 0:
         rest += resumed.steps(rest[-1].after)
     assert rest == steps[stopped + 1 :]
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 1), (4, 2), (4, 8), (1, 8)])
+def test_a_run_goes_on_with_other_ranks(before: int, after: int) -> None:
+    """Each rank by an order of its own, from one state; together they get what one rank would."""
+
+    def received(world: int, at: Position, steps: int) -> tuple[list[object], Position]:
+        ranks = []
+        for rank in range(world):
+            planned = islice(small(packs_per_step=8).steps(at), steps)
+            ranks.append([(s.after, [s.packs[i] for i in s.of_rank(rank, world)]) for s in planned])
+        ends = {mine[-1][0] for mine in ranks}
+        assert len(ends) == 1
+        rounds = zip(*ranks, strict=True)
+        return [sorted(chain(*(packs for _, packs in of))) for of in rounds], ends.pop()
+
+    first, at = received(before, START, 2)
+    state = small(packs_per_step=8).state(at)
+    rest, _ = received(after, small(packs_per_step=8).position(state), 3)
+    alone, _ = received(1, START, 5)
+    assert first + rest == alone
 
 
 @given(st.integers(1, 6), st.integers(1, 6))
