@@ -21,11 +21,9 @@ from telecine.manifests.rows.arrow import arrow_schema as arrow_schema
 from telecine.manifests.rows.arrow import defaults_of as defaults_of
 from telecine.manifests.rows.arrow import from_arrow as from_arrow
 from telecine.manifests.rows.arrow import to_arrow as to_arrow
-
-
-def column(text: str, default: Any = dataclasses.MISSING, *, since: str = "") -> Any:
-    """A field with its line of documentation, and the Telecine that began it (empty: the first)."""
-    return field(default=default, metadata={"text": text, "since": since})
+from telecine.manifests.rows.field import column as column
+from telecine.manifests.rows.texts import ColumnSample as ColumnSample
+from telecine.manifests.rows.texts import TextEmbedding as TextEmbedding
 
 
 def measured(text: str, default: Any = dataclasses.MISSING, *, since: str = "") -> Any:
@@ -431,7 +429,10 @@ class Build:
     spec: str = column("the build's spec, canonical JSON")
 
 
-Row: TypeAlias = Source | Clip | Still | Caption | Embedding | Score | Duplicate | Sample | Build
+Row: TypeAlias = (
+    Source | Clip | Still | Caption | Embedding | Score | Duplicate | Sample | Build
+    | TextEmbedding | ColumnSample
+)  # fmt: skip
 
 TABLES: dict[str, type[Row]] = {
     "sources": Source,
@@ -443,6 +444,8 @@ TABLES: dict[str, type[Row]] = {
     "duplicates": Duplicate,
     "samples": Sample,
     "builds": Build,
+    "text_embeddings": TextEmbedding,
+    "column_samples": ColumnSample,
 }
 
 # Columns of samples, in the order of their declaration.

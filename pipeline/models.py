@@ -17,12 +17,14 @@ from telecine.encoders.load import (
     absolute_captioner,
     absolute_encoder,
     absolute_scorer,
+    absolute_text_encoder,
     captioner_kind,
     encoder_kind,
     load_captioner,
     pin_captioner,
     pin_scorer,
     scorer_kind,
+    text_kind,
 )
 from telecine.encoders.runtime import ModelRuntime, Secret
 from telecine.infra.cluster import ONE_CORE, Cluster, Resources
@@ -53,6 +55,9 @@ def absolute_spec(tables: Mapping[str, Any], where: str = "spec") -> DatasetSpec
     score = given.get("score", {})
     if score.get("scorer"):
         score["scorer"] = absolute_scorer(score["scorer"])
+    embed = given.get("embed", {})
+    if embed.get("encoder"):
+        embed["encoder"] = absolute_text_encoder(embed["encoder"])
     if score.get("aesthetic"):
         score["aesthetic"] = str(Path(score["aesthetic"]).expanduser().resolve())
     return spec_of(given, where)
@@ -135,6 +140,13 @@ def scorer_needs(run: Run) -> tuple[Resources, ModelRuntime]:
     """What a worker with the spec's scorer gets, and how it runs there."""
     if scorer_kind(str(run.dataset.spec.score.scorer)).runs_on == RunsOn.CPU:
         return Resources(), ModelRuntime(batch=run.options.batch)
+    return _model_needs(run)
+
+
+def text_encoder_needs(run: Run) -> tuple[Resources, ModelRuntime]:
+    """What a worker with the spec's text encoder gets, and how it runs there."""
+    if text_kind(str(run.dataset.spec.embed.encoder)).runs_on == RunsOn.CPU:
+        return Resources(), ModelRuntime()
     return _model_needs(run)
 
 

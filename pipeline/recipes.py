@@ -5,6 +5,7 @@
     scan    =  probe → segment → measure              objects  → sources, clips, stills
     caption =  stills and facts → text                clips    → captions
     score   =  stills and texts → numbers             clips    → embeddings, scores, duplicates
+    embed   =  texts → model → a column beside a build  captions → text_embeddings, column_samples
     build   =  plan → decode → encode → shard → gates clips × captions × encoder → samples
     verify  =  check → repair                         tars against samples
 
@@ -19,7 +20,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from telecine.encoders.load import load_captioner, load_encoder, load_scorer
+from telecine.encoders.load import (
+    load_captioner,
+    load_encoder,
+    load_scorer,
+    load_text_encoder,
+    pin_text_encoder,
+)
 from telecine.infra.errors import UsageError
 from telecine.manifests.builds import current_build
 from telecine.manifests.dataset import Dataset, replace_spec, write_spec
@@ -30,6 +37,7 @@ from telecine.pipeline.build.preview import Estimate, Preview, estimate, preview
 from telecine.pipeline.build.step import BuildOutcome, build_samples
 from telecine.pipeline.caption.step import CaptionOutcome, caption_clips
 from telecine.pipeline.catalog.selection import check_where, selected_or_none
+from telecine.pipeline.embed.step import EmbedOutcome, embed_texts
 from telecine.pipeline.lifecycle.changes import Change, changes
 from telecine.pipeline.lifecycle.promote import Promotion, Settled, foreseen, settle
 from telecine.pipeline.lifecycle.verify import Verified
@@ -40,6 +48,7 @@ from telecine.pipeline.models import (
     encoder_needs,
     scanner_needs,
     scorer_needs,
+    text_encoder_needs,
     with_models,
 )
 from telecine.pipeline.run import Run, RunOptions
@@ -143,6 +152,22 @@ def score(run: Run, *, where: str | None = None) -> ScoreOutcome:
     if scored.in_force:
         replace_spec(dataset, asked)
     return scored
+
+
+def embed(run: Run, build: str | None = None) -> EmbedOutcome:
+    """The column of texts that the dataset's spec asks for, beside a build (None: the current one).
+
+    Its encoder is the one in force from then on.
+    """
+    asked = run.dataset.spec
+    if asked.embed.encoder is None:
+        raise UsageError("no text encoder is in force yet: name one, --encoder t5:FOLDER or none")
+    load_text_encoder(asked.embed)  # a wrong name or option is said before files are looked for
+    if asked.embed.weights is None:
+        asked = asked.model_copy(update={"embed": pin_text_encoder(asked.embed)})
+    outcome = embed_texts(run.under(asked), text_encoder_needs, build)
+    replace_spec(run.dataset, asked)
+    return outcome
 
 
 def verify(run: Run, build: str | None = None, *, repair: bool = False) -> Verified:

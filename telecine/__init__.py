@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from telecine.manifests.schemas import Clip
     from telecine.manifests.specs import DatasetSpec
     from telecine.pipeline.caption.step import CaptionOutcome
+    from telecine.pipeline.embed.step import EmbedOutcome
     from telecine.pipeline.export.export import Exported
     from telecine.pipeline.lifecycle.promote import Promoted
     from telecine.pipeline.progress import Progress
@@ -59,6 +60,7 @@ __all__ = [
     "CommitError",
     "Dataset",
     "DatasetSpec",
+    "EmbedOutcome",
     "Exported",
     "Ingested",
     "Promoted",
@@ -69,6 +71,7 @@ __all__ = [
     "UsageError",
     "caption",
     "clips",
+    "embed",
     "export",
     "feed_index",
     "ingest",
@@ -87,6 +90,7 @@ _TYPES = {
     "Clip": "manifests.schemas",
     "Dataset": "manifests.dataset",
     "DatasetSpec": "manifests.specs",
+    "EmbedOutcome": "pipeline.embed.step",
     "Exported": "pipeline.export.export",
     "Ingested": "pipeline.recipes",
     "Promoted": "pipeline.lifecycle.promote",
@@ -251,6 +255,32 @@ def score(
 
     with _run(_asked(dataset, spec), workers, ray_address, options, progress) as run:
         return run_score(run, where=where)
+
+
+@explained("telecine.embed")
+def embed(
+    dataset: str | Path | Dataset,
+    *,
+    spec: Spec | None = None,
+    build: str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> EmbedOutcome:
+    """A column of texts and their embeddings beside a build (None: the current one).
+
+    By the encoder that the spec asks for, as in `spec={"embed": {"encoder": "t5:FOLDER"}}`, which
+    is the one in force from then on. What is embedded already is not embedded again.
+    """
+    from telecine.pipeline.recipes import embed as run_embed
+
+    asked = _asked(dataset, spec)
+    if spec and "encoder" in spec.get("embed", {}):  # its files are looked at anew
+        embed = asked.spec.embed.model_copy(update={"weights": None})
+        asked = dataclasses.replace(asked, spec=asked.spec.model_copy(update={"embed": embed}))
+    with _run(asked, workers, ray_address, options, progress) as run:
+        return run_embed(run, build)
 
 
 # ── builds ───────────────────────────────────────────────────────────────────────────────────────

@@ -22,12 +22,14 @@ from telecine.pipeline.cli.ingest import demo, ingest
 from telecine.pipeline.cli.inspect import inspect
 from telecine.pipeline.cli.query import query
 from telecine.pipeline.cli.rebuild import rebuild
+from telecine.pipeline.cli.train.embed import embed
 from telecine.pipeline.cli.train.feed import feed
 
 PLUGIN_OPTIONS = {
     plugins.ENCODERS: "--vae",
     plugins.CAPTIONERS: "--captioner",
     plugins.SCORERS: "--scorer",
+    plugins.TEXT_ENCODERS: "--encoder",
     plugins.EXPORTERS: "--format",
 }
 
@@ -80,8 +82,8 @@ def telecine(
 
 
 COMMANDS = (
-    ingest, rebuild, inspect, demo, caption, score, query, diff, explain, browse, report, export,
-    feed, promote, rollback, verify, decode, gc,
+    ingest, rebuild, inspect, demo, caption, score, embed, query, diff, explain, browse, report,
+    export, feed, promote, rollback, verify, decode, gc,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=WithPlugins if command is export else None)(command)

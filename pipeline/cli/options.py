@@ -190,6 +190,27 @@ def given_caption(spec: DatasetSpec, config: Path | None, captioner: str | None)
     return asked.model_copy(update={"caption": asked.caption.model_copy(update={"weights": None})})
 
 
+def given_embed(spec: DatasetSpec, **given: str | int | None) -> DatasetSpec:
+    """The spec with the keys of [embed] that are given, None: not; another encoder has its own."""
+    from pydantic import ValidationError
+
+    from telecine.encoders.load import absolute_text_encoder
+    from telecine.manifests.specs import EmbedSpec
+
+    said: dict[str, str | int | None] = {k: v for k, v in given.items() if v is not None}
+    known = spec.embed.model_dump()
+    if "encoder" in said:
+        said["encoder"] = absolute_text_encoder(str(said["encoder"]))
+        said["weights"] = None
+        if said["encoder"] != spec.embed.encoder:
+            known = EmbedSpec().model_dump()
+    try:
+        embed = EmbedSpec.model_validate(known | said)
+    except ValidationError as error:
+        raise UsageError("; ".join(str(e["msg"]) for e in error.errors())) from error
+    return spec.model_copy(update={"embed": embed})
+
+
 def given_score(
     spec: DatasetSpec,
     scorer: str | None,

@@ -212,6 +212,7 @@ def spec_of(dataset: Dataset, build: Generation | Build) -> DatasetSpec:
                 "scan": dataset.spec.scan.canonical(),
                 **known,
                 "score": _score_of(dataset.spec.score, known.get("score")),
+                "embed": dataset.spec.embed.canonical(),  # a column lies beside any build
             }
         )
     except ValidationError as error:

@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.models",),
     ("catalog", "media", "side"),
     ("scan", "build"),
-    ("caption", "score", "lifecycle"),
+    ("caption", "score", "embed", "lifecycle"),
     ("pipeline.recipes", "look"),
     ("export", "browse", "terminal", "demo"),
     ("cli", "telecine", "testing"),

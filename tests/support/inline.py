@@ -21,6 +21,7 @@ from telecine.manifests.dataset import Dataset, create_dataset, open_dataset
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline import recipes
 from telecine.pipeline.cli.cluster import open_cluster
+from telecine.pipeline.embed.step import EmbedOutcome
 from telecine.pipeline.models import scorer_needs
 from telecine.pipeline.recipes import Built, Ingested
 from telecine.pipeline.run import Run, RunOptions
@@ -74,6 +75,11 @@ def rebuild(
     return recipes.rebuild(run, name)
 
 
+def embed(folder: str, given: Mapping[str, Any]) -> EmbedOutcome:
+    """The column of texts that a spec asks for, which is in force from then on."""
+    return recipes.embed(run_of(asked(folder, given)))
+
+
 def rescore(folder: str, given: Mapping[str, Any]) -> None:
     """The scores that a spec asks for, without putting it in force."""
     score_clips(run_of(asked(folder, {"score": given})), scorer_needs)
@@ -81,6 +87,6 @@ def rescore(folder: str, given: Mapping[str, Any]) -> None:
 
 if __name__ == "__main__":
     command, *arguments, options = sys.argv[1:]
-    {"ingest": ingest, "rebuild": rebuild, "score": rescore}[command](
+    {"ingest": ingest, "rebuild": rebuild, "score": rescore, "embed": embed}[command](
         *arguments, **json.loads(options)
     )

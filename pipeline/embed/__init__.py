@@ -1,0 +1,1 @@
+"""Texts in force → embeddings, and the column of them beside a build."""
