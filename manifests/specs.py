@@ -265,6 +265,8 @@ class TrackSpec(Spec):
 
 class ShardSpec(Spec):
     target_bytes: Annotated[int, Field(ge=1_000_000)] = 512_000_000
+    # In each shard, as .txt and in the JSON; or in a column beside it alone (telecine embed).
+    captions: Literal["shard", "column"] = later("shard")
 
 
 class DatasetSpec(Spec):

@@ -45,6 +45,8 @@ class Generation:
             spec["score"] = scores.canonical()
         else:
             del spec["score"]
+        if dataset.spec.shards.captions == "column":
+            del spec["caption"], spec["caption_mix"]
         # Not where the weights lie, but what they are.
         vae: dict[str, JsonValue] = {
             "encoder": encoder.identity(),
@@ -70,14 +72,14 @@ class Generation:
 def _models(spec: DatasetSpec) -> dict[str, JsonValue]:
     """What captions and scores come from, in place of the spec's words for it."""
     mix, second = spec.caption_mix, spec.caption_mix.second
-    models: dict[str, JsonValue] = {
-        "caption": load_captioner(spec.caption).fingerprint,
-        "caption_mix": {
+    models: dict[str, JsonValue] = {}
+    if spec.shards.captions == "shard":
+        models["caption"] = load_captioner(spec.caption).fingerprint
+        models["caption_mix"] = {
             "second": load_captioner(second).fingerprint if second else None,
             "second_share": mix.second_share,
             "none_share": mix.none_share,
-        },
-    }
+        }
     if scores := scores_used(spec):
         named = scores.canonical() | {"scorer": load_scorer(scores).fingerprint}
         models["score"] = {k: v for k, v in named.items() if k not in ("weights", "aesthetic")}

@@ -24,9 +24,9 @@ from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build, Clip, Sample, Source, from_arrow
 from telecine.manifests.specs import CaptionMixSpec, DatasetSpec
 from telecine.pipeline.build.plan import Member, ShardPlan
-from telecine.pipeline.build.sample import ChosenCaption
+from telecine.pipeline.build.sample import IN_A_COLUMN, ChosenCaption
 from telecine.pipeline.build.worker import MemberJob, ShardJob
-from telecine.pipeline.catalog.captions import create_chosen_captions, ever_said, mixed
+from telecine.pipeline.catalog.captions import create_sample_captions, ever_said, mixed
 
 # A question scans whole tables, so it is asked for many shards at a time; but what it answers is
 # held in memory, some kilobytes a member, and a shard of thumbnails has thousands.
@@ -62,8 +62,8 @@ def shard_jobs(
     canaries: Collection[str],
 ) -> Iterator[ShardJob]:
     """The jobs of a plan's shards, in order. `con` shows the tables that the plan was made from."""
-    create_chosen_captions(con, spec)
-    con.execute("CREATE TEMP TABLE captions_in_force AS FROM chosen_captions")
+    create_sample_captions(con, spec)
+    con.execute("CREATE TEMP TABLE captions_in_force AS FROM sample_captions")
     for chunk in _chunks(shards):
         facts = _PlannedFacts(con, event, chunk)
         for shard in chunk:
@@ -199,6 +199,8 @@ class _MadeFacts:
     def member(self, sample: Sample) -> MemberJob:
         clip = self._clips[sample.clip_id]
         caption = self._captions.get((sample.clip_id, sample.captions_digest))
+        if not sample.captions_digest:
+            caption = IN_A_COLUMN
         if caption is None:
             raise CheckFailed(
                 f"{sample.shard_path} cannot be made again: `captions` no longer has what it says "

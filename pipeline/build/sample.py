@@ -21,7 +21,7 @@ class ChosenCaption:
     captioner: str
     captioner_fingerprint: str
     text: str
-    text_digest: str
+    text_digest: str  # empty: captions are in a column
     captions: str = "[]"  # JSON array: captioner, captioner_fingerprint, outcome, text, windows
     captions_digest: str = ""
 
@@ -29,6 +29,9 @@ class ChosenCaption:
     def text_bytes(self) -> int:
         """In a sample: of its .txt, and of what its JSON says of captions."""
         return 2 * len(self.text.encode()) + len(self.captions.encode())
+
+
+IN_A_COLUMN = ChosenCaption("", "", "", "")  # the sample says nothing of captions
 
 
 def sample_json(
@@ -63,6 +66,8 @@ def sample_json(
 
 
 def _caption_json(caption: ChosenCaption) -> dict[str, JsonValue]:
+    if not caption.text_digest:
+        return {}
     return {
         "caption": caption.text,
         "captioner": caption.captioner,

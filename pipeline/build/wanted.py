@@ -1,6 +1,6 @@
 """From tables to a plan: which clips a build wants, and which of its shards hold them as wanted.
 
-    selected clips ⋈ chosen captions = wanted         live samples of the build = held
+    selected clips ⋈ their captions = wanted          live samples of the build = held
     a held shard with a member that is not wanted so, or not in this shard  = stale
 
 At ten million clips nearly all are settled: in shards that are fresh and stay. Those never leave
@@ -30,7 +30,7 @@ from telecine.pipeline.build.plan import (
     plan_shards,
     sample_bytes,
 )
-from telecine.pipeline.catalog.captions import create_chosen_captions
+from telecine.pipeline.catalog.captions import create_sample_captions
 from telecine.pipeline.catalog.selection import create_selected_clips
 
 ROWS_AT_ONCE = 10_000
@@ -77,7 +77,7 @@ _TABLES = """
 CREATE TEMP TABLE captions_in_force AS
 SELECT clip_id, captions_digest,
     2 * octet_length(encode(text)) + octet_length(encode(captions)) AS text_bytes
-FROM chosen_captions;
+FROM sample_captions;
 
 CREATE TEMP TABLE tried_again AS
 SELECT clip_id FROM live_samples SEMI JOIN (
@@ -210,7 +210,7 @@ def make_plan(
 
 
 def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Target) -> None:
-    create_chosen_captions(con, spec)
+    create_sample_captions(con, spec)
     create_selected_clips(con, spec)
     known = {
         "build_id": target.build_id,

@@ -299,7 +299,8 @@ class ShardWorker:
             vae=self._spec.vae,
         )
         tar.add(f"{key}.{FACTS}", canonical_json(metadata).encode())
-        tar.add(f"{key}.{TEXT}", one.member.caption.text.encode())
+        if row.text_digest:
+            tar.add(f"{key}.{TEXT}", one.member.caption.text.encode())
         return row
 
 

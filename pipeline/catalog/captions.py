@@ -109,6 +109,21 @@ def create_chosen_captions(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) ->
     con.execute(f"CREATE OR REPLACE TEMP VIEW chosen_captions AS {chosen}")
 
 
+def create_sample_captions(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> None:
+    """Make the view `sample_captions`: what a build's samples under the spec say of captions.
+
+    The columns of `chosen_captions`, as it is. Where captions are in a column, they are empty, and
+    every current clip has its row: none waits.
+    """
+    create_chosen_captions(con, spec)
+    said = "SELECT * FROM chosen_captions"
+    if spec.shards.captions == "column":
+        empty = ("captioner", "captioner_fingerprint", "outcome", "text", "text_digest")
+        columns = ", ".join(f"'' AS {name}" for name in (*empty, "captions_digest"))
+        said = f"SELECT clip_id, {columns}, '[]' AS captions FROM current_clips"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW sample_captions AS {said}")
+
+
 def mixed(first: str, second: str | None, mix: CaptionMixSpec) -> str:
     """SQL of the columns of `chosen_captions`, from what two captioners said: `clip_id, said`.
 

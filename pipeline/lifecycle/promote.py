@@ -210,6 +210,9 @@ def spec_of(dataset: Dataset, build: Generation | Build) -> DatasetSpec:
         return DatasetSpec.model_validate(
             {
                 "scan": dataset.spec.scan.canonical(),
+                # Of a build without captions those in force stay so.
+                "caption": dataset.spec.caption.canonical(),
+                "caption_mix": dataset.spec.caption_mix.canonical(),
                 **known,
                 "score": _score_of(dataset.spec.score, known.get("score")),
                 "embed": dataset.spec.embed.canonical(),  # a column lies beside any build

@@ -134,9 +134,9 @@ def test_settled_shards_stay_in_the_database(
             "text": pa.array(["x" * (TEXT_BYTES // 2) for _ in said], pa.string()),
             "captions": pa.array(["" for _ in said], pa.string()),
         }
-        con.register("chosen_captions", pa.table(columns))
+        con.register("sample_captions", pa.table(columns))
 
-    monkeypatch.setattr(wanted_module, "create_chosen_captions", captions)
+    monkeypatch.setattr(wanted_module, "create_sample_captions", captions)
     latents = "equal" if shared else "second"
     target = Target(
         "second", latents, second.number, retry=False, follows="first" if follows else ""
@@ -168,9 +168,9 @@ def test_clips_with_corrupt_frames_are_left_out(
 
     def captions(con: duckdb.DuckDBPyConnection, _: object) -> None:
         said = "SELECT clip_id, 't' AS captions_digest, 't' AS text, '' AS captions FROM clips"
-        con.execute(f"CREATE TABLE chosen_captions AS {said}")
+        con.execute(f"CREATE TABLE sample_captions AS {said}")
 
-    monkeypatch.setattr(wanted_module, "create_chosen_captions", captions)
+    monkeypatch.setattr(wanted_module, "create_sample_captions", captions)
     asked = SPEC.model_copy(update={"select": SelectSpec(damaged=spec)})
     planned = make_plan(connect(tables), asked, ENCODER, Target("b", "l", 0, False, ""))
     assert [row.clip_id for row in planned.dropped] == [clips[n].clip_id for n in damaged]
