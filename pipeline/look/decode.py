@@ -99,19 +99,16 @@ def decode(
     output.check_file(out, "-o", dataset=dataset.uri, overwrite=overwrite)
     con = connect(dataset.tables)
     found = completed_build(con, view.build)
-    sample = _sample(con, found, view.clip_id)
+    sample = sample_of(con, found, view.clip_id)
     _check_frames(out, view.frame, sample)
-    pictures = _Pictures(_encoder(found, view.vae), _latents(dataset, sample), sample, out, view)
+    pictures = _Pictures(encoder_of(found, view.vae), _latents(dataset, sample), sample, out, view)
     psnr: list[float] = []
     if view.side_by_side:
-        clip, source = _footage(con, sample)
-        size = reduced_size(clip.width, clip.height, _vae(found).short_side)
+        footage = Footage.of(dataset, con, found, sample)
         try:
-            first = _originals(dataset, sample, clip, source, size, from_start=False)
-            psnr = pictures.write(first, progress)
+            psnr = pictures.write(footage.frames(), progress)
         except MediaError:  # a container's index can be wrong; decoding from the beginning cannot
-            again = _originals(dataset, sample, clip, source, size, from_start=True)
-            psnr = pictures.write(again, progress)
+            psnr = pictures.write(footage.frames(from_start=True), progress)
     else:
         pictures.write(None, progress)
     return Decoded(
@@ -187,7 +184,8 @@ def _check_frames(out: Path, frame: int, sample: Sample) -> None:
 # ── what is to be decoded ────────────────────────────────────────────────────────────────────────
 
 
-def _sample(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> Sample:
+def sample_of(con: duckdb.DuckDBPyConnection, build: BuildState, clip_id: str) -> Sample:
+    """The build's sample whose clip_id begins so. Raises UsageError where there is none."""
     rows = f"(FROM live_samples WHERE build_id = '{build.build_id}')"
     whole = find_clip(con, clip_id, rows, f"build {build.name}")
     query = f"FROM {rows} WHERE clip_id = ?"
@@ -204,7 +202,7 @@ def _vae(build: BuildState) -> VaeSpec:
     return VaeSpec.model_validate(json.loads(build.last.spec)["vae"])
 
 
-def _encoder(build: BuildState, vae: str | None) -> VideoEncoder:
+def encoder_of(build: BuildState, vae: str | None) -> VideoEncoder:
     """The encoder of the build; `vae` is where its weights lie now."""
     spec = _vae(build)
     if vae is not None:
@@ -254,47 +252,63 @@ def _footage(con: duckdb.DuckDBPyConnection, sample: Sample) -> tuple[Clip, Sour
     return clip, source
 
 
-def _originals(
-    dataset: Dataset,
-    sample: Sample,
-    clip: Clip,
-    source: Source,
-    size: tuple[int, int] | None,
-    *,
-    from_start: bool,
-) -> Iterator[Pixels]:
-    """uint8 RGB [H, W, 3]: the frames as the encoder saw them.
+@dataclass(frozen=True)
+class Footage:
+    """What a sample was encoded from, by the pixel contract."""
 
-    Raises MediaError where others come of a seek, StorageError where they are not to be had.
-    """
-    info = ObjectInfo(source.uri, source.size_bytes, source.version)
-    cut = Cut(
-        Fraction(sample.fps_num, sample.fps_den),
-        sample.encoded_frames,
-        Crop(sample.crop_x, sample.crop_y, sample.encoded_width, sample.encoded_height),
-        repeat(1, sample.encoded_frames),
-        size=size,
-    )
-    try:
-        with dataset.storage.open(info) as file:
-            blocks = decode_clip(
-                cast("BinaryIO", file),
-                source,
-                clip,
-                cut,
-                dataset.spec.pixels,
-                from_start,
-            )
-            for block in blocks:
-                yield block.rgb()[0]
-    except StorageError as error:
-        raise type(error)(f"{error}\n{_ALONE}") from error
-    except MediaError as error:
-        if not from_start:
-            raise
-        raise StorageError(
-            f"{source.uri!r} no longer gives the frames that were encoded: {error.detail}\n{_ALONE}"
-        ) from error
+    dataset: Dataset
+    sample: Sample
+    clip: Clip
+    source: Source
+    size: tuple[int, int] | None  # px, of the picture that was made smaller
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, con: duckdb.DuckDBPyConnection, build: BuildState, sample: Sample
+    ) -> Footage:
+        """Of a sample of the build"""
+        clip, source = _footage(con, sample)
+        size = reduced_size(clip.width, clip.height, _vae(build).short_side)
+        return cls(dataset, sample, clip, source, size)
+
+    def first(self, count: int) -> Pixels:
+        """uint8 RGB [count, H, W, 3]: so many frames. Raises StorageError."""
+        try:
+            return np.stack(list(islice(self.frames(), count)))
+        except MediaError:
+            return np.stack(list(islice(self.frames(from_start=True), count)))
+
+    def frames(self, *, from_start: bool = False) -> Iterator[Pixels]:
+        """uint8 RGB [H, W, 3]: the frames as the encoder saw them.
+
+        Raises MediaError where others come of a seek, StorageError where they are not to be had.
+        """
+        sample, source = self.sample, self.source
+        cut = Cut(
+            Fraction(sample.fps_num, sample.fps_den),
+            sample.encoded_frames,
+            Crop(sample.crop_x, sample.crop_y, sample.encoded_width, sample.encoded_height),
+            repeat(1, sample.encoded_frames),
+            size=self.size,
+        )
+        info = ObjectInfo(source.uri, source.size_bytes, source.version)
+        try:
+            with self.dataset.storage.open(info) as file:
+                pixels = self.dataset.spec.pixels
+                blocks = decode_clip(
+                    cast("BinaryIO", file), source, self.clip, cut, pixels, from_start
+                )
+                for block in blocks:
+                    yield block.rgb()[0]
+        except StorageError as error:
+            raise type(error)(f"{error}\n{_ALONE}") from error
+        except MediaError as error:
+            if not from_start:
+                raise
+            raise StorageError(
+                f"{source.uri!r} no longer gives the frames that were encoded: {error.detail}\n"
+                f"{_ALONE}"
+            ) from error
 
 
 # ── frames ───────────────────────────────────────────────────────────────────────────────────────

@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("scan", "build"),
     ("caption", "score", "embed", "lifecycle"),
     ("pipeline.recipes", "look"),
-    ("export", "browse", "terminal", "demo"),
+    ("export", "browse", "terminal", "demo", "overfit"),
     ("cli", "telecine", "testing"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -51,7 +51,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "boto3": ("telecine.infra.store.s3",),
     "botocore": ("telecine.infra.store.s3",),
     "av": ("telecine.pipeline.media", "telecine.pipeline.demo"),
-    "torch": ("telecine.encoders", "telecine.pipeline.feed"),
+    "torch": ("telecine.encoders", "telecine.pipeline.feed", "telecine.pipeline.overfit"),
     "starlette": ("telecine.pipeline.browse",),
     "uvicorn": ("telecine.pipeline.browse",),
     "jinja2": ("telecine.pipeline.browse",),
