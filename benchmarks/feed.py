@@ -96,6 +96,9 @@ def _feed(patches: bool, verify: str) -> Callable[[Work], Callable[[], int]]:
     def prepare(work: Work) -> Callable[[], int]:
         from telecine.feed import Feed
 
+        if patches:
+            import torch  # noqa: F401  not to be counted
+
         feed = Feed(
             str(work.dataset), tokens=TOKENS, packs_per_step=1, split="windows", verify=verify
         )
