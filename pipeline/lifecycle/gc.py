@@ -3,6 +3,7 @@
     shards/<build>/   of a build that is not current       deleted (an event), then its files
                       a tar that no live row names         an orphan, of a run that was killed
                       an index of samples superseded a week ago, and its tars
+    columns/<name>/   what no index beside a build that stays names, a week old
     tables/<name>/    a file that no version in need names, a week old
     uploads           begun and never ended, a day old
 
@@ -39,6 +40,7 @@ from telecine.manifests.shards import (
 )
 from telecine.manifests.tables import RETENTION_HOURS, Tables
 from telecine.pipeline.build.index import write_index
+from telecine.pipeline.lifecycle.columns import column_garbage
 from telecine.pipeline.lifecycle.stored import needed, stored, trained_on
 from telecine.pipeline.progress import SILENT, Progress, Step
 
@@ -64,12 +66,14 @@ class Garbage:
     table_files: tuple[ObjectInfo, ...]
     uploads: tuple[ObjectInfo, ...]
     left_alone: tuple[tuple[str, str], ...]  # name of a build, and why it stays
+    column_files: tuple[ObjectInfo, ...] = ()  # under columns/, named by no index in need
 
     def groups(self) -> list[tuple[str, str, Sequence[ObjectInfo]]]:
         """What, its name, its files."""
         each = [("build", dead.build.name, dead.files) for dead in self.builds]
         rest = [
             ("orphans", "", self.orphans),
+            ("columns", "", self.column_files),
             ("table files", "", self.table_files),
             ("uploads", "", self.uploads),
         ]
@@ -93,6 +97,7 @@ class Garbage:
                 for d in self.builds
             ],
             "orphans": listed(self.orphans),
+            "column_files": listed(self.column_files),
             "table_files": listed(self.table_files),
             "uploads": listed(self.uploads),
             "left_alone": [{"name": name, "why": why} for name, why in self.left_alone],
@@ -137,6 +142,7 @@ def collect(
         table_files=tuple(_table_files(dataset, remaining, retention_hours)),
         uploads=uploads,
         left_alone=tuple((b.name, reasons[b.build_id]) for b in remaining if reasons[b.build_id]),
+        column_files=column_garbage(dataset, [b.name for b in remaining], retention_hours),
     )
 
 

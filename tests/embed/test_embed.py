@@ -24,10 +24,9 @@ from telecine.pipeline import recipes
 from telecine.pipeline.cli.main import app
 from telecine.pipeline.embed.state import column_states
 from telecine.pipeline.embed.step import EmbedOutcome
+from telecine.pipeline.lifecycle.gc import collect, delete
 from tests.support import inline, text_models
 from tests.support.lab import Lab
-
-SMALL = {"shards": {"target_bytes": 1_000_000}}
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +230,22 @@ def test_the_command_makes_a_column_and_counts_what_left_it(tmp_path: Path) -> N
         command(folder, "--check")
     (state,) = column_states(open_dataset(folder, Storage()))
     assert (state.fresh, state.stale, state.missing) == (5, 1, 0)
+
+
+def test_gc_takes_what_no_index_of_a_column_names_once_nobody_reads_by_it(
+    tmp_path: Path, t5: str
+) -> None:
+    lab = filled(tmp_path)
+    embed(lab, t5)
+    lab.text("5", "Another picture.")
+    lab.ingest()
+    embed(lab, t5)
+    dataset = open_dataset(str(lab.dataset), Storage())
+    assert not collect(dataset).column_files, "a trainer may read by the older index"
+
+    garbage = collect(dataset, retention_hours=0)
+    kinds = sorted(info.uri.partition("/t5/")[2].partition("/")[0] for info in garbage.column_files)
+    assert kinds == [lab.current().name, "tars"], "the index before, and its other tar"
+    delete(dataset, garbage)
+    again = embed(lab, t5)
+    assert (again.encoded, again.tars_written) == (0, 0)
