@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from telecine.manifests.fingerprint import JsonValue, fingerprint
 from telecine.manifests.index.tracks import RESERVED
@@ -27,7 +27,7 @@ class Spec(BaseModel):
     def canonical(self) -> dict[str, JsonValue]:
         """Every key but those that came `later` and stand at their default."""
         return {
-            name: value.canonical() if isinstance(value := getattr(self, name), Spec) else dumped
+            name: _canonical(getattr(self, name), dumped)
             for name, dumped in self.model_dump(mode="json").items()
             if not self._is_as_before(name)
         }
@@ -35,6 +35,14 @@ class Spec(BaseModel):
     def _is_as_before(self, name: str) -> bool:
         key = type(self).model_fields[name]
         return key.json_schema_extra == _LATER and getattr(self, name) == key.default
+
+
+def _canonical(value: Any, dumped: JsonValue) -> JsonValue:
+    if isinstance(value, Spec):
+        return value.canonical()
+    if isinstance(value, Mapping) and all(isinstance(one, Spec) for one in value.values()):
+        return {name: one.canonical() for name, one in value.items()}
+    return dumped
 
 
 _LATER: dict[str, Any] = {"later": True}
@@ -170,6 +178,18 @@ class EmbedSpec(Spec):
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # computed in; stored: float16
 
 
+def _frame_rate(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        rate = Fraction(value)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{value!r} is no frame rate; write 24 or 30000/1001") from error
+    if not 0 < rate <= 240:
+        raise ValueError(f"{value!r} is no frame rate between 0 and 240")
+    return str(rate)
+
+
 class VaeSpec(Spec):
     """The video encoder. `fps` asks for one frame rate; by default a clip keeps its own.
 
@@ -193,15 +213,24 @@ class VaeSpec(Spec):
     @field_validator("fps")
     @classmethod
     def _rate(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            rate = Fraction(value)
-        except (ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"{value!r} is no frame rate; write 24 or 30000/1001") from error
-        if not 0 < rate <= 240:
-            raise ValueError(f"{value!r} is no frame rate between 0 and 240")
-        return str(rate)
+        return _frame_rate(value)
+
+
+class RenditionSpec(Spec):
+    """What one rendition has otherwise than [vae]; a key that is not set is as there."""
+
+    short_side: ShortSide | None = later(None)
+    fps: str | None = later(None)
+    rate: Literal["coded", "effective"] | None = later(None)
+
+    @field_validator("fps")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        return _frame_rate(value)
+
+    def of(self, vae: VaeSpec) -> VaeSpec:
+        """The [vae] of the rendition."""
+        return vae.model_copy(update=self.canonical())
 
 
 # Keys of [vae] that say what of a clip is encoded, whichever the encoder.
@@ -269,6 +298,27 @@ class ShardSpec(Spec):
     captions: Literal["shard", "column"] = later("shard")
 
 
+def _check_family(renditions: Mapping[str, VaeSpec], vae: VaeSpec) -> None:
+    """Raises ValueError where they could not follow one of them: its clips, seats and order."""
+    for name in renditions:
+        if not re.fullmatch("[a-z][a-z0-9_-]{0,31}", name):
+            raise ValueError(f"{name!r}: a rendition has a name of a-z 0-9 _ -, a letter first")
+    firsts = [name for name, one in renditions.items() if one == vae]
+    if len(firsts) != 1:
+        raise ValueError(
+            f"one rendition must be [vae] itself, as in final = {{}}, for the others to follow; "
+            f"given are {len(firsts)} of {len(renditions)}"
+        )
+    for name, one in renditions.items():
+        if vae.short_side and (one.short_side or 0) > vae.short_side:
+            raise ValueError(
+                f"{name} is larger ({one.short_side} px) than [vae] itself ({vae.short_side} px)"
+            )
+        same = [other for other, theirs in renditions.items() if theirs == one and other != name]
+        if same:
+            raise ValueError(f"{name} and {same[0]} are the same")
+
+
 class DatasetSpec(Spec):
     """`telecine.toml`: what a dataset is to be; one table per step, unknown keys refused.
 
@@ -282,6 +332,7 @@ class DatasetSpec(Spec):
     caption_mix: CaptionMixSpec = CaptionMixSpec()
     score: ScoreSpec = ScoreSpec()
     vae: VaeSpec = VaeSpec()
+    renditions: Mapping[str, RenditionSpec] = later({})  # of each clip: by name; {} is [vae] itself
     select: SelectSpec = SelectSpec()
     buckets: BucketSpec = BucketSpec()
     shards: ShardSpec = ShardSpec()
@@ -299,6 +350,26 @@ class DatasetSpec(Spec):
                 )
         return dict(value)
 
+    @field_validator("renditions")
+    @classmethod
+    def _family(
+        cls, value: Mapping[str, RenditionSpec], info: ValidationInfo
+    ) -> Mapping[str, RenditionSpec]:
+        if value and "vae" in info.data:
+            _check_family({name: one.of(info.data["vae"]) for name, one in value.items()},
+                          info.data["vae"])  # fmt: skip
+        return dict(value)
+
+    @property
+    def first_rendition(self) -> str:
+        """The one that [vae] itself describes, and that the others follow; empty: none is named."""
+        return next((n for n, one in self.renditions.items() if one.of(self.vae) == self.vae), "")
+
+    def as_rendition(self, name: str) -> DatasetSpec:
+        """The spec of one of the renditions alone."""
+        vae = self.renditions[name].of(self.vae)
+        return self.model_copy(update={"vae": vae, "renditions": {}})
+
     def overlaid(self, given: Mapping[str, Mapping[str, Any]]) -> DatasetSpec:
         """The spec with the given keys of the given tables in place of its own.
 
@@ -315,7 +386,8 @@ class DatasetSpec(Spec):
         if captioner != self.caption.captioner:
             tables["caption"] = CaptionSpec(captioner=captioner).model_dump()
         for name, table in given.items():
-            tables[name] = tables[name] | dict(table)
+            # Renditions are declared together: one that is not named again is no longer asked for.
+            tables[name] = dict(table) if name == "renditions" else tables[name] | dict(table)
         return DatasetSpec.model_validate(tables)
 
     @property

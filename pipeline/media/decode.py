@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, dropwhile, islice
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from av.video.frame import VideoFrame
 
@@ -34,6 +34,17 @@ COUNTED_TAIL = 16  # frames beyond the last one needed that are decoded only to 
 Stamped = tuple[int, VideoFrame]
 
 
+class Beside(Protocol):
+    """What is shown the frames of a clip as they are decoded (media/aside.py)."""
+
+    @property
+    def wants(self) -> bool: ...
+    def begin(self, facts: MediaFacts) -> None: ...
+    def take(self, stamp: int, frame: VideoFrame) -> None: ...
+    def end(self) -> None: ...
+    def picture(self, picture: Picture) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """What of a clip is decoded: its first frames at a rate, a part of each, and how handed out."""
@@ -45,6 +56,7 @@ class Cut:
     left_out: int = 0  # frames after these that the clip has at its rate: counted, not handed out
     shown: Shown = field(default_factory=Shown)  # of all these, where they are picked by time
     size: tuple[int, int] | None = None  # px that each is made, as displayed; None: its own
+    asides: tuple[Beside, ...] = ()  # other cuts of the clip, made of the same decoded frames
 
 
 def decode_clip(
@@ -78,6 +90,7 @@ def decode_clip(
             with media:
                 span = _find(media, source, clip, seek)
                 if span is not None:
+                    span.show(cut.asides)
                     native = clip.width, clip.height
                     reader = PictureReader(span.facts, cut.crop, native, cut.size)
                     yield from _blocks(span, reader, _at_rate(span, clip, cut), cut)
@@ -96,7 +109,14 @@ class Span:
         self._frames, self._clip = frames, clip
         self.facts = facts  # of its frames, all of them: the scan ends a clip where they change
         self._ended = False
+        self._asides: tuple[Beside, ...] = ()
         self.count = 0
+
+    def show(self, asides: tuple[Beside, ...]) -> None:
+        """Every frame to these too, from the first on."""
+        self._asides = asides
+        for one in asides:
+            one.begin(self.facts)
 
     def __iter__(self) -> Iterator[Stamped]:
         return self
@@ -107,7 +127,17 @@ class Span:
             self._ended = True
             raise StopIteration
         self.count += 1
+        for one in self._asides:
+            one.take(*stamped)
         return stamped
+
+    def end(self) -> None:
+        """The frames that others want, the check, and that it is over."""
+        while not self._ended and any(one.wants for one in self._asides):
+            next(self, None)
+        self.check()
+        for one in self._asides:
+            one.end()
 
     def check(self) -> None:
         """Raises MediaError if there are not as many frames as the scan saw."""
@@ -134,6 +164,8 @@ def _image(picture: Picture, clip: Clip, cut: Cut) -> FrameBlock:
     if (picture.facts.width, picture.facts.height) != (clip.width, clip.height):
         size = f"{picture.facts.width} x {picture.facts.height}"
         raise _mismatch(f"an image of {size} px; the scan saw {clip.width} x {clip.height} px")
+    for one in cut.asides:
+        one.picture(picture)
     return picture_block(picture, cut.crop, cut.size)
 
 
@@ -193,7 +225,7 @@ def _blocks(
         if made >= cut.frames:
             if cut.shown.outputs:  # by time: what the frames left out would have shown counts too
                 deque(shown, maxlen=0)
-            span.check()
+            span.end()
         yield block
 
 

@@ -90,10 +90,10 @@ class PictureReader:
         blocks: list[Pixels] = []
         colors, filled = IDENTITY, 0
         for filled, frame in enumerate(islice(frames, count), start=1):
-            planes = self._read(frame)
+            planes = self.planes(frame)
             if not blocks:
                 blocks = [np.empty((count, *plane.shape), np.uint8) for plane in planes]
-                colors = self._colors(frame)
+                colors = self.colors(frame)
             for block, plane in zip(blocks, planes, strict=True):
                 if block.shape[1:] != plane.shape:
                     raise MediaError(Reason.UNSUPPORTED, "chroma subsampling changes in a clip")
@@ -104,12 +104,14 @@ class PictureReader:
             )
         return FrameBlock((blocks[0], blocks[1], blocks[2]), colors)
 
-    def _colors(self, frame: VideoFrame) -> ColorMap:
+    def colors(self, frame: VideoFrame) -> ColorMap:
+        """What makes RGB of the frame's planes."""
         if _has_alpha(frame.format) or converts_light(self._facts):
             return IDENTITY
         return color_map(self._facts.color_matrix, self._facts.color_range)
 
-    def _read(self, frame: VideoFrame) -> list[Pixels]:
+    def planes(self, frame: VideoFrame) -> list[Pixels]:
+        """Of the crop, [rows, columns] each, as displayed. Raises MediaError as `block` does."""
         facts = self._facts
         if frame_size(frame, facts) != self._size:
             raise MediaError(

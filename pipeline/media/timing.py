@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from telecine.manifests.schemas import Clip
 from telecine.manifests.specs import VaeSpec
@@ -173,12 +173,59 @@ def at_rate(
     while held is not None and made < count:
         following = next(source, None)
         times = 0
-        while made < count and (
-            following is None or 2 * (first + made * ticks_per_output) <= held[0] + following[0]
-        ):
+        after = following and following[0]
+        while made < count and _is_nearest(first + made * ticks_per_output, held[0], after):
             made += 1
             shown.outputs += 1
             shown.repeated += times > 0
             times += 1
             yield held[1]
         held = following
+
+
+def _is_nearest(time: Fraction, stamp: int, after: int | None) -> bool:
+    """Whether a frame is nearer to the time than the one after it, if any; a tie goes to it."""
+    return after is None or 2 * time <= stamp + after
+
+
+class Picker(Generic[Frame]):
+    """`at_rate` for frames that are given one by one: which output each of them is."""
+
+    def __init__(
+        self, first: Fraction | int, ticks_per_output: Fraction, count: int, shown: Shown
+    ) -> None:
+        self._first, self._step, self._count = first, ticks_per_output, count
+        self._held: tuple[int, Frame] | None = None
+        self._shown = shown
+
+    @property
+    def done(self) -> bool:
+        return self._shown.outputs >= self._count
+
+    def take(self, stamp: int, frame: Frame) -> tuple[Frame | None, int]:
+        """The frame before this one, and how many outputs show it."""
+        before = self._outputs(stamp)
+        self._held = stamp, frame
+        return before
+
+    def flush(self) -> tuple[Frame | None, int]:
+        """The last frame, and how many outputs show it."""
+        before = self._outputs(None)
+        self._held = None
+        return before
+
+    def _outputs(self, after: int | None) -> tuple[Frame | None, int]:
+        if self._held is None:
+            return None, 0
+        stamp, frame = self._held
+        times = 0
+        while not self.done and _is_nearest(self._time, stamp, after):
+            self._shown.outputs += 1
+            self._shown.repeated += times > 0
+            times += 1
+        return frame, times
+
+    @property
+    def _time(self) -> Fraction:
+        """Of the next output."""
+        return self._first + self._shown.outputs * self._step
