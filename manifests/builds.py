@@ -6,6 +6,7 @@ planned ──▶ completed ──▶ promoted ──▶ rolled_back …        
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,9 +28,13 @@ class State(StrEnum):
     """What a build is good for."""
 
     CURRENT = "current"  # what trainers follow
+    RENDITION = "rendition"  # current beside that one, which it follows
     COMPLETED = "completed"  # whole, and readable by its name
     IN_PROGRESS = "in_progress"  # its first plan is not carried out yet
     DELETED = "deleted"
+
+
+NOW = (State.CURRENT, State.RENDITION)
 
 
 @dataclass(frozen=True)
@@ -44,21 +49,55 @@ class BuildState:
     plans: int  # completed
     in_progress: Build | None  # the plan that was begun and is not completed
     promoted: int | None  # sequence of the last event that made it current
+    rendition: str = ""  # its name in the family it was last made or promoted in, or empty
 
 
 def builds(con: duckdb.DuckDBPyConnection) -> list[BuildState]:
     """Every build there was, in the order of their first events."""
     current = current_build(con)
+    states: dict[str, State] = {}
+    if current is not None:
+        states = dict.fromkeys(family(current.family).values(), State.RENDITION)
+        states[current.build_id] = State.CURRENT
     histories: dict[str, list[Build]] = {}
+    names: dict[str, str] = {}
     for event in _events(con):
         histories.setdefault(event.build_id, []).append(event)
+        names |= {build_id: name for name, build_id in family(event.family).items()}
     return [
-        _state(history, current is not None and current.build_id == build_id)
+        _state(history, states.get(build_id), names.get(build_id, ""))
         for build_id, history in histories.items()
     ]
 
 
-def _state(history: list[Build], current: bool) -> BuildState:
+def family(text: str) -> dict[str, str]:
+    """build_id by the name of each rendition, the first one first, of the column `family`.
+
+    Empty where a build stands alone.
+    """
+    return dict(pair.split("=") for pair in text.split())
+
+
+def family_text(renditions: Mapping[str, str]) -> str:
+    """The column `family`."""
+    return " ".join(f"{name}={build_id}" for name, build_id in renditions.items())
+
+
+def last_family(con: duckdb.DuckDBPyConnection, build_id: str) -> dict[str, str]:
+    """The family that a build was last made or promoted in; of those that are not deleted."""
+    last = _event(
+        con,
+        "FROM known_events WHERE build_id = $1 OR contains(family, '=' || $1) "
+        "ORDER BY sequence DESC LIMIT 1",
+        build_id,
+    )
+    there = {build.build_id for build in builds(con) if build.state is not State.DELETED}
+    found = {} if last is None else family(last.family)
+    kept = {name: one for name, one in found.items() if one in there}
+    return kept if len(kept) > 1 else {}
+
+
+def _state(history: list[Build], now: State | None, rendition: str) -> BuildState:
     last = history[-1]
     deletions = [n for n, event in enumerate(history) if event.event == "deleted"]
     known = history[deletions[-1] + 1 :] if deletions else history
@@ -68,8 +107,8 @@ def _state(history: list[Build], current: bool) -> BuildState:
     state = State.COMPLETED if completed else State.IN_PROGRESS
     if not known:
         state = State.DELETED
-    elif current:
-        state = State.CURRENT
+    elif now is not None:
+        state = now
     return BuildState(
         build_id=last.build_id,
         name=last.name,
@@ -79,16 +118,19 @@ def _state(history: list[Build], current: bool) -> BuildState:
         plans=len(completed),
         in_progress=None if is_done else planned,
         promoted=max((e.sequence for e in known if e.event in _PROMOTIONS), default=None),
+        rendition=rendition,
     )
 
 
 def find_build(con: duckdb.DuckDBPyConnection, text: str) -> BuildState:
-    """The build, not deleted, of that name, or whose name or id alone begins so.
+    """The build, not deleted, of that name; the rendition of that name in the current family; or
+    the one whose name or id alone begins so.
 
     Raises UsageError, with those there are, where none or more than one is meant.
     """
     there = [build for build in builds(con) if build.state is not State.DELETED]
     found = [build for build in there if build.name == text]
+    found = found or [b for b in there if text and b.rendition == text and b.state in NOW]
     found = found or [
         b for b in there if text and (b.name.startswith(text) or b.build_id.startswith(text))
     ]
@@ -185,13 +227,19 @@ def promotions(con: duckdb.DuckDBPyConnection) -> list[Build]:
         if event.event == "promoted":
             stack.append(event)
         elif event.event == "deleted":
-            stack = [e for e in stack if e.build_id != event.build_id]
+            gone = event.build_id
+            stack = [e for e in stack if gone != e.build_id and gone not in e.family]
         elif event.event == "rolled_back":
-            while stack and stack[-1].build_id != event.build_id:
+            while stack and _made(stack[-1]) != _made(event):
                 stack.pop()
         # To go from a build to itself is no step.
-        stack = [e for n, e in enumerate(stack) if not n or stack[n - 1].build_id != e.build_id]
+        stack = [e for n, e in enumerate(stack) if not n or _made(stack[n - 1]) != _made(e)]
     return stack
+
+
+def _made(event: Build) -> tuple[str, str]:
+    """What a promotion makes current: a build, or a family as a whole."""
+    return event.build_id, event.family
 
 
 _PROMOTIONS = ("promoted", "rolled_back")

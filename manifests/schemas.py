@@ -411,6 +411,11 @@ class Build:
     retry: bool = column("clips that the build dropped before were planned again")
     follows: str = column("build_id whose shards the plan's are laid out as, or empty", "")
     replaces: tuple[str, ...] = column("shard_ids that this plan's shards stand in for", ())
+    family: str = column(
+        "renditions it is one of, as NAME=BUILD_ID, the first one first; or empty",
+        "",
+        since="0.2.0",
+    )
     sources_version: int = column("table version planned from, -1 if there was no table")
     clips_version: int = column("table version planned from, -1 if there was no table")
     captions_version: int = column("table version planned from, -1 if there was no table")

@@ -33,7 +33,8 @@ from telecine.manifests.dataset import Dataset, replace_spec, write_spec
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build
 from telecine.pipeline.build.identity import Generation
-from telecine.pipeline.build.preview import Estimate, Preview, estimate, preview_build
+from telecine.pipeline.build.preview import Estimate, Preview, estimate, preview_builds
+from telecine.pipeline.build.renditions import generations
 from telecine.pipeline.build.step import BuildOutcome, build_samples
 from telecine.pipeline.caption.step import CaptionOutcome, caption_clips
 from telecine.pipeline.catalog.selection import check_where, selected_or_none
@@ -63,6 +64,7 @@ class Built(BuildOutcome):
     """What a run did for a build, and whether that is current when the run ends."""
 
     settled: Settled = field(default=Settled(current=False), compare=False)
+    renditions: dict[str, BuildOutcome] = field(default_factory=dict)  # beside it, by name
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Foreseen:
     changes: tuple[Change, ...]
     estimate: Estimate | None  # None: no run under this encoder was measured
     promotion: Promotion | None
+    renditions: dict[str, Preview] = field(default_factory=dict)  # beside the first, by name
 
 
 # ── the jobs ─────────────────────────────────────────────────────────────────────────────────────
@@ -102,7 +105,7 @@ def ingest(run: Run, roots: Sequence[str]) -> Ingested:
     scanned = scan_sources(run, found, scanner_needs(run))  # one decode pass per source
     captioned = [caption_clips(one, captioner_needs) for one in captioners(run)]
     scored = score_clips(run, scorer_needs)
-    built = build(run, Generation.of(dataset, encoder))
+    built = build(run, generations(dataset, encoder))
     return Ingested(scanned, built, captioned[-1].outcomes, scored, found.left_out)
 
 
@@ -111,7 +114,7 @@ def rebuild(run: Run, name: str | None = None) -> Built:
     run = run.under(with_models(run.dataset.spec))
     encoder = load_encoder(run.dataset.spec.vae)
     refuse_empty(run.dataset)
-    return build(run, Generation.of(run.dataset, encoder, name))
+    return build(run, generations(run.dataset, encoder, name))
 
 
 def caption(run: Run, *, where: str | None = None, choose: bool = True) -> CaptionOutcome:
@@ -178,12 +181,16 @@ def verify(run: Run, build: str | None = None, *, repair: bool = False) -> Verif
 # ── what they share ──────────────────────────────────────────────────────────────────────────────
 
 
-def build(run: Run, generation: Generation) -> Built:
-    """Clips × captions × encoder → shards, samples; then the gates say if they become current."""
-    outcome = build_samples(run, generation, encoder_needs)
+def build(run: Run, builds: Sequence[Generation]) -> Built:
+    """Clips × captions × encoder → shards, samples; then the gates say if they become current.
+
+    The builds after the first are its renditions.
+    """
+    first, *others = build_samples(run, builds, encoder_needs)
     wanted, force = run.options.promote, run.options.force
-    settled = settle(run.dataset, generation, wanted=wanted, force=force)
-    return Built(**vars(outcome), settled=settled)
+    settled = settle(run.dataset, builds, wanted=wanted, force=force)
+    renditions = {one.rendition: made for one, made in zip(builds[1:], others, strict=True)}
+    return Built(**vars(first), settled=settled, renditions=renditions)
 
 
 def captioners(run: Run) -> list[Run]:
@@ -233,12 +240,20 @@ def preview(
     dataset = dataclasses.replace(dataset, spec=with_models(dataset.spec))
     encoder = load_encoder(dataset.spec.vae)
     refuse_empty(dataset)
-    generation = Generation.of(dataset, encoder, name)
-    found = preview_build(dataset, generation, retry=options.retry_rejected)
+    builds = generations(dataset, encoder, name)
+    names = {one.build_id: one.rendition for one in builds}
+    found, *others = previews = preview_builds(dataset, builds, retry=options.retry_rejected)
     current = current_build(connect(dataset.tables))
-    pixels, shards = found.pixels_to_encode, found.shards
+    pixels = sum(one.pixels_to_encode for one in previews)
+    shards = max(one.shards for one in previews)
     seconds = estimate(dataset, encoder, pixels=pixels, shards=shards, workers=workers)
     promotion = foreseen(
-        dataset, generation, builds=not found.idle, wanted=options.promote, force=options.force
+        dataset,
+        builds[0],
+        builds=any(not one.idle for one in previews),
+        wanted=options.promote,
+        force=options.force,
     )
-    return Foreseen(found, current, tuple(changes(current, generation)), seconds, promotion)
+    beside = {names[one.build_id]: one for one in others}
+    why = tuple(changes(current, builds[0]))
+    return Foreseen(found, current, why, seconds, promotion, beside)

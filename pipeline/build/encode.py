@@ -7,7 +7,8 @@ encoder            ████████████████      at most
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+import dataclasses
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -20,6 +21,7 @@ from telecine.manifests.schemas import Clip, Source
 from telecine.manifests.specs import PixelSpec
 from telecine.pipeline.build.latents import Canary
 from telecine.pipeline.build.plan import Encoding
+from telecine.pipeline.media.aside import Aside
 from telecine.pipeline.media.decode import Cut, decode_clip
 from telecine.pipeline.media.timing import Shown
 
@@ -41,8 +43,11 @@ class ClipFrames:
         pixels: PixelSpec,
         storage: Storage,
         ahead: int,
+        asides: Sequence[Aside] = (),
     ) -> None:
+        """`asides`: other cuts of the clip, that are made while this one is decoded."""
         self.clip, self.encoding = clip, encoding
+        self._asides = tuple(asides)
         self.bytes_read = 0
         self._shown = Shown()
         self._source, self._encoder = source, encoder
@@ -60,33 +65,16 @@ class ClipFrames:
 
     @property
     def shown(self) -> dict[str, int]:
-        """What was made of the clip's native frames, once all blocks are read: columns of its row.
-
-        num_frames - frames_resampled_away + frames_repeated = encoded_frames + frames_left_out
-        """
-        if not self._shown.outputs:  # frame for frame
-            return {"frames_resampled_away": 0, "frames_repeated": 0}
-        return {
-            "frames_resampled_away": self.clip.num_frames - self._shown.native,
-            "frames_repeated": self._shown.repeated,
-        }
+        """What was made of the clip's native frames, once all blocks are read."""
+        return _shown(self.clip, self._shown)
 
     def _started(self, from_start: bool) -> Values[FrameBlock]:
         return run_ahead(self._decoded(from_start), self._ahead, "decode")
 
     def _decoded(self, from_start: bool) -> Generator[FrameBlock, None, None]:
         source, encoding = self._source, self.encoding
-        sizes = self._encoder.block_sizes(encoding.frames)
-        self._shown = Shown()
-        cut = Cut(
-            encoding.rate,
-            encoding.frames,
-            encoding.crop,
-            sizes,
-            encoding.left_out,
-            self._shown,
-            encoding.size,
-        )
+        cut = dataclasses.replace(_cut(encoding, self._encoder), asides=self._asides)
+        self._shown = cut.shown
         with self._storage.open(ObjectInfo(source.uri, source.size_bytes, source.version)) as file:
             try:
                 yield from decode_clip(
@@ -94,6 +82,35 @@ class ClipFrames:
                 )
             finally:
                 self.bytes_read += file.bytes_read
+
+
+def aside_of(clip: Clip, encoding: Encoding, encoder: VideoEncoder) -> Aside:
+    """For an encoding whose frames come while the clip is decoded for another one."""
+    return Aside(clip, _cut(encoding, encoder))
+
+
+def _cut(encoding: Encoding, encoder: VideoEncoder) -> Cut:
+    return Cut(
+        encoding.rate,
+        encoding.frames,
+        encoding.crop,
+        encoder.block_sizes(encoding.frames),
+        encoding.left_out,
+        size=encoding.size,
+    )
+
+
+def _shown(clip: Clip, shown: Shown) -> dict[str, int]:
+    """Columns of the sample's row.
+
+    num_frames - frames_resampled_away + frames_repeated = encoded_frames + frames_left_out
+    """
+    if not shown.outputs:  # frame for frame
+        return {"frames_resampled_away": 0, "frames_repeated": 0}
+    return {
+        "frames_resampled_away": clip.num_frames - shown.native,
+        "frames_repeated": shown.repeated,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +136,29 @@ def encode_clip(frames: ClipFrames, encoder: VideoEncoder, *, canary: bool = Fal
     return _encode(frames, encoder, canary)
 
 
+def encode_aside(
+    aside: Aside, clip: Clip, encoding: Encoding, encoder: VideoEncoder, *, canary: bool
+) -> Encoded:
+    """The same of frames that were laid aside, all of them."""
+    blocks = aside.blocks()
+    latents, psnr = _latents(blocks, encoding.frames, clip, encoder, canary)
+    return Encoded(latents, psnr, _shown(clip, aside.shown))
+
+
 def _encode(frames: ClipFrames, encoder: VideoEncoder, canary: bool) -> Encoded:
     count = frames.encoding.frames
-    seed = int(frames.clip.clip_id[:16], 16)  # the same for the same clip, whatever the build
+    latents, psnr = _latents(frames.blocks, count, frames.clip, encoder, canary)
+    return Encoded(latents, psnr, frames.shown)
+
+
+def _latents(
+    blocks: Iterator[FrameBlock], count: int, clip: Clip, encoder: VideoEncoder, canary: bool
+) -> tuple[Latents, float]:
+    """And a canary's PSNR in dB, else 0."""
+    seed = int(clip.clip_id[:16], 16)  # the same for the same clip, whatever the build
     if not canary:
-        return Encoded(encoder.encode(frames.blocks, count, seed), 0.0, frames.shown)
+        return encoder.encode(blocks, count, seed), 0.0
     watcher = Canary(encoder, count)
-    with contextlib.closing(watcher.watch(frames.blocks)) as blocks:
-        latents = encoder.encode(blocks, count, seed)
-    return Encoded(latents, watcher.psnr_db(latents), frames.shown)
+    with contextlib.closing(watcher.watch(blocks)) as watched:
+        latents = encoder.encode(watched, count, seed)
+    return latents, watcher.psnr_db(latents)

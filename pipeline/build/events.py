@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -27,10 +27,11 @@ from telecine.manifests.builds import (
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.queries import connect
-from telecine.manifests.schemas import Build
+from telecine.manifests.schemas import Build, from_arrow
+from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.jobs import shard_jobs
-from telecine.pipeline.build.plan import ShardPlan
+from telecine.pipeline.build.plan import Plan, ShardPlan
 from telecine.pipeline.build.wanted import Planned, Target, make_plan
 from telecine.pipeline.build.worker import ShardJob
 
@@ -43,6 +44,7 @@ class Work:
     planned: Planned
     resumed: bool  # an earlier run began it: what came since is not in it
     abandons: bool = False  # a plan that an earlier run began is given up for it
+    asked: DatasetSpec | None = None  # what it is made by; None: the dataset's
 
     @property
     def idle(self) -> bool:
@@ -51,33 +53,51 @@ class Work:
         return not (begun or plan.shards or plan.replaces or self.planned.dropped)
 
 
-def plan_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Work | None:
-    """The plan to carry out: an earlier run's that was not completed, else a new one, or None.
+def plan_builds(dataset: Dataset, builds: Sequence[Generation], *, retry: bool) -> list[Work]:
+    """The plans to carry out: those that an earlier run did not complete, else new ones, if any.
 
-    Commits the `planned` event of a new one. A plan that this version of Telecine would make
-    otherwise is abandoned: no row of it was ever live.
+    The builds after the first follow it. Commits the `planned` events of new plans, all at once. A
+    plan that this version of Telecine would make otherwise is abandoned: no row of it was ever
+    live.
     """
-    work = find_work(dataset, generation, retry=retry)
-    if work.idle:
-        return None
-    if not work.resumed:
-        kill_point("commit", "planned")
-        dataset.tables.append("builds", [work.event])
-        kill_point("committed", "planned")
-    return work
+    works = [work for work in find_works(dataset, builds, retry=retry) if not work.idle]
+    if not works or works[0].resumed:
+        return works
+    works = _in_sequence(dataset, works)
+    kill_point("commit", "planned")
+    dataset.tables.append("builds", [work.event for work in works])
+    kill_point("committed", "planned")
+    return works
 
 
-def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
-    """`plan_build` without committing anything; idle where there is nothing to do."""
+def _in_sequence(dataset: Dataset, works: Sequence[Work]) -> list[Work]:
+    first = next_sequence(connect(dataset.tables))
+    return [
+        dataclasses.replace(work, event=dataclasses.replace(work.event, sequence=first + number))
+        for number, work in enumerate(works)
+    ]
+
+
+def find_works(dataset: Dataset, builds: Sequence[Generation], *, retry: bool) -> list[Work]:
+    """`plan_builds` without committing anything; of each new plan, an idle one too."""
     con = connect(dataset.tables)
-    last = last_plan(con, generation.build_id)
-    stale = last is not None and last.event == "planned"
-    if last is not None and stale:
-        planned = _planned(connect(dataset.tables, pinned(last)), dataset, generation, last)
-        if planned.plan.digest == last.plan_digest:
-            return Work(last, planned, resumed=True)
-    draft = _event(dataset, generation, con, retry=retry)
-    planned = _planned(con, dataset, generation, draft)
+    begun = [work for one in builds if (work := _begun(dataset, con, one, builds[0]))]
+    if begun:
+        return begun
+    first = _new(dataset, builds[0], "", None, retry=retry)
+    followed, ahead = builds[0].build_id, first.planned.plan
+    return [first, *(_new(dataset, one, followed, ahead, retry=retry) for one in builds[1:])]
+
+
+def _new(
+    dataset: Dataset, build: Generation, follows: str, ahead: Plan | None, *, retry: bool
+) -> Work:
+    """A plan of what the build lacks; `ahead`: that of the build it follows, made just before."""
+    con = connect(dataset.tables)
+    last = last_plan(con, build.build_id)
+    draft = _event(dataset, build, con, retry=retry)
+    draft = dataclasses.replace(draft, follows=follows or draft.follows)
+    planned = _planned(con, build, draft, ahead)
     plan = planned.plan
     event = dataclasses.replace(
         draft,
@@ -86,17 +106,47 @@ def find_work(dataset: Dataset, generation: Generation, *, retry: bool) -> Work:
         num_samples=plan.num_samples,
         replaces=plan.replaces,
     )
-    return Work(event, planned, resumed=False, abandons=stale)
+    abandons = last is not None and last.event == "planned"
+    return Work(event, planned, resumed=False, abandons=abandons, asked=build.asked)
+
+
+def _begun(
+    dataset: Dataset, con: duckdb.DuckDBPyConnection, build: Generation, first: Generation
+) -> Work | None:
+    """The plan of a build that an earlier run began, if it would be made the same again."""
+    last = last_plan(con, build.build_id)
+    if last is None or last.event != "planned":
+        return None
+    ahead = _planned_beside(dataset, con, last, first)
+    planned = _planned(connect(dataset.tables, pinned(last)), build, last, ahead)
+    if planned.plan.digest != last.plan_digest:
+        return None
+    return Work(last, planned, resumed=True, asked=build.asked)
+
+
+def _planned_beside(
+    dataset: Dataset, con: duckdb.DuckDBPyConnection, event: Build, first: Generation
+) -> Plan | None:
+    """The plan of the build that the event's follows, where both were committed together."""
+    if event.follows != first.build_id:
+        return None
+    beside = con.sql(
+        "FROM known_events WHERE build_id = ? AND event = 'planned' AND builds_version = ?",
+        params=[first.build_id, event.builds_version],
+    ).to_arrow_table()
+    for theirs in from_arrow(beside, Build):
+        return _planned(connect(dataset.tables, pinned(theirs)), first, theirs).plan
+    return None
 
 
 def _planned(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, generation: Generation, event: Build
+    con: duckdb.DuckDBPyConnection, build: Generation, event: Build, ahead: Plan | None = None
 ) -> Planned:
     """What a `planned` event stands for; it need not have been committed, or hold the plan."""
     target = Target(
-        event.build_id, event.latents_fingerprint, event.plan, event.retry, event.follows
+        event.build_id, event.latents_fingerprint, event.plan, event.retry, event.follows, ahead
     )
-    return make_plan(con, dataset.spec, generation.encoder, target)
+    return make_plan(con, build.asked, build.encoder, target)
 
 
 def _followed(con: duckdb.DuckDBPyConnection, generation: Generation) -> str:
@@ -145,6 +195,7 @@ def _event(
         pixel_fingerprint=dataset.spec.pixels.fingerprint,
         latents_fingerprint=generation.latents_fingerprint,
         spec=generation.spec,
+        family=generation.family,
     )
 
 
@@ -164,7 +215,8 @@ def unwritten(dataset: Dataset, work: Work) -> list[ShardPlan]:
 def jobs(dataset: Dataset, work: Work, shards: Iterable[ShardPlan]) -> Iterator[ShardJob]:
     """A job for each of the shards, from the tables that the plan was made from."""
     con = connect(dataset.tables, pinned(work.event))
-    return shard_jobs(con, dataset.spec, work.event, shards, work.planned.canaries)
+    spec = work.asked or dataset.spec
+    return shard_jobs(con, spec, work.event, shards, work.planned.canaries)
 
 
 def drop_without_bucket(dataset: Dataset, work: Work) -> None:
@@ -178,18 +230,22 @@ def drop_without_bucket(dataset: Dataset, work: Work) -> None:
         dataset.tables.append("samples", work.planned.dropped)
 
 
-def complete(dataset: Dataset, work: Work) -> None:
-    """Commit that the plan is carried out: its shards become live, those it replaces do not.
+def complete(dataset: Dataset, works: Sequence[Work]) -> None:
+    """Commit that the plans are carried out: their shards become live, those they replace do not.
 
-    Raises CommitError where the build was deleted since it was planned, by another process or this.
+    All of them at once: of a family no build is ahead of the others. Raises CommitError where one
+    was deleted since it was planned, by another process or this.
     """
     con = connect(dataset.tables)
-    last = last_plan(con, work.event.build_id)
-    if last is None or last.plan != work.event.plan:
-        raise CommitError(
-            f"build {work.event.name} was deleted while it was written. Run again to make it anew"
-        )
-    event = dataclasses.replace(work.event, event="completed", sequence=next_sequence(con))
+    for event in (work.event for work in works):
+        last = last_plan(con, event.build_id)
+        if last is None or last.plan != event.plan:
+            raise CommitError(
+                f"build {event.name} was deleted while it was written. Run again to make it anew"
+            )
+    ended = [
+        dataclasses.replace(work.event, event="completed") for work in _in_sequence(dataset, works)
+    ]
     kill_point("commit", "completed")
-    dataset.tables.append("builds", [event])
+    dataset.tables.append("builds", ended)
     kill_point("committed", "completed")

@@ -10,7 +10,7 @@ import duckdb
 from telecine.encoders.load import load_captioner, load_scorer
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import UsageError
-from telecine.manifests.builds import State, builds
+from telecine.manifests.builds import State, builds, family
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import JsonValue, canonical_json, fingerprint, short_id
 from telecine.manifests.queries import connect
@@ -23,22 +23,34 @@ _NAME = re.compile("[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Generation:
-    """One generation of latents: the name of everything that its bytes depend on."""
+    """One generation of latents: the name of everything that its bytes depend on.
+
+    Which other renditions there are is none of it: they may come and go beside it.
+    """
 
     build_id: str
     name: str  # folder under shards/
     encoder: VideoEncoder
     spec: str  # canonical JSON of a DatasetSpec, but for its scan, and scores it does not select by
     latents_fingerprint: str  # of all that latents depend on
+    asked: DatasetSpec  # what it is made by
+    family: str = ""  # as in schemas.Build
 
     @classmethod
-    def of(cls, dataset: Dataset, encoder: VideoEncoder, name: str | None = None) -> Generation:
-        """The build that the dataset's spec asks for.
+    def of(
+        cls,
+        dataset: Dataset,
+        encoder: VideoEncoder,
+        name: str | None = None,
+        default: str = "{encoder}-{id}",
+    ) -> Generation:
+        """The build that the dataset's spec asks for, or the first one of its renditions.
 
-        A build that is there keeps its name. Raises UsageError where another is asked for, or one
-        that another build has.
+        A build that is there keeps its name; `default` is that of a new one. Raises UsageError
+        where another is asked for, or one that another build has.
         """
         spec = dataset.spec.canonical()
+        declared = {key: spec.pop(key) for key in ("renditions",) if key in spec}
         del spec["scan"]
         spec.pop("embed", None)  # a column lies beside it
         if scores := scores_used(dataset.spec):
@@ -59,10 +71,18 @@ class Generation:
             vae |= {"short_side": dataset.spec.vae.short_side, "filter": dataset.spec.vae.filter}
         build_id = short_id("build", {**spec, "vae": vae, **_models(dataset.spec)})
         called = str(encoder.identity()["name"]).lower()
-        default = f"{re.sub('[^a-z0-9._-]+', '-', called)}-{build_id[:8]}"
+        encoder_name = re.sub("[^a-z0-9._-]+", "-", called)
+        default = default.format(encoder=encoder_name, id=build_id[:8])
         name = _name(connect(dataset.tables), build_id, name, default)
         latents = fingerprint({"vae": vae, "pixels": spec["pixels"]})
-        return cls(build_id, name, encoder, canonical_json(spec), latents)
+        text = canonical_json({**spec, **declared})
+        return cls(build_id, name, encoder, text, latents, dataset.spec)
+
+    @property
+    def rendition(self) -> str:
+        """Its name among the renditions, or empty."""
+        named = {build_id: name for name, build_id in family(self.family).items()}
+        return named.get(self.build_id, "")
 
     @property
     def vae_fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import NotFound
 from telecine.infra.faults import kill_point
 from telecine.manifests.buckets import IMAGE
-from telecine.manifests.builds import current_build, shards_of
+from telecine.manifests.builds import builds, current_build, family, shards_of
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.index.samples import SCHEMA, BuildFacts, SampleIndex, samples_file
@@ -79,13 +79,25 @@ def named_samples(dataset: Dataset, build_name: str) -> str | None:
 
 
 def write_current(dataset: Dataset) -> None:
-    """`shards/current.json` names the current build, for trainers that follow it."""
-    current = current_build(connect(dataset.tables))
+    """`shards/current.json` names the current build, for trainers that follow it, and where it is
+    one of several renditions all of these by their names.
+    """
+    con = connect(dataset.tables)
+    current = current_build(con)
     if current is not None:
-        named = {"build_id": current.build_id, "name": current.name}
-        pointer = {**named, "index": f"{current.name}/{INDEX}"}
-        _write_json(dataset, CURRENT_PATH, pointer)
+        pointer = _pointer(current.build_id, current.name)
+        names = {build.build_id: build.name for build in builds(con)}
+        renditions = {
+            name: _pointer(build_id, names[build_id])
+            for name, build_id in family(current.family).items()
+        }
+        beside: dict[str, Any] = {"renditions": renditions} if renditions else {}
+        _write_json(dataset, CURRENT_PATH, {**pointer, **beside})
         kill_point("committed", "current")
+
+
+def _pointer(build_id: str, name: str) -> dict[str, str]:
+    return {"build_id": build_id, "name": name, "index": f"{name}/{INDEX}"}
 
 
 def shards_digest(shards: list[Shard], build_name: str) -> str:

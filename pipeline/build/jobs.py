@@ -75,6 +75,7 @@ def shard_jobs(
                 shard_id=shard.shard_id,
                 bucket=shard.bucket,
                 members=tuple(facts.job(m, canary=m.clip_id in canaries) for m in shard.members),
+                vae=spec.vae,
             )
 
 

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,7 @@ from telecine.encoders.video.interface import VideoEncoder
 from telecine.infra.errors import StorageError
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.shards import RATES_PATH
-from telecine.manifests.specs import DatasetSpec
-from telecine.pipeline.build.events import find_work, jobs, unwritten
+from telecine.pipeline.build.events import Work, find_works, jobs, unwritten
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.plan import plan_encoding, sample_bytes
 from telecine.pipeline.build.worker import MemberJob
@@ -58,9 +58,17 @@ class Preview:
         return not (self.shards or self.replaced or self.dropped)
 
 
-def preview_build(dataset: Dataset, generation: Generation, *, retry: bool) -> Preview:
-    """What `plan_build` and the run after it would do. Commits nothing."""
-    work = find_work(dataset, generation, retry=retry)
+def preview_builds(dataset: Dataset, builds: Sequence[Generation], *, retry: bool) -> list[Preview]:
+    """What `plan_builds` and the run after it would do, the first build first. Commits nothing.
+
+    Where an earlier run began plans, only of those.
+    """
+    works = find_works(dataset, builds, retry=retry)
+    by_id = {one.build_id: one for one in builds}
+    return [_preview(dataset, by_id[work.event.build_id], work) for work in works]
+
+
+def _preview(dataset: Dataset, generation: Generation, work: Work) -> Preview:
     shards = unwritten(dataset, work)
     preview = Preview(
         generation.build_id,
@@ -75,13 +83,13 @@ def preview_build(dataset: Dataset, generation: Generation, *, retry: bool) -> P
     )
     for job in jobs(dataset, work, shards):
         for member in job.members:
-            _add(preview, member, generation, dataset.spec)
+            _add(preview, member, generation)
     return preview
 
 
-def _add(preview: Preview, member: MemberJob, generation: Generation, spec: DatasetSpec) -> None:
+def _add(preview: Preview, member: MemberJob, generation: Generation) -> None:
     clip, source = member.clip, member.source
-    encoding = plan_encoding(clip, generation.encoder, spec.vae)
+    encoding = plan_encoding(clip, generation.encoder, generation.asked.vae)
     assert encoding is not None  # the planner left out what has none
     preview.bytes_to_write += sample_bytes(encoding, member.caption.text_bytes)
     if member.copy is not None:

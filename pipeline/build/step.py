@@ -9,7 +9,7 @@ Workers return rows; only the driver commits, so that what is visible is always 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
@@ -27,12 +27,12 @@ from telecine.pipeline.build.events import (
     complete,
     drop_without_bucket,
     jobs,
-    plan_build,
-    unwritten,
+    plan_builds,
 )
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.build.plan import ShardPlan
 from telecine.pipeline.build.preview import record_rate
+from telecine.pipeline.build.renditions import joined_jobs
 from telecine.pipeline.build.worker import MemberJob, Receipt, ShardJob, ShardWorker
 from telecine.pipeline.commit import Commits
 from telecine.pipeline.media.timing import encoded_frames, encoded_rate
@@ -102,63 +102,73 @@ class BuildOutcome:
 
 
 def build_samples(
-    run: Run, generation: Generation, needs: Callable[[Run], Resources]
-) -> BuildOutcome:
-    """What the generation lacks: its plan, and the one after it where an earlier run began it.
+    run: Run, builds: Sequence[Generation], needs: Callable[[Run], Resources]
+) -> list[BuildOutcome]:
+    """What the builds lack: their plans, and those after them where an earlier run began some.
 
     `needs` is asked what a worker gets, where there is one to start.
     """
-    built = BuildOutcome(build=generation.name)
+    built = {one.build_id: BuildOutcome(build=one.name) for one in builds}
     dataset, retry = run.dataset, run.options.retry_rejected
-    work = plan_build(dataset, generation, retry=retry)
-    while work is not None:
+    works = plan_builds(dataset, builds, retry=retry)
+    while works:
         resources = needs(run)
-        written = write_shards(run, work, resources)
-        complete(dataset, work)
-        built += written
-        _record_rate(run, generation.encoder, written, resources)
-        # What an earlier run began is finished first; what came since is a plan of its own.
-        work = plan_build(dataset, generation, retry=retry) if work.resumed else None
-    return built
+        written = write_shards(run, works, resources)
+        complete(dataset, works)
+        for build_id, outcome in written.items():
+            built[build_id] += outcome
+        _record_rate(run, builds[0].encoder, list(written.values()), resources)
+        # What an earlier run began is finished first; what came since are plans of their own.
+        works = plan_builds(dataset, builds, retry=retry) if works[0].resumed else []
+    return list(built.values())
 
 
 def _record_rate(
-    run: Run, encoder: VideoEncoder, written: BuildOutcome, resources: Resources
+    run: Run, encoder: VideoEncoder, written: Sequence[BuildOutcome], resources: Resources
 ) -> None:
-    if pixels := written.pixels_encoded:
+    if pixels := sum(one.pixels_encoded for one in written):
         workers = run.cluster.size(resources)
-        seconds = written.encode_seconds / workers
+        seconds = sum(one.encode_seconds for one in written) / workers
         record_rate(run.dataset, encoder, pixels=pixels, seconds=seconds, workers=workers)
 
 
 def write_shards(
-    run: Run, work: Work, resources: Resources, make_jobs: MakeJobs = jobs
-) -> BuildOutcome:
-    """Write the shards of the plan that have no rows yet. A shard's rows are one commit."""
+    run: Run, works: Sequence[Work], resources: Resources, make_jobs: MakeJobs = jobs
+) -> dict[str, BuildOutcome]:
+    """Write the shards of the plans that have no rows yet; what came of each build, by build_id.
+
+    The rows of what one job makes are one commit.
+    """
     dataset = run.dataset
-    drop_without_bucket(dataset, work)
-    outcome = BuildOutcome(uncaptioned=work.planned.uncaptioned)
-    outcome.add(work.planned.dropped)
+    outcomes = {
+        work.event.build_id: BuildOutcome(uncaptioned=work.planned.uncaptioned) for work in works
+    }
+    for work in works:
+        drop_without_bucket(dataset, work)
+        outcomes[work.event.build_id].add(work.planned.dropped)
     do: RunJobs = partial(run_jobs, run, resources=resources)
 
     def keep(job: ShardJob, receipt: Receipt) -> None:
-        commits.add("samples", receipt.samples)
+        each = list(zip((job, *job.beside), (receipt, *receipt.beside), strict=True))
+        commits.add("samples", [row for _, made in each for row in made.samples])
         commits.flush_if_due()
-        outcome.add_receipt(receipt)
-        step.advance(frames=receipt.frames_encoded, seconds=_seconds(job))
+        for one, made in each:
+            outcomes[one.build_id].add_receipt(made)
+        frames = sum(made.frames_encoded for _, made in each)
+        step.advance(frames=frames, seconds=_seconds(job))
 
-    shards = unwritten(dataset, work)
+    count, todo = joined_jobs(dataset, works, make_jobs)
     commits = Commits(dataset.tables, ("samples",), run.options.commit_seconds)
-    with commits, Step(run.progress, "build", "shards", len(shards), len(shards)) as step:
+    with commits, Step(run.progress, "build", "shards", count, count) as step:
         fatal: list[ShardJob] = []
-        for end in do(make_jobs(dataset, work, shards)):
+        for end in do(todo):
             if isinstance(end, Done):
                 keep(end.item, end.result)
             else:
-                fatal.append(end.item)
+                fatal += [dataclasses.replace(end.item, beside=()), *end.item.beside]
         for job in fatal:
             _rescue(job, do, keep)
-    return outcome
+    return outcomes
 
 
 def run_jobs(
@@ -228,7 +238,9 @@ def _seconds_per_pixel(vae: VaeSpec, resources: Resources) -> float:
 
 
 def _stall_seconds(job: ShardJob, vae: VaeSpec, per_pixel: float) -> float:
-    largest = max((_pixels(member.clip, vae) for member in job.members), default=0)
+    """Two beats are no further apart than one clip in one rendition; the first decodes for all."""
+    vaes = [one.vae or vae for one in (job, *job.beside)]
+    largest = max((_pixels(m.clip, one) for m in job.members for one in vaes), default=0)
     return STALL_SECONDS + BUSY * per_pixel * largest
 
 

@@ -67,7 +67,8 @@ _COLUMNS = ", ".join(WantedClip.__slots__)
 _PLAIN = "SELECT '' AS clip_id, '' AS followed_shard LIMIT 0"
 _FOLLOWED = """
 SELECT clip_id, shard_id AS followed_shard FROM live_samples
-WHERE build_id = $follows AND outcome = 'kept'
+WHERE build_id = $follows AND outcome = 'kept' AND shard_id NOT IN (FROM replaced_ahead)
+UNION ALL FROM planned_ahead
 """
 
 # What was dropped stays dropped, unless it is tried again and that could change something; what may
@@ -159,6 +160,7 @@ class Target:
     number: int  # of the plan
     retry: bool  # want again what was dropped
     follows: str  # build_id whose layout the plan takes over, or empty
+    ahead: Plan | None = None  # of that build, carried out beside this one
 
 
 def make_plan(
@@ -212,6 +214,7 @@ def make_plan(
 def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Target) -> None:
     create_sample_captions(con, spec)
     create_selected_clips(con, spec)
+    _create_ahead(con, target.ahead or Plan((), ()))
     known = {
         "build_id": target.build_id,
         "retry": target.retry,
@@ -226,6 +229,16 @@ def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Ta
     followed = f"CREATE TEMP TABLE followed AS {_FOLLOWED if target.follows else _PLAIN}"
     for statement in (followed, *_TABLES.split(";\n\n")):
         con.execute(statement, {k: v for k, v in known.items() if f"${k}" in statement})
+
+
+def _create_ahead(con: duckdb.DuckDBPyConnection, ahead: Plan) -> None:
+    """Tables of what a plan does to a layout: the shards it replaces, and the clips of its own."""
+    seats = [(m.clip_id, shard.shard_id) for shard in ahead.shards for m in shard.members]
+    clips = pa.array([clip_id for clip_id, _ in seats], pa.string())
+    shards = pa.array([shard_id for _, shard_id in seats], pa.string())
+    replaced = pa.array(ahead.replaces, pa.string())
+    con.register("planned_ahead", pa.table({"clip_id": clips, "followed_shard": shards}))
+    con.register("replaced_ahead", pa.table({"shard_id": replaced}))
 
 
 def _canaries(con: duckdb.DuckDBPyConnection, dropped: set[str]) -> frozenset[str]:

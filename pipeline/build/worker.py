@@ -4,7 +4,8 @@ decode    ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒�
 encode       ████████│████████│████████
 write                 ▒▒       ▒▒       ▒▒   statistics, tar, digest: of the member before
 
-Without `ahead` the same calls are made in line; the tar's bytes are the same.
+Without `ahead` the same calls are made in line; the tar's bytes are the same. Of renditions that
+are made together a clip is decoded once, and each has a tar of its own.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,12 +44,13 @@ from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import canonical_json
 from telecine.manifests.schemas import OF_LATENTS, Clip, Sample, Source
 from telecine.manifests.shards import shard_path
-from telecine.manifests.specs import DatasetSpec
+from telecine.manifests.specs import DatasetSpec, VaeSpec
 from telecine.manifests.tar import FACTS, LATENT, TEXT, Extent, Sealed, TarWriter, npy_parts
-from telecine.pipeline.build.encode import ClipFrames, Encoded, encode_clip
+from telecine.pipeline.build.encode import ClipFrames, Encoded, aside_of, encode_aside, encode_clip
 from telecine.pipeline.build.latents import latent_statistics
 from telecine.pipeline.build.plan import Encoding, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption, sample_json
+from telecine.pipeline.media.aside import Aside
 
 _WHY: dict[type[Exception], Reason] = {
     NotFound: Reason.SOURCE_MISSING,
@@ -76,6 +80,8 @@ class ShardJob:
     members: tuple[MemberJob, ...]
     trial: bool = False  # encode and throw away: which member kills the worker?
     vae_fingerprint: str = ""  # the encoder's, where the build was planned; empty: any
+    vae: VaeSpec | None = None  # what of a clip is encoded; None: as the worker's spec has it
+    beside: tuple[ShardJob, ...] = ()  # of other renditions: made of the same decoded frames
     expected_sha256: str = ""  # upload only a tar with this digest; empty: any
 
     @property
@@ -120,6 +126,7 @@ class Receipt:
     bytes_of_footage: int = 0  # of the encoded spans, each its share of its source's bytes
     bytes_written: int = 0
     matches: bool = True  # the tar has the digest that was expected, where one was
+    beside: list[Receipt] = field(default_factory=list)  # of the jobs beside this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +154,24 @@ class _Begun:
 
     member: MemberJob
     encoding: Encoding
+    vae: VaeSpec
     copy: Sample | None
+    number: int = 0  # of its job
     frames: ClipFrames | None = None
+    aside: Aside | None = None  # frames that come with those of another rendition
 
     def close(self) -> None:
-        if self.frames is not None:
-            self.frames.close()
+        for frames in (self.frames, self.aside):
+            if frames is not None:
+                frames.close()
 
 
 class ShardWorker:
     """Holds the encoder on its torch device; called with one job at a time.
 
     `ahead`: decoded blocks that wait for the encoder, of a member and of the next one; 0 makes
-    everything in line, which is faster where all share one core. Holds the latents of two members
-    at most.
+    everything in line, which is faster where all share one core. Holds the latents of two clips
+    at most, and on disk the frames of one for each rendition beside the first.
     """
 
     def __init__(
@@ -174,21 +185,32 @@ class ShardWorker:
 
     def __call__(self, job: ShardJob) -> Receipt:
         """Raises UsageError where the encoder is not the one that the job was planned with."""
-        self._check_encoder(job)
-        receipt = Receipt()
-        with tempfile.TemporaryDirectory(prefix="telecine-") as folder:
-            path = Path(folder) / "shard.tar"
-            made = run_ahead(self._made(job, receipt), 1 if self._ahead else 0, "encode")
-            with TarWriter(path) as tar, contextlib.closing(made):
-                rows = [self._write(job, *each, tar) for each in made]
-                sealed = tar.seal()
-            receipt.samples = _shard_rows(job, rows, sealed)
-            receipt.matches = job.expected_sha256 in ("", sealed.sha256)
-            kept = any(row.outcome == "kept" for row in rows)
-            if kept and receipt.matches and not job.trial:
-                self._storage.upload(path, join(self._dataset, job.path))
-                receipt.bytes_written = sealed.size_bytes
-        return receipt
+        jobs = (job, *job.beside)
+        for each in jobs:
+            self._check_encoder(each)
+        receipts = [Receipt() for _ in jobs]
+        with tempfile.TemporaryDirectory(prefix="telecine-") as folder, ExitStack() as stack:
+            paths = [Path(folder) / f"{number}.tar" for number in range(len(jobs))]
+            tars = [stack.enter_context(TarWriter(path)) for path in paths]
+            rows: list[list[Sample]] = [[] for _ in jobs]
+            made = run_ahead(self._made(jobs, receipts), 1 if self._ahead else 0, "encode")
+            with contextlib.closing(made):
+                for one, result in made:
+                    n = one.number
+                    rows[n].append(self._write(jobs[n], one, result, tars[n]))
+            for n, each in enumerate(jobs):
+                receipts[n].samples = _shard_rows(each, rows[n], sealed := tars[n].seal())
+                self._upload(each, paths[n], sealed, receipts[n])
+        receipts[0].beside = receipts[1:]
+        return receipts[0]
+
+    def _upload(self, job: ShardJob, path: Path, sealed: Sealed, receipt: Receipt) -> None:
+        """Only of a shard that is not empty, not a trial, and as it was expected to be."""
+        receipt.matches = job.expected_sha256 in ("", sealed.sha256)
+        kept = any(row.outcome == "kept" for row in receipt.samples)
+        if kept and receipt.matches and not job.trial:
+            self._storage.upload(path, join(self._dataset, job.path))
+            receipt.bytes_written = sealed.size_bytes
 
     def _check_encoder(self, job: ShardJob) -> None:
         if job.vae_fingerprint and job.vae_fingerprint != self._encoder.fingerprint:
@@ -198,41 +220,65 @@ class ShardWorker:
                 "them, and run again"
             )
 
-    def _made(self, job: ShardJob, receipt: Receipt) -> Generator[tuple[_Begun, Made], None, None]:
+    def _made(
+        self, jobs: Sequence[ShardJob], receipts: Sequence[Receipt]
+    ) -> Generator[tuple[_Begun, Made], None, None]:
         """The members' latents in order, each encoded while the next one's decoding begins."""
-        begun: deque[_Begun] = deque()
+        begun: deque[list[_Begun]] = deque()
         try:
-            for member in job.members:
-                begun.append(self._begin(member))
+            for seats in _clips(jobs):
+                begun.append(self._begin(jobs, seats))
                 if len(begun) > bool(self._ahead):
-                    yield self._make(begun.popleft(), receipt)
+                    yield from self._make_all(begun.popleft(), receipts)
             while begun:
-                yield self._make(begun.popleft(), receipt)
+                yield from self._make_all(begun.popleft(), receipts)
         finally:
-            for one in begun:
+            for one in chain.from_iterable(begun):
                 one.close()
 
-    def _begin(self, member: MemberJob) -> _Begun:
-        encoding = plan_encoding(member.clip, self._encoder, self._spec.vae)
+    def _begin(
+        self, jobs: Sequence[ShardJob], seats: Sequence[tuple[int, MemberJob]]
+    ) -> list[_Begun]:
+        """A clip in each of the jobs that have it. It is decoded once: for the first that encodes
+        it, with what the others need laid aside.
+        """
+        all_of_it = [self._seat(number, jobs[number], member) for number, member in seats]
+        encoded = [one for one in all_of_it if one.copy is None and not one.member.excluded]
+        for one in encoded[1:]:
+            one.aside = aside_of(one.member.clip, one.encoding, self._encoder)
+        for one in encoded[:1]:
+            one.frames = self._frames(one, [e.aside for e in encoded if e.aside is not None])
+        return all_of_it
+
+    def _seat(self, number: int, job: ShardJob, member: MemberJob) -> _Begun:
+        vae = job.vae or self._spec.vae
+        encoding = plan_encoding(member.clip, self._encoder, vae)
         assert encoding is not None  # the planner left out what has none
         copy = member.copy
         if copy is not None and tuple(copy.latent_shape) != encoding.latent_shape:
             copy = None  # of another encoder
-        begun = _Begun(member, encoding, copy)
-        if copy is None and not member.excluded:
-            begun.frames = self._frames(member, encoding)
-        return begun
+        return _Begun(member, encoding, vae, copy, number)
 
-    def _frames(self, member: MemberJob, encoding: Encoding) -> ClipFrames:
+    def _frames(self, one: _Begun, asides: Sequence[Aside] = ()) -> ClipFrames:
         return ClipFrames(
-            member.clip,
-            member.source,
-            encoding,
+            one.member.clip,
+            one.member.source,
+            one.encoding,
             self._encoder,
             pixels=self._spec.pixels,
             storage=self._storage,
             ahead=self._ahead,
+            asides=asides,
         )
+
+    def _make_all(
+        self, begun: Sequence[_Begun], receipts: Sequence[Receipt]
+    ) -> Generator[tuple[_Begun, Made], None, None]:
+        with ExitStack() as stack:
+            for one in begun:
+                stack.callback(one.close)
+            for one in begun:
+                yield self._make(one, receipts[one.number])
 
     def _make(self, one: _Begun, receipt: Receipt) -> tuple[_Begun, Made]:
         beat()
@@ -253,12 +299,16 @@ class ShardWorker:
         copied = self._copied(one.copy, receipt) if one.copy is not None else None
         if copied is not None:
             return copied
-        one.frames = one.frames or self._frames(one.member, one.encoding)
         began = time.perf_counter()
-        encoded = encode_clip(one.frames, self._encoder, canary=one.member.canary)
+        if one.aside is not None and one.aside.complete:
+            encoded = encode_aside(one.aside, one.member.clip, one.encoding, self._encoder,
+                                   canary=one.member.canary)  # fmt: skip
+        else:
+            one.frames = one.frames or self._frames(one)
+            encoded = encode_clip(one.frames, self._encoder, canary=one.member.canary)
+            receipt.bytes_read += one.frames.bytes_read
         receipt.encode_seconds += time.perf_counter() - began
         clip, source, encoding = one.member.clip, one.member.source, one.encoding
-        receipt.bytes_read += one.frames.bytes_read
         receipt.frames_encoded += encoding.frames
         receipt.pixels_encoded += encoding.frames * encoding.crop.width * encoding.crop.height
         receipt.bytes_of_footage += source.size_bytes * clip.num_frames // source.num_frames
@@ -296,12 +346,23 @@ class ShardWorker:
             row,
             encoder=self._encoder,
             pixels=self._spec.pixels,
-            vae=self._spec.vae,
+            vae=one.vae,
         )
         tar.add(f"{key}.{FACTS}", canonical_json(metadata).encode())
         if row.text_digest:
             tar.add(f"{key}.{TEXT}", one.member.caption.text.encode())
         return row
+
+
+def _clips(jobs: Sequence[ShardJob]) -> Iterator[list[tuple[int, MemberJob]]]:
+    """Each clip of the jobs, with the number of every job that has it: plans order by clip_id."""
+    if len(jobs) == 1:
+        return ([(0, member)] for member in jobs[0].members)
+    seats: dict[str, list[tuple[int, MemberJob]]] = {}
+    for number, job in enumerate(jobs):
+        for member in job.members:
+            seats.setdefault(member.clip.clip_id, []).append((number, member))
+    return (seats[clip_id] for clip_id in sorted(seats))
 
 
 def _sha256(*parts: bytes | memoryview) -> str:

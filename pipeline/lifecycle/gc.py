@@ -25,7 +25,15 @@ from typing import Any
 from telecine.infra.errors import CommitError, NotFound
 from telecine.infra.faults import kill_point
 from telecine.infra.store.storage import ObjectInfo
-from telecine.manifests.builds import PINNED, BuildState, State, builds, find_build, next_sequence
+from telecine.manifests.builds import (
+    NOW,
+    PINNED,
+    BuildState,
+    State,
+    builds,
+    find_build,
+    next_sequence,
+)
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import TABLES
@@ -110,7 +118,8 @@ def collect(
     unfinished: bool = False,
     retention_hours: int = RETENTION_HOURS,
 ) -> Garbage:
-    """What nothing needs: nothing of it is named by the current build. Deletes nothing.
+    """What nothing needs: nothing of it is named by the current build or its renditions. Deletes
+    nothing.
 
     Builds that are `keep` stay; so do those with a plan in progress, unless `unfinished`, and
     those whose latents such a plan may copy. Where no build is current none is offered. Files of
@@ -147,14 +156,14 @@ def collect(
 
 
 def _left_alone(known: list[BuildState], kept: set[str], unfinished: bool) -> dict[str, str]:
-    """Why a build stays, by build_id; empty for the current build, which needs no reason."""
+    """Why a build stays, by build_id; empty for what is current, which needs no reason."""
     if not any(build.state is State.CURRENT for build in known):
         return {build.build_id: "no build is current" for build in known}
     reasons: dict[str, str] = {}
     for build in known:
-        if build.in_progress and (build.state is State.CURRENT or not unfinished):
+        if build.in_progress and (build.state in NOW or not unfinished):
             reasons[build.build_id] = "its plan is in progress"
-        elif build.state is State.CURRENT:
+        elif build.state in NOW:
             reasons[build.build_id] = ""
         elif build.build_id in kept:
             reasons[build.build_id] = "kept, as asked"

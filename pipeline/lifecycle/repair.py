@@ -124,11 +124,11 @@ class _Mender:
     def replace(self, work: Work) -> Repaired:
         """Carry out a plan that replaces shards."""
         dataset = self.run.dataset
-        write_shards(self.run, work, self.encoders, partial(_jobs_anew, sound=self.sound))
+        write_shards(self.run, [work], self.encoders, partial(_jobs_anew, sound=self.sound))
         live = _live_shards(dataset, work.event.build_id)
         replaced = set(work.event.replaces)
         old = [path for path, shard_id in live if shard_id in replaced]
-        complete(dataset, work)
+        complete(dataset, [work])
         made = _made(dataset, work.event)
         return Repaired(
             replaced=tuple(old),

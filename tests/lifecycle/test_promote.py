@@ -228,7 +228,7 @@ def test_a_build_whose_spec_says_another_place_keeps_that(lab: Lab) -> None:
     generation = Generation.of(opened(lab), load_encoder(spec.vae))
     asked = spec.overlaid({"vae": {"dtype": "float32"}})
     moved = dataclasses.replace(generation, spec=canonical_json(asked.canonical()))
-    settle(dataclasses.replace(opened(lab), spec=asked), moved, wanted=True, force=False)
+    settle(dataclasses.replace(opened(lab), spec=asked), [moved], wanted=True, force=False)
     assert opened(lab).spec == asked
     found = find_build(lab.connect(), first.build_id)
     assert (found.state, json.loads(found.last.spec)["vae"]["dtype"]) == ("current", "float32")

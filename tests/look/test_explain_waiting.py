@@ -10,7 +10,7 @@ import pytest
 from telecine.encoders.load import load_captioner, load_encoder
 from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Caption
-from telecine.pipeline.build.events import plan_build
+from telecine.pipeline.build.events import plan_builds
 from telecine.pipeline.build.identity import Generation
 from telecine.pipeline.caption.step import pending
 from telecine.pipeline.caption.worker import accept
@@ -136,7 +136,7 @@ def test_a_clip_from_its_scan_to_its_shard(copy: Lab) -> None:
     assert found.verdict.next == f"telecine rebuild {copy.dataset}"
     opened = dataset_of(copy)
     generation = Generation.of(opened, load_encoder(opened.spec.vae))
-    assert plan_build(opened, generation, retry=False) is not None
+    assert plan_builds(opened, [generation], retry=False)
     found = told(copy, "new.png")
     assert found.verdict.why is Why.IN_PROGRESS
     assert f"a plan of build {build} is in progress" in found.verdict.text

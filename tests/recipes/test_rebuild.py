@@ -21,9 +21,9 @@ from telecine.manifests.queries import connect
 from telecine.manifests.schemas import Build
 from telecine.manifests.specs import DatasetSpec, SelectSpec
 from telecine.manifests.tables import Tables
-from telecine.pipeline.build.events import complete, plan_build
+from telecine.pipeline.build.events import complete, plan_builds
 from telecine.pipeline.build.identity import Generation
-from telecine.pipeline.build.preview import preview_build
+from telecine.pipeline.build.preview import preview_builds
 from telecine.pipeline.cli.rebuild import print_foreseen
 from telecine.pipeline.recipes import Built, build, ingest, preview
 from telecine.pipeline.run import RunOptions
@@ -256,7 +256,7 @@ def test_a_preview_says_what_the_run_then_does(lab: Lab) -> None:
     for given in (OTHER_VAE, {"shards": {"target_bytes": 2_000_000}}):
         dataset = inline.asked(str(lab.dataset), given)
         generation = Generation.of(dataset, load_encoder(dataset.spec.vae))
-        said = preview_build(dataset, generation, retry=False)
+        said = preview_builds(dataset, [generation], retry=False)[0]
         assert shards_of(lab.dataset) == tables
         built = lab.rebuild(given, promote=False)
         done = (built.shards, built.frames_encoded, built.samples_copied, built.dropped)
@@ -264,7 +264,7 @@ def test_a_preview_says_what_the_run_then_does(lab: Lab) -> None:
         assert said.bytes_of_footage == built.bytes_of_footage
         assert said.bytes_to_copy == (0 if said.encoded else built.bytes_read)
         assert built.bytes_written <= said.bytes_to_write + 10_240 * said.shards
-        after = preview_build(inline.asked(str(lab.dataset), given), generation, retry=False)
+        after = preview_builds(inline.asked(str(lab.dataset), given), [generation], retry=False)[0]
         assert (after.fresh, after.shards, after.bytes_to_write) == (said.shards, 0, 0)
         tables = shards_of(lab.dataset)
 
@@ -273,7 +273,7 @@ def test_a_preview_of_an_interrupted_plan_counts_what_is_left(lab: Lab) -> None:
     lab.killed("committed:samples", "rebuild", given=OTHER_VAE)
     dataset = inline.asked(str(lab.dataset), OTHER_VAE)
     generation = Generation.of(dataset, load_encoder(dataset.spec.vae))
-    said = preview_build(dataset, generation, retry=False)
+    said = preview_builds(dataset, [generation], retry=False)[0]
     assert (said.resumed, said.shards) == (True, 1)
     assert said.encoded in (2, 3)
     assert said.frames_to_decode == said.frames_to_encode == said.encoded
@@ -339,12 +339,11 @@ def test_a_deleted_build_is_made_again_from_nothing(lab: Lab) -> None:
 def test_a_build_deleted_while_it_is_written_is_not_completed(lab: Lab) -> None:
     dataset = inline.asked(str(lab.dataset), OTHER_VAE)
     generation = Generation.of(dataset, load_encoder(dataset.spec.vae))
-    work = plan_build(dataset, generation, retry=False)
-    assert work is not None
+    (work,) = works = plan_builds(dataset, [generation], retry=False)
     gone = dataclasses.replace(work.event, event="deleted", sequence=work.event.sequence + 1)
     dataset.tables.append("builds", [gone])
     with pytest.raises(CommitError, match="was deleted while it was written"):
-        complete(dataset, work)
+        complete(dataset, works)
     assert last_plan(lab.connect(), generation.build_id) is None
     assert encoded(lab.rebuild(OTHER_VAE)) == (5, 0)
 
@@ -356,7 +355,7 @@ def test_a_captioner_chosen_meanwhile_stays_chosen(lab: Lab) -> None:
     replace_spec(running, signal)
     generation = Generation.of(running, load_encoder(running.spec.vae))
     with pytest.raises(CommitError, match=r"has 'signal', given 'auto'"):
-        build(inline.run_of(running), generation)
+        build(inline.run_of(running), [generation])
     assert inline.asked(str(lab.dataset), {}).spec == signal
 
 
