@@ -109,7 +109,8 @@ def ingest(
     say_left_out(ingested.left_out)
     say_older_rules(opened)
     print_ingested(ingested, opened.uri, as_json, out())
-    say_bugs(ingested.scan.bugs, ingested.build.bugs)
+    beside = (one.bugs for one in ingested.build.renditions.values())
+    say_bugs(ingested.scan.bugs, ingested.build.bugs, *beside)
     refuse_failed(ingested.build, opened.uri)
 
 

@@ -189,7 +189,9 @@ def _print_sources(found: Summary, console: Console) -> None:
 
 
 def _print_build(build: BuildReport, console: Console) -> None:
-    heading(console, f"build {build.name}" + (" (current)" if build.current else ""))
+    now = ["current"] if build.current else []
+    now += [f"rendition {build.rendition}"] if build.rendition else []
+    heading(console, f"build {build.name}" + (f" ({', '.join(now)})" if now else ""))
     line(console, f"vae {build.vae_fingerprint}")
     line(console, f"pixels {build.pixel_fingerprint}")
     if build.in_progress:

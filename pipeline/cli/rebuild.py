@@ -41,6 +41,7 @@ from telecine.pipeline.terminal.text import line, print_json
 if TYPE_CHECKING:
     from telecine.manifests.schemas import Build
     from telecine.pipeline.build.preview import Estimate, Preview
+    from telecine.pipeline.build.step import BuildOutcome
     from telecine.pipeline.lifecycle.promote import Promotion
     from telecine.pipeline.recipes import Built, Foreseen
 
@@ -100,7 +101,7 @@ def rebuild(
     with machines.open_cluster() as cluster:
         built = recipes.rebuild(Run(opened, cluster, options, progress()), name)
     print_built(built, opened.uri, as_json, out())
-    say_bugs(built.bugs)
+    say_bugs(built.bugs, *(one.bugs for one in built.renditions.values()))
     refuse_failed(built, opened.uri)
 
 
@@ -116,12 +117,8 @@ def print_built(built: Built, dataset: str, as_json: bool, console: Console) -> 
 
 
 def built_lines(build: Built, dataset: str) -> list[str]:
-    lines = [
-        f"built    {build.build}: {counted(build.samples, 'sample')} in "
-        f"{counted(build.shards, 'shard')} ({build.frames_encoded} frames encoded, "
-        f"{counted(build.samples_copied, 'sample')} copied), {build.dropped} dropped"
-        + ratio(build.bytes_read, build.bytes_of_footage)
-    ]
+    read = ratio(build.bytes_read, build.bytes_of_footage)
+    lines = [f"built    {_written(build)}{read}"]
     if build.uncaptioned:
         again = f"telecine caption {shlex.quote(dataset)} --retry-failed"
         lines.append(
@@ -131,6 +128,10 @@ def built_lines(build: Built, dataset: str) -> list[str]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in build.dropped_by_reason.items())
         inspect = f"telecine inspect {shlex.quote(dataset)}"
         lines.append(f"dropped  {reasons}: {inspect} samples --where \"outcome = 'dropped'\"")
+    for name, rendition in build.renditions.items():
+        reasons = ", ".join(f"{n} {why}" for why, n in rendition.dropped_by_reason.items())
+        why = f": {reasons}" if reasons else ""
+        lines.append(f"{name:<8} {_written(rendition)}{why}")
     settled = build.settled
     lines += [f"gate     {failure}" for failure in settled.failures]
     if settled.current and settled.before:
@@ -139,6 +140,14 @@ def built_lines(build: Built, dataset: str) -> list[str]:
         promote = f"telecine promote {shlex.quote(dataset)} {build.build}"
         lines.append(f"current  not {build.build}; make it so with: {promote}")
     return lines
+
+
+def _written(build: BuildOutcome) -> str:
+    return (
+        f"{build.build}: {counted(build.samples, 'sample')} in "
+        f"{counted(build.shards, 'shard')} ({build.frames_encoded} frames encoded, "
+        f"{counted(build.samples_copied, 'sample')} copied), {build.dropped} dropped"
+    )
 
 
 def ratio(bytes_read: int, bytes_of_footage: int) -> str:
@@ -199,8 +208,14 @@ def _lines(found: Foreseen) -> Iterator[str]:
         f"samples  {preview.encoded:,} to encode, {preview.copied:,} to copy, "
         f"{preview.dropped:,} to leave out{waiting}"
     )
+    for name, beside in found.renditions.items():
+        yield (
+            f"{name:<8} {beside.name}: {counted(beside.shards, 'shard')} to write, "
+            f"{counted(beside.encoded, 'sample')} to encode, {beside.copied:,} to copy, "
+            f"{beside.dropped:,} to leave out"
+        )
     if preview.idle:
-        yield "nothing to encode, copy or write"
+        yield "nothing to encode, copy or write" + (" of the first" if found.renditions else "")
         return
     yield (
         f"frames   {preview.frames_to_decode:,} to decode, {preview.frames_to_encode:,} to encode "
@@ -267,7 +282,12 @@ def _as_json(found: Foreseen) -> dict[str, Any]:
         },
         "estimate": dataclasses.asdict(found.estimate) if found.estimate else None,
         "current": _promotion(found.promotion) if found.promotion else None,
-    }
+    } | _renditions(found)
+
+
+def _renditions(found: Foreseen) -> dict[str, Any]:
+    each = {name: dataclasses.asdict(one) for name, one in found.renditions.items()}
+    return {"renditions": each} if each else {}
 
 
 def _promotion(promotion: Promotion) -> dict[str, Any]:

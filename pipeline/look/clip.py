@@ -57,6 +57,7 @@ class Placed:
     sample: Sample
     build: str  # name
     current: bool
+    rendition: str = ""  # its name beside the current one, or empty
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,9 @@ def _placed(con: duckdb.DuckDBPyConnection) -> dict[str, list[Placed]]:
     rows = _rows(con, "FROM live_samples ORDER BY clip_id", Sample)
     for row in sorted(rows, key=lambda r: order[r.build_id]):
         build = there[row.build_id]
-        found[row.clip_id].append(Placed(row, build.name, build.state is State.CURRENT))
+        beside = build.rendition if build.state is State.RENDITION else ""
+        placed = Placed(row, build.name, build.state is State.CURRENT, beside)
+        found[row.clip_id].append(placed)
     return found
 
 

@@ -67,7 +67,8 @@ LISTED = {
     ),
     "builds": Listed(
         "FROM builds",
-        "sequence, event, name, plan, num_shards, num_samples, build_id",
+        "sequence, event, name, regexp_extract(family, '([^ ]+)=' || build_id, 1) AS rendition, "
+        "plan, num_shards, num_samples, build_id",
         "sequence",
     ),
 }

@@ -271,6 +271,11 @@ def _sample(known: KnownClip, ground: Ground) -> Step:
     facts |= {"shard_path": row.shard_path, "position": row.position, "of": row.shard_samples}
     facts["latent_offset"] = row.latent_offset
     text = f"{row.shard_path}, position {row.position} of {row.shard_samples}"
+    for beside in (placed for placed in known.placed if placed.rendition):
+        sample = beside.sample
+        kept = sample.outcome == "kept"
+        where = sample.shard_path if kept else f"left out as {sample.reason} ({sample.detail})"
+        text += f"; rendition {beside.rendition}: {where}"
     if retold(known):
         facts["retold"] = True
         text += "; its text has changed since, and the next rebuild writes it"

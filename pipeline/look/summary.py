@@ -16,6 +16,7 @@ import duckdb
 
 from telecine.encoders.caption.interface import WITH_TEXT
 from telecine.manifests.buckets import ENCODED_SECONDS, by_size
+from telecine.manifests.builds import current_build, family
 from telecine.manifests.schemas import Build, from_arrow
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.scores import (
@@ -109,6 +110,7 @@ class BuildReport:
     build_id: str
     name: str
     current: bool
+    rendition: str  # its name beside the current one or as it, or empty
     plans: int  # completed
     shards_written: int  # of the plan in progress
     shards_planned: int  # of the plan in progress, 0 if there is none
@@ -342,6 +344,9 @@ def _builds(con: duckdb.DuckDBPyConnection) -> tuple[BuildReport, ...]:
     if not events:
         return ()
     current = {row[0] for row in _rows(con, "FROM current_build")}
+    now = current_build(con)
+    names = {} if now is None else family(now.family)
+    renditions = {build_id: name for name, build_id in names.items()}
     written = dict(_rows(con, _WRITTEN))
     buckets, dropped = defaultdict(list), defaultdict[str, dict[str, int]](dict)
     for build_id, *bucket in _rows(con, _BUCKETS):
@@ -354,6 +359,7 @@ def _builds(con: duckdb.DuckDBPyConnection) -> tuple[BuildReport, ...]:
             build_id=build_id,
             name=history[-1].name,
             current=build_id in current,
+            rendition=renditions.get(build_id, ""),
             plans=sum(e.event == "completed" for e in history),
             shards_written=written.get(build_id, 0),
             shards_planned=_shards_planned(history),
