@@ -112,6 +112,18 @@ def test_a_build_without_an_index_of_its_own_is_read_by_the_tables(
     assert (tmp_path / "x.arrow").read_bytes() == written.read_bytes()
 
 
+def test_measure_reads_what_was_said(dataset: Path) -> None:
+    line = ["--tokens=700", "--packs-per-step=1", "--where=width > 32"]
+    told = asked(dataset, *line, "--measure")
+    measured = told["measured"]
+    assert measured["packs"] == told["packs"]
+    assert measured["size_bytes"] == told["tokens"] * 128
+    assert measured["seconds"] > 0
+    done = CliRunner().invoke(app, ["feed", str(dataset), *line, "--measure"])
+    assert "a CPU second" in done.stdout
+    assert asked(dataset, *line)["measured"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +18,14 @@ from telecine.pipeline.cli.options import (
     DatasetArgument,
     Store,
     out,
+    progress,
     with_groups,
 )
 from telecine.pipeline.terminal.text import line, print_json, print_table
 
 if TYPE_CHECKING:
+    from telecine.manifests.dataset import Dataset
+    from telecine.pipeline.cli.train.measure import Measured
     from telecine.pipeline.feed.plan.options import OrderOptions
     from telecine.pipeline.feed.plan.report import EpochReport
     from telecine.pipeline.feed.plan.steps import Source
@@ -92,6 +97,12 @@ def feed(
     steps_per_second: Annotated[
         float, typer.Option(min=0, help="Optimizer steps a second, for the bytes a second.")
     ] = 1.0,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Also read it: an epoch, for 20 seconds at most, as one rank."
+        ),
+    ] = False,
     store: Store,
     as_json: AsJson = False,
 ) -> None:
@@ -118,7 +129,32 @@ def feed(
     if index is not None:
         size_bytes = write_index_file(sources[0].index, index)
         found = replace(found, index=str(index), index_bytes=size_bytes)
+    if measure:
+        found = replace(found, measured=_measured(opened, sources, packing, found.epoch.packs))
     print_told(found, steps_per_second, as_json, out())
+
+
+def _measured(
+    dataset: Dataset, sources: Sequence[Source], packing: Packing, packs: int
+) -> Measured:
+    from telecine.feed import Feed
+    from telecine.pipeline.cli.train.measure import measure
+    from telecine.pipeline.look.feeding import write_index_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights = {}
+        for number, source in enumerate(sources):
+            path = Path(folder, f"{number}.arrow")
+            write_index_file(source.index, path)
+            weights[str(path)] = source.weight or source.index.rows.num_rows
+        read = Feed(
+            dataset.uri,
+            weights,
+            endpoint_url=dataset.storage.options.endpoint_url,
+            profile=dataset.storage.options.profile,
+            **vars(packing),
+        )
+        return measure(read, packs, progress())
 
 
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────
@@ -131,6 +167,7 @@ class Told:
     sources: tuple[Source, ...]
     index: str = ""  # file that was written
     index_bytes: int = 0
+    measured: Measured | None = None
 
     @property
     def step_bytes(self) -> float:
@@ -144,6 +181,7 @@ class Told:
         return {
             "builds": named,
             "index": index,
+            "measured": asdict(self.measured) if self.measured else None,
             "options": asdict(self.options),
             **asdict(self.epoch),
         }
@@ -175,6 +213,8 @@ def print_told(told: Told, steps_per_second: float, as_json: bool, console: Cons
     _print_epoch(told, console)
     at = f"{size(rate)} a second at {steps_per_second:g} steps a second, all ranks together"
     line(console, f"latents   {size(each)} a step: {at}")
+    if told.measured:
+        _print_measured(told.measured, console)
     _print_mix(told.epoch, console)
     if told.index:
         console.print()
@@ -202,6 +242,13 @@ def _print_epoch(told: Told, console: Console) -> None:
             line(console, f"of them   {counted(count, 'sample')} {what}")
     if found.repeated_packs:
         line(console, f"repeated  {counted(found.repeated_packs, 'pack')} to fill the last step")
+
+
+def _print_measured(found: Measured, console: Console) -> None:
+    rate = f"{size(found.bytes_a_second)} a second, {size(found.bytes_a_cpu_second)} a CPU second"
+    memory = "" if found.memory_bytes is None else f", {size(found.memory_bytes)} of memory"
+    packs = f"{counted(found.packs, 'pack')}, {size(found.size_bytes)}"
+    line(console, f"read      {packs} in {found.seconds:.1f} s: {rate}{memory}")
 
 
 def _print_mix(found: EpochReport, console: Console) -> None:
