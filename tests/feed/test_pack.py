@@ -37,6 +37,7 @@ def test_a_batch_has_one_shape_and_only_the_last_of_it_is_short(
 ) -> None:
     batches = batched(np.array(shapes), 4)
     assert sorted(chain.from_iterable(batches)) == list(range(len(shapes)))
+    assert batched(np.empty((0, 4), np.int64), 4) == []
     assert all(len({shapes[piece] for piece in batch}) == 1 for batch in batches)
     short = [shapes[batch[0]] for batch in batches if len(batch) < 4]
     assert max(map(len, batches)) <= 4

@@ -37,6 +37,8 @@ def packed(sizes: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
 
 def batched(shapes: npt.NDArray[np.int64], size: int) -> list[list[int]]:
     """Numbers of the pieces in each batch: of one shape ([n, …]), `size` of them or the rest."""
+    if not len(shapes):
+        return []
     _, kinds = np.unique(shapes, axis=0, return_inverse=True)
     order = np.argsort(kinds.ravel(), kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(kinds.ravel()[order])) + 1)

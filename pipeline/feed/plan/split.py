@@ -57,7 +57,7 @@ class Pieces:
             here = self.source == number
             shapes[here] = of.shapes[self.row[here]]
         shapes[..., 1] = self.stop - self.start
-        return shapes.reshape(len(shapes), -1)
+        return shapes.reshape(len(shapes), 4 * self.row.shape[1])
 
     def cost(self, width: int) -> npt.NDArray[np.float64]:
         """[n]"""
