@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from telecine.pipeline.cli.options import (
     say_read,
     with_groups,
 )
+from telecine.pipeline.cli.train.embed import state_text
 from telecine.pipeline.terminal.text import (
     heading,
     line,
@@ -43,7 +45,8 @@ def inspect(
         typer.Argument(
             metavar="[TABLE]",
             help="List rows: sources, clips, stills, captions, embeddings, scores, duplicates, "
-            "samples or builds; or clip: one clip. Without it: a summary.",
+            "samples, builds, text_embeddings or column_samples; or clip: one clip. Without it: a "
+            "summary.",
         ),
     ] = None,
     names: Annotated[
@@ -98,10 +101,12 @@ def inspect(
 def inspect_summary(dataset: Dataset, as_json: bool, console: Console) -> None:
     """`telecine inspect DATASET`"""
     from telecine.manifests.queries import connect
+    from telecine.pipeline.embed.state import column_states
     from telecine.pipeline.look.summary import summary
 
     con = connect(dataset.tables)
     found = summary(con, dataset.tables.uri, dataset.spec, beside=con.cursor)
+    found = dataclasses.replace(found, columns=tuple(column_states(dataset)))
     if as_json:
         print_json(found, console)
     else:
@@ -163,6 +168,8 @@ def print_summary(found: Summary, console: Console) -> None:
         line(console, f"{counted(found.duplicates, 'clip')} with duplicate_rank > 0")
     for build in found.builds:
         _print_build(build, console)
+        for column in (c for c in found.columns if c.build == build.name):
+            line(console, f"column {column.column}  {state_text(column)}")
     for error in found.errors:
         console.print(Text("error: ", style="bold red") + plain(error), soft_wrap=True)
 

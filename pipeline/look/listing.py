@@ -71,6 +71,12 @@ LISTED = {
         "plan, num_shards, num_samples, build_id",
         "sequence",
     ),
+    "text_embeddings": Listed(
+        "FROM text_embeddings", "text_digest, outcome, tokens, truncated, detail", "text_digest"
+    ),
+    "column_samples": Listed(
+        "FROM column_samples", "clip_id, column_name, tokens, truncated, path", "path, position"
+    ),
 }
 
 

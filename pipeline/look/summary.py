@@ -25,6 +25,7 @@ from telecine.pipeline.catalog.scores import (
     score_columns,
     scores_wanted,
 )
+from telecine.pipeline.embed.state import ColumnState
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class Summary:
     duplicates: int  # clips for which another one is kept
     builds: tuple[BuildReport, ...]
     errors: tuple[str, ...]  # numbers that must agree and do not
+    columns: tuple[ColumnState, ...] = ()  # of texts, beside builds
 
 
 def summary(

@@ -208,9 +208,9 @@ def test_the_encoder_of_a_column_stays_in_force(tmp_path: Path, t5: str) -> None
     assert recipes.embed(inline.run_of(open_dataset(str(lab.dataset), Storage()))).encoded == 1
 
 
-def command(*words: str) -> str:
+def command(*words: str, verb: str = "embed") -> str:
     """What it prints. Raises what the command does."""
-    done = CliRunner().invoke(app, ["embed", *words], catch_exceptions=False)
+    done = CliRunner().invoke(app, [verb, *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -223,6 +223,10 @@ def test_the_command_makes_a_column_and_counts_what_left_it(tmp_path: Path) -> N
     said = command(folder, "--encoder", "none", "--workers", "0")
     assert "6 samples in 2 tars, 2 written" in said
     assert "none: 6 of 6 samples" in command(folder, "--check")
+
+    assert "column text  none: 6 of 6 samples" in command(folder, verb="inspect")
+    rows = command(folder, "column_samples", "--columns", "clip_id", "--json", verb="inspect")
+    assert len(rows.splitlines()) >= 6
 
     lab.text("5", "Another picture.")
     lab.ingest()
