@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from telecine.pipeline.caption.step import CaptionOutcome
     from telecine.pipeline.embed.step import EmbedOutcome
     from telecine.pipeline.export.export import Exported
+    from telecine.pipeline.feed.feed import Feed
+    from telecine.pipeline.feed.pack import Pack
+    from telecine.pipeline.feed.schedule import Schedule
     from telecine.pipeline.lifecycle.promote import Promoted
     from telecine.pipeline.progress import Progress
     from telecine.pipeline.recipes import Built, Ingested
@@ -62,9 +65,12 @@ __all__ = [
     "DatasetSpec",
     "EmbedOutcome",
     "Exported",
+    "Feed",
     "Ingested",
+    "Pack",
     "Promoted",
     "RunOptions",
+    "Schedule",
     "ScoreOutcome",
     "StorageError",
     "TelecineError",
@@ -92,9 +98,12 @@ _TYPES = {
     "DatasetSpec": "manifests.specs",
     "EmbedOutcome": "pipeline.embed.step",
     "Exported": "pipeline.export.export",
+    "Feed": "pipeline.feed.feed",
     "Ingested": "pipeline.recipes",
     "Promoted": "pipeline.lifecycle.promote",
+    "Pack": "pipeline.feed.pack",
     "RunOptions": "pipeline.run",
+    "Schedule": "pipeline.feed.schedule",
     "ScoreOutcome": "pipeline.score.step",
 }
 

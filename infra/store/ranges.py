@@ -11,18 +11,29 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from telecine.infra.errors import Unreadable
+from telecine.infra.errors import (
+    AccessDenied,
+    BadCredentials,
+    Changed,
+    NotFound,
+    StorageError,
+    Unreadable,
+    UsageError,
+)
 from telecine.infra.store import disk
 from telecine.infra.store.storage import Storage, is_s3
 
 PART_BYTES = 4 * 2**20
 REQUESTS = 16  # to a store at once
+PATIENCE = 300.0  # seconds for which a store that does not answer is asked again
+LOOKS = 32  # at a cache's files, in the time in which a process alone would fill it
 _IN_A_CALL = 2**30  # bytes: the system reads at most 2 GiB
 
 
@@ -80,8 +91,10 @@ def _fill(file: int, uri: str, offset: int, views: Sequence[memoryview]) -> None
 
 
 class StoreRanges:
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    """Raises StorageError where the store gives no answer for `patience` seconds."""
+
+    def __init__(self, storage: Storage, patience: float = PATIENCE) -> None:
+        self._storage, self._patience = storage, patience
         self._pool = ThreadPoolExecutor(REQUESTS, "range")
 
     def read(self, uri: str, ranges: Sequence[Range]) -> None:
@@ -90,10 +103,27 @@ class StoreRanges:
             done.result()
 
     def _read(self, uri: str, part: Range) -> None:
-        data = memoryview(self._storage.read_range(uri, part.offset, part.size))
+        data = memoryview(self._patiently(uri, part))
         for view in part.views:
             view[:] = data[: len(view)]
             data = data[len(view) :]
+
+    def _patiently(self, uri: str, part: Range) -> bytes:
+        """Asked again, ever more seldom, where nothing is wrong but the store itself."""
+        end, pause = time.monotonic() + self._patience, 0.5
+        while True:
+            try:
+                return self._storage.read_range(uri, part.offset, part.size)
+            except _LASTING:
+                raise
+            except StorageError:
+                if time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 30.0)
+
+
+_LASTING = (AccessDenied, BadCredentials, Changed, NotFound, Unreadable, UsageError)
 
 
 def _parts(whole: Range) -> Iterator[Range]:
@@ -121,7 +151,9 @@ class CachedRanges:
         self._disk = DiskRanges()
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        self._held = sum(size for _, size, _ in self._files())
+        self._added = 0  # bytes since it was looked at
+        if most_bytes is not None:
+            self._evict(most_bytes)
 
     def read(self, uri: str, ranges: Sequence[Range]) -> None:
         size = sum(one.size for one in ranges)
@@ -146,18 +178,19 @@ class CachedRanges:
             for view in views:
                 file.write(view)
         with self._lock:
-            self._held += size
-            if self._most is not None and self._held > self._most:
-                self._evict(0.9 * self._most)
+            self._added += size
+            # Others of this machine add to it too: look now and then.
+            if self._most is not None and self._added > self._most / LOOKS:
+                self._evict(self._most * (1 - 1 / LOOKS))
 
     def _evict(self, most: float) -> None:
         files = sorted(self._files())
-        self._held = sum(size for _, size, _ in files)
+        held, self._added = sum(size for _, size, _ in files), 0
         for _, size, path in files:
-            if self._held <= most:
+            if held <= most:
                 break
             path.unlink(missing_ok=True)
-            self._held -= size
+            held -= size
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each was read last, its bytes, its path."""

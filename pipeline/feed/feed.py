@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from telecine.infra.errors import Unreadable, UsageError
+from telecine.infra.errors import UsageError
 from telecine.infra.store.ranges import open_ranges
 from telecine.infra.store.storage import Storage, StoreOptions, absolute, is_s3
-from telecine.manifests.index.samples import BuildFacts
+from telecine.manifests.index.samples import BuildFacts, SampleIndex
 from telecine.manifests.tar import DTYPE
 from telecine.pipeline.feed.buffers import Buffers, Bytes
 from telecine.pipeline.feed.pack import Member, Pack
@@ -26,9 +26,16 @@ from telecine.pipeline.feed.plan.hashes import text_dropped
 from telecine.pipeline.feed.plan.options import OrderOptions, Renditions, Split
 from telecine.pipeline.feed.plan.order import Order
 from telecine.pipeline.feed.plan.report import EpochReport, report
-from telecine.pipeline.feed.plan.steps import START, PackPlan, Position, Step, check_world
-from telecine.pipeline.feed.read import Reader, Verify
-from telecine.pipeline.feed.sources import Builds, open_sources
+from telecine.pipeline.feed.plan.steps import (
+    START,
+    PackPlan,
+    Position,
+    Source,
+    Step,
+    check_world,
+)
+from telecine.pipeline.feed.read import BadSample, Reader, Verify
+from telecine.pipeline.feed.sources import Builds, open_sources, pinned
 from telecine.pipeline.feed.texts import Texts
 
 AHEAD, AHEAD_OF_A_STORE = 1, 3  # packs that are read while one is used
@@ -72,6 +79,7 @@ class Feed:
         tracks: Sequence[str] = (),
         verify: Verify = "first",
         bad: Literal["raise", "skip"] = "raise",
+        pad_to: int = 1,
         threads: int | None = None,
         cache: str | Path | None = None,
         cache_bytes: float | None = None,
@@ -79,7 +87,7 @@ class Feed:
         profile: str | None = None,
     ) -> None:
         check_world(packs_per_step, rank, world)
-        _check_words(verify, bad, text_dropout, threads)
+        _check_words(verify, bad, text_dropout, threads, pad_to)
         self.rank, self.world = rank, world
         self._dropout, self._skip, self._seed = text_dropout, bad == "skip", seed
         uri = absolute(str(dataset))
@@ -88,22 +96,26 @@ class Feed:
             tokens, packs_per_step, seed=seed, split=split, image_share=image_share,
             renditions=renditions,
         )  # fmt: skip
-        self.order = Order(open_sources(uri, build, storage), self._options)
         ranges = open_ranges(uri, storage, cache, cache_bytes)
-        self._readers = [
-            Reader(
-                uri, source.index, ranges, verify, tracks,
-                Texts(uri, text, source.index, storage, ranges) if text else None,
-            )
-            for source in self.order.sources
-        ]  # fmt: skip
-        self._nulls = [reader.texts.null if reader.texts else None for reader in self._readers]
+
+        def reader(index: SampleIndex) -> Reader:
+            texts = Texts(uri, text, index, storage, ranges) if text else None
+            return Reader(uri, index, ranges, verify, tracks, texts)
+
+        self._uri, self._storage, self._reader = uri, storage, reader
+        self._open(open_sources(uri, build, storage))
+        self._pad_to = pad_to
         far = is_s3(uri)
         self._ahead = AHEAD_OF_A_STORE if far else AHEAD
         self._pool = ThreadPoolExecutor(threads or (THREADS_OF_A_STORE if far else THREADS), "feed")
         self._buffers, self._patches = Buffers(), Buffers()
         self._at: Position = START
         self.left_out: Counter[str] = Counter()  # samples that were not fed, by reason, so far
+
+    def _open(self, sources: Sequence[Source]) -> None:
+        self.order = Order(sources, self._options)
+        self._readers = [self._reader(source.index) for source in sources]
+        self._nulls = [reader.texts.null if reader.texts else None for reader in self._readers]
 
     @property
     def steps(self) -> int:
@@ -176,10 +188,10 @@ class Feed:
             try:
                 samples.append(self._dropped(read.result(), piece.source, coming.step.epoch))
                 kept.append(slice(start, end))
-            except Unreadable:
+            except BadSample as error:
                 if not self._skip:
                     raise
-                self.left_out["damaged"] += 1
+                self.left_out[error.reason] += 1
             start = end
         whole = coming.buffer[: coming.ends[-1]]
         if len(kept) < len(coming.plan):
@@ -193,6 +205,7 @@ class Feed:
             epoch=coming.step.epoch,
             repeated=coming.repeated,
             memory=self._patches,
+            pad_to=self._pad_to,
         )
 
     def _dropped(self, member: Member, source: int, epoch: int) -> Member:
@@ -209,7 +222,15 @@ class Feed:
         return self.order.state(self._at)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on there, with any number of ranks. Raises UsageError where it is another order's."""
+        """Go on there, with any number of ranks, and by the index that it was made with.
+
+        Raises UsageError where it is another order's, or that index is there no more.
+        """
+        mine, digests = self.order.sources, state.get("sources", ())
+        if len(digests) == len(mine) and list(digests) != [s.index.facts.digest for s in mine]:
+            found = pinned(self._uri, mine, digests, self._storage)
+            if found is not None:
+                self._open(found)
         self._at = self.order.position(state)
 
     def report(self, epoch: int = 0) -> dict[str, Any]:
@@ -218,7 +239,9 @@ class Feed:
         return {**asdict(planned), "left_out_so_far": dict(self.left_out)}
 
 
-def _check_words(verify: str, bad: str, text_dropout: float, threads: int | None) -> None:
+def _check_words(
+    verify: str, bad: str, text_dropout: float, threads: int | None, pad_to: int
+) -> None:
     for name, value, words in (
         ("verify", verify, ("first", "always", "never")),
         ("bad", bad, ("raise", "skip")),
@@ -227,5 +250,6 @@ def _check_words(verify: str, bad: str, text_dropout: float, threads: int | None
             raise UsageError(f"{name} = {value!r}: choose of {', '.join(words)}")
     if not 0 <= text_dropout <= 1:
         raise UsageError(f"text_dropout = {text_dropout}: a share of the samples, from 0 to 1")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads = {threads}: a number above 0 is meant")
+    for name, number in (("threads", threads), ("pad_to", pad_to)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} = {number}: a number above 0 is meant")

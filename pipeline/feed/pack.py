@@ -59,6 +59,7 @@ class Pack:
     epoch: int
     repeated: bool  # it came in this epoch before
     memory: Buffers | None = field(default=None, repr=False)  # for patches on the CPU
+    pad_to: int = 1  # rows of zeros make S a multiple of it
 
     # ── of each sample ───────────────────────────────────────────────────────────────────────────
 
@@ -117,17 +118,26 @@ class Pack:
 
     @cached_property
     def cu_seqlens(self) -> Ints:
-        """[n + 1]: where each sample begins, and where the last one ends."""
-        return np.concatenate([[0], np.cumsum(self.tokens)]).astype(np.int32)
+        """[n + 1]: where each sample begins, and where the last one ends.
+
+        What is padded is one more at the end: [n + 2].
+        """
+        rest = [self.padding] if self.padding else []
+        return np.concatenate([[0], np.cumsum([*self.tokens, *rest])]).astype(np.int32)
+
+    @property
+    def padding(self) -> int:
+        """Tokens at the end that are of no sample."""
+        return -sum(self.tokens) % self.pad_to
 
     @property
     def max_seqlen(self) -> int:
-        return max(self.tokens, default=0)
+        return max([*self.tokens, self.padding])
 
     @cached_property
     def positions(self) -> Ints:
         """[S, 3]: latent frame, row and column of patches, of each token in its sample."""
-        found = np.empty((int(self.cu_seqlens[-1]), 3), np.int32)
+        found = np.zeros((int(self.cu_seqlens[-1]), 3), np.int32)
         for start, one, (t, h, w) in zip(self.cu_seqlens, self.samples, self.grid, strict=False):
             part = found[start : start + t * h * w].reshape(t, h, w, 3)
             part[..., 0] = np.arange(one.start_latent, one.start_latent + t)[:, None, None]
@@ -137,8 +147,10 @@ class Pack:
 
     @cached_property
     def sample_ids(self) -> Ints:
-        """[S]: number of the sample, in this pack, that a token is of."""
-        return np.repeat(np.arange(len(self.samples), dtype=np.int32), self.tokens)
+        """[S]: number of the sample, in this pack, that a token is of; -1: of none."""
+        numbers = np.append(np.arange(len(self.samples), dtype=np.int32), np.int32(-1))
+        ids: Ints = np.repeat(numbers, [*self.tokens, self.padding])
+        return ids
 
     @cached_property
     def seconds(self) -> npt.NDArray[np.float32]:
@@ -149,7 +161,7 @@ class Pack:
         rate = [
             (one.build.temporal_stride or 1) / one.fps if one.fps else 0.0 for one in self.samples
         ]
-        each: npt.NDArray[np.float32] = np.array(rate, np.float32)[self.sample_ids]
+        each: npt.NDArray[np.float32] = np.array([*rate, 0.0], np.float32)[self.sample_ids]
         return self.positions[:, 0].astype(np.float32) * each
 
     # ── tensors ──────────────────────────────────────────────────────────────────────────────────
@@ -166,10 +178,19 @@ class Pack:
         import torch
 
         flat, into = self.tensor(device), None
+        size = self.latents.size + self.padding * self._width
         if self.memory is not None and flat.device.type == "cpu":
-            buffer = self.memory.take(self.latents.nbytes)[: self.latents.nbytes]
-            into = torch.from_numpy(buffer.view(self.latents.dtype))
+            into = torch.from_numpy(self.memory.take(2 * size)[: 2 * size].view(self.latents.dtype))
+        elif self.padding:
+            into = torch.empty(size, dtype=flat.dtype, device=flat.device)
+        if into is not None:
+            into[self.latents.size :] = 0
         return patches.patchify(flat, self.shapes, self.patch, order, into)
+
+    @property
+    def _width(self) -> int:
+        """Values of a patch."""
+        return (self.shapes[0][0] if self.samples else 1) * self.patch**2
 
     def unpatch(self, rows: torch.Tensor, order: str = ORDER) -> list[torch.Tensor]:
         """Rows as `patches` gives them → [C, T, H, W] of each sample."""
@@ -191,7 +212,9 @@ class Pack:
 
     @cached_property
     def text_cu_seqlens(self) -> Ints:
+        """As many as `cu_seqlens`: what is padded has no text."""
         lengths = [0 if one.text is None else len(one.text) for one in self.samples]
+        lengths += [0] if self.padding else []
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
     @property

@@ -49,6 +49,22 @@ class Row:
 _COLUMNS = list(Row.__dataclass_fields__)
 
 
+class BadSample(Unreadable):
+    """A sample that is not what the index says of it; `reason` is one word for all of a kind."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BadSample):
+        return error.reason
+    if isinstance(error, NotFound):
+        return "missing"
+    return "short" if isinstance(error, Unreadable) else "facts"
+
+
 class Reader:
     """Of one source. For many threads at once."""
 
@@ -75,7 +91,11 @@ class Reader:
             tail = self._whole(row, piece, uri, into) or self._part(row, piece, uri, into)
             return self._member(row, piece, tail)
         except (NotFound, Unreadable, ValueError, KeyError) as error:
-            raise Unreadable(f"sample {row.clip_id} in {uri} cannot be fed: {error}") from error
+            raise BadSample(
+                f"sample {row.clip_id} in {uri} cannot be fed: {error}. Find what is damaged with "
+                'telecine verify, or leave out and count such samples with bad="skip"',
+                _reason(error),
+            ) from error
 
     def _whole(self, row: Row, piece: Piece, uri: str, into: memoryview) -> bytearray | None:
         if (piece.start, piece.stop) != (0, row.shape[1]):
@@ -83,13 +103,13 @@ class Reader:
         head, tail = bytearray(NPY_HEADER), bytearray(row.sample_bytes - row.size_bytes)
         views = [memoryview(head), into, memoryview(tail)]
         self._ranges.read(uri, [Range(row.offset, views)])
+        _check_head(head, row)
         if self._verify == "always" or (self._verify == "first" and not self._checked[piece.row]):
             digest = hashlib.sha256(head)
             digest.update(into)
             if digest.digest() != row.sha256:
-                raise Unreadable("its digest is not the one it was written with")
+                raise BadSample("its digest is not the one it was written with", "digest")
             self._checked[piece.row] = True
-        _check_head(head, row)
         return tail
 
     def _part(self, row: Row, piece: Piece, uri: str, into: memoryview) -> bytearray:
@@ -110,7 +130,7 @@ class Reader:
     def _member(self, row: Row, piece: Piece, tail: bytearray) -> Member:
         members = parsed(tail, -row.size_bytes % BLOCK)
         if "json" not in members:
-            raise ValueError("no json follows its latents")
+            raise BadSample("no json follows its latents", "facts")
         channels, frames, height, width = row.shape
         whole = (piece.start, piece.stop) == (0, frames)
         member = Member(
@@ -163,7 +183,7 @@ def _check_head(head: bytearray, row: Row) -> None:
     """That a latent of this shape begins here."""
     shape = ", ".join(map(str, row.shape))
     if not head.startswith(b"\x93NUMPY") or f"({shape})".encode() not in head:
-        raise Unreadable(f"no latent of shape ({shape}) begins at byte {row.offset}")
+        raise BadSample(f"no latent of shape ({shape}) begins at byte {row.offset}", "header")
 
 
 def _frames(facts: BuildFacts, piece: Piece) -> int:

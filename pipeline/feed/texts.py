@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telecine.infra.errors import NotFound, UsageError
+from telecine.infra.errors import NotFound, Unreadable, UsageError
 from telecine.infra.store.ranges import Range, Ranges
 from telecine.infra.store.storage import Storage, is_s3, join
 from telecine.manifests.index.columns import (
@@ -58,7 +58,7 @@ class Texts:
         if not whole:
             return text.decode(), None
         if hashlib.sha256(whole).digest() != one["sha256"]:
-            raise UsageError(f"{uri}: the embedding of {one['clip_id']} is damaged")
+            raise Unreadable(f"its embedding in {uri} is not the one that was written")
         values = np.frombuffer(whole, "<f2", offset=NPY_HEADER)
         return text.decode(), values.reshape(one["tokens"], -1)
 
