@@ -6,6 +6,13 @@ Each ingest is a process of its own without Ray, into a new dataset, with the `d
 two take turns. Printed are CPU seconds of the whole process, the least of the rounds, and their
 ratio; and once, of the two builds made one after the other (an ingest, then a rebuild of the
 draft), which decodes twice.
+
+Two cores of a virtual AMD EPYC with much other work beside it, least of two rounds, of four films
+(1080p60, 960x540, 320x180 and 0.6 s of a phone's 1080p, 21 s in all):
+
+    native alone             10.93 CPU s
+    draft and native         12.89 CPU s  × 1.179
+    one after the other      16.35 CPU s  × 1.496
 """
 
 from __future__ import annotations

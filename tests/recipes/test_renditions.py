@@ -18,6 +18,9 @@ from telecine.manifests.schemas import Build, Sample
 from telecine.pipeline.lifecycle.gc import collect, delete
 from telecine.pipeline.lifecycle.promote import promote, rollback
 from telecine.pipeline.lifecycle.verify import verify
+from telecine.pipeline.look.explain import explain
+from telecine.pipeline.look.summary import summary
+from telecine.pipeline.look.verdict import Why
 from telecine.pipeline.recipes import Built
 from tests.support import inline
 from tests.support.lab import Lab
@@ -107,6 +110,16 @@ def test_clips_seats_and_order_are_equal_but_for_what_is_too_small(made: Lab) ->
     assert {row.resolution for row in made.live(draft) if row.outcome == "kept"} == {144}
 
 
+def test_explain_and_inspect_tell_of_each_rendition(made: Lab) -> None:
+    found = explain(opened(made), "small.png")
+    assert found.verdict.why is Why.IN_BUILD
+    assert "; rendition draft: left out as too_small (200×150" in found.clips[0].steps[-1].text
+    dataset = opened(made)
+    report = summary(made.connect(), dataset.uri, dataset.spec)
+    assert [(b.rendition, b.current) for b in report.builds] == [("final", True), ("draft", False)]
+    assert report.builds[1].dropped == {"too_small": 1}
+
+
 def said(row: Sample) -> dict[str, Any]:
     """All but whose build and plan it is."""
     apart = {"build_id", "plan", "shard_path"}
@@ -173,7 +186,7 @@ POINTS = ["encode:even", "commit:samples", "committed:samples", "committed:plann
 
 
 @pytest.mark.parametrize(
-    "point", [pytest.param(p, marks=() if n in (0, 2) else pytest.mark.slow)
+    "point", [pytest.param(p, marks=() if n == 2 else pytest.mark.slow)
               for n, p in enumerate(POINTS)]
 )  # fmt: skip
 def test_a_run_that_is_killed_and_run_again_leaves_the_same(made: Lab, point: str) -> None:
@@ -202,6 +215,7 @@ def test_a_family_goes_back_and_forth_as_a_whole(lab: Lab) -> None:
     assert len(promotions(lab.connect())) == 1
 
 
+@pytest.mark.slow
 def test_one_that_a_gate_refuses_keeps_all_of_them_back(lab: Lab) -> None:
     lab.rebuild({"vae": {"patch": 4}}, promote=False)
     draft = next(b for b in lab.builds() if b.state is State.COMPLETED and "draft" in b.name)
@@ -229,6 +243,7 @@ def vars_of(row: Any) -> dict[str, Any]:
     return {name: getattr(row, name) for name in type(row).__slots__}
 
 
+@pytest.mark.slow
 def test_gc_keeps_the_whole_current_family(lab: Lab) -> None:
     lab.rebuild({"vae": {"patch": 4}})
     garbage = collect(opened(lab), retention_hours=0)
@@ -241,6 +256,7 @@ def test_gc_keeps_the_whole_current_family(lab: Lab) -> None:
     assert all(verify(inline.run_of(opened(lab)), name).sound for name in kept)
 
 
+@pytest.mark.slow
 def test_renditions_that_are_no_longer_asked_for_leave_the_first(lab: Lab) -> None:
     final = named(lab, "final")
     lab.rebuild({"renditions": {}})
