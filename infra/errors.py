@@ -118,6 +118,8 @@ class Reason(StrEnum):
     FRAMES_MISMATCH = "frames_mismatch"  # the span no longer decodes to the frames the scan saw
     UNDECODABLE = "undecodable"  # the decoder refuses the span
     NOT_FINITE = "not_finite"  # the encoder returned NaN or infinity
+    TRACK_MISSING = "track_missing"  # a required track is not there, or is none that can be used
+    TRACK_GAP = "track_gap"  # a required track does not cover all of its frames
 
     # Any worker, after a retry
     CRASHED = "crashed"  # its process died

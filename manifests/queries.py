@@ -202,13 +202,14 @@ def _clips_near(con: duckdb.DuckDBPyConnection, text: str, among: str) -> list[s
 class Orphans:
     """Clips with rows although no committed scan of their source stands behind them.
 
-    A scan commits stills, then clips, then sources. One that was killed in between leaves these,
-    unseen by every view. Scanning the source again makes the same rows: leave out those whose
-    clip_id is here, append the others.
+    A scan commits stills, frame_times, clips, then sources. One that was killed in between leaves
+    these, unseen by every view. Scanning the source again makes the same rows: leave out those
+    whose clip_id is here, append the others.
     """
 
     clips: frozenset[str]  # clip_ids in `clips`
     stills: frozenset[str]  # clip_ids in `stills` (a clip's stills are committed together)
+    frame_times: frozenset[str] = frozenset()  # clip_ids in `frame_times`
 
 
 def orphans(con: duckdb.DuckDBPyConnection) -> Orphans:
@@ -218,7 +219,7 @@ def orphans(con: duckdb.DuckDBPyConnection) -> Orphans:
         clips = frozenset(_column(con, _ORPHANED_CLIPS))
     if clips or _value(con, _STILLS_MISSED):
         stills = frozenset(_column(con, _ORPHANED_STILLS))
-    return Orphans(clips, stills)
+    return Orphans(clips, stills, frozenset(_column(con, _ORPHANED_TIMES)))
 
 
 _SCANNED = "(SELECT source_id, scan_fingerprint FROM sources WHERE status = 'scanned')"
@@ -239,6 +240,11 @@ _ORPHANED_CLIPS = (
 
 _ORPHANED_STILLS = f"""
 SELECT DISTINCT clip_id FROM stills ANTI JOIN
+(SELECT clip_id FROM clips SEMI JOIN {_SCANNED} USING (source_id, scan_fingerprint)) USING (clip_id)
+"""
+
+_ORPHANED_TIMES = f"""
+SELECT clip_id FROM frame_times ANTI JOIN
 (SELECT clip_id FROM clips SEMI JOIN {_SCANNED} USING (source_id, scan_fingerprint)) USING (clip_id)
 """
 

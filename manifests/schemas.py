@@ -64,6 +64,8 @@ class Source:
     content_digest: str = column("SHA-256 over the SHA-256 of each 8 MiB block", "")
     sidecar_uri: str = column("caption file beside it, or empty", "")
     sidecar_version: str = column("the caption file's version, or empty", "")
+    tracks_uri: str = column("track file beside it, or empty", "", since="0.2.0")
+    tracks_version: str = column("the track file's version, or empty", "", since="0.2.0")
     scan_fingerprint: str = column("of the scan spec and the pixel contract")
 
     # What the header says
@@ -269,6 +271,17 @@ class Still:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrameTimes:
+    """When the frames of a clip are shown, where they are not evenly spaced to a millisecond."""
+
+    clip_id: str = column("the clip")
+    stamps: bytes = column(
+        "of its frames in order, source time base: zlib of int64 differences, little-endian; the "
+        "first one is from start_pts"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionWindow:
     """A part of a clip that a captioner described by itself."""
 
@@ -313,10 +326,12 @@ class Score:
     """One number of one clip."""
 
     clip_id: str = column("the clip")
-    name: str = column("text_similarity, aesthetic_score or similarity_<name of a prompt>")
-    scorer_fingerprint: str = column("of the model, weights included")
-    input_digest: str = column("of what was compared: stills, and caption, prompt or head")
-    value: float = column("cosine similarity -1..1, or the head's own scale")
+    name: str = column(
+        "text_similarity, aesthetic_score, similarity_<prompt>, <track>_coverage or <track>_gap"
+    )
+    scorer_fingerprint: str = column("of the model, weights included; of a track, of its spec")
+    input_digest: str = column("of what was compared: stills, and text or head; of a track file")
+    value: float = column("cosine -1..1, the head's own scale, coverage 0..1, or a gap in seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,6 +375,7 @@ class Sample:
     telecine_version: str = column("the Telecine that dropped it", "", since="0.2.0")
     text_digest: str = column("SHA-256 of the sample's .txt", "")
     captions_digest: str = column("SHA-256 of all that its JSON says of captions", "")
+    tracks_digest: str = column("of the track file it was made from, or empty", "", since="0.2.0")
     shard_id: str = column("128-bit hash of build and members; kept by builds that follow", "")
     shard_path: str = column("relative to the dataset", "")
     shard_sha256: str = column("of the tar", "")
@@ -435,7 +451,7 @@ class Build:
 
 
 Row: TypeAlias = (
-    Source | Clip | Still | Caption | Embedding | Score | Duplicate | Sample | Build
+    Source | Clip | Still | FrameTimes | Caption | Embedding | Score | Duplicate | Sample | Build
     | TextEmbedding | ColumnSample
 )  # fmt: skip
 
@@ -443,6 +459,7 @@ TABLES: dict[str, type[Row]] = {
     "sources": Source,
     "clips": Clip,
     "stills": Still,
+    "frame_times": FrameTimes,
     "captions": Caption,
     "embeddings": Embedding,
     "scores": Score,

@@ -319,6 +319,9 @@ def _check_family(renditions: Mapping[str, VaeSpec], vae: VaeSpec) -> None:
             raise ValueError(f"{name} and {same[0]} are the same")
 
 
+TOGETHER = ("renditions", "tracks")
+
+
 class DatasetSpec(Spec):
     """`telecine.toml`: what a dataset is to be; one table per step, unknown keys refused.
 
@@ -386,8 +389,8 @@ class DatasetSpec(Spec):
         if captioner != self.caption.captioner:
             tables["caption"] = CaptionSpec(captioner=captioner).model_dump()
         for name, table in given.items():
-            # Renditions are declared together: one that is not named again is no longer asked for.
-            tables[name] = dict(table) if name == "renditions" else tables[name] | dict(table)
+            # Both are declared together: one that is not named again is no longer asked for.
+            tables[name] = dict(table) if name in TOGETHER else tables[name] | dict(table)
         return DatasetSpec.model_validate(tables)
 
     @property

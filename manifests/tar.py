@@ -3,6 +3,7 @@
     header  CLIP_ID.latent.npy   .npy header │ float16 values     512-byte blocks, padded with zeros
     header  CLIP_ID.json         what a trainer conditions on
     header  CLIP_ID.txt          the caption
+    header  CLIP_ID.TRACK.npy    of each track that it has: float32 [frames, numbers]
 
 The headers are the standard library's (USTAR, no times, no owners); the data is written from the
 array's own memory, so that 370 MB of latents are never held twice. Trainers read it with any
@@ -20,7 +21,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +115,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def npy_parts(latents: npt.NDArray[np.float16]) -> tuple[bytes, memoryview]:
+def npy_parts(latents: npt.NDArray[np.floating[Any]]) -> tuple[bytes, memoryview]:
     """The .npy form of an array, as a header and the array's own memory."""
     array = np.ascontiguousarray(latents)
     header = io.BytesIO()
@@ -148,6 +149,11 @@ def read_npy_header(data: bytes) -> NpyHeader:
     if fortran_order:
         raise ValueError("an array in Fortran order")
     return NpyHeader(shape, dtype, file.tell())
+
+
+def is_track(name: str) -> bool:
+    """Whether a member of that name holds a track of its sample."""
+    return name.endswith(".npy") and not name.endswith(f".{LATENT}")
 
 
 def described(shape: Iterable[int], dtype: np.dtype[np.generic]) -> str:

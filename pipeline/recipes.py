@@ -57,6 +57,7 @@ from telecine.pipeline.scan.compare import Discovery, compare
 from telecine.pipeline.scan.discover import LeftOut, discover, refuse_within
 from telecine.pipeline.scan.step import ScanOutcome, scan_sources
 from telecine.pipeline.score.step import ScoreOutcome, score_clips
+from telecine.pipeline.score.tracks import cover_clips
 
 
 @dataclass
@@ -105,6 +106,7 @@ def ingest(run: Run, roots: Sequence[str]) -> Ingested:
     scanned = scan_sources(run, found, scanner_needs(run))  # one decode pass per source
     captioned = [caption_clips(one, captioner_needs) for one in captioners(run)]
     scored = score_clips(run, scorer_needs)
+    cover_clips(run)
     built = build(run, generations(dataset, encoder))
     return Ingested(scanned, built, captioned[-1].outcomes, scored, found.left_out)
 
@@ -113,6 +115,7 @@ def rebuild(run: Run, name: str | None = None) -> Built:
     """The second job: the build that the dataset's spec asks for now, beside what there is."""
     run = run.under(with_models(run.dataset.spec))
     encoder = load_encoder(run.dataset.spec.vae)
+    cover_clips(run)
     refuse_empty(run.dataset)
     return build(run, generations(run.dataset, encoder, name))
 

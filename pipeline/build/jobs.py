@@ -40,6 +40,10 @@ SELECT * FROM current_clips SEMI JOIN members USING (clip_id);
 CREATE OR REPLACE TEMP TABLE job_sources AS
 SELECT * FROM current_sources SEMI JOIN job_clips USING (source_id);
 
+CREATE OR REPLACE TEMP TABLE job_times AS
+SELECT clip_id, any_value(stamps) AS stamps FROM frame_times SEMI JOIN members USING (clip_id)
+GROUP BY clip_id;
+
 CREATE OR REPLACE TEMP TABLE job_captions AS
 SELECT clip_id, captioner, captioner_fingerprint, text, text_digest, captions,
     captions_digest
@@ -72,6 +76,7 @@ def shard_jobs(
                 build_name=event.name,
                 vae_fingerprint=event.vae_fingerprint,
                 plan=event.plan,
+                has_tracks=bool(spec.tracks),
                 shard_id=shard.shard_id,
                 bucket=shard.bucket,
                 members=tuple(facts.job(m, canary=m.clip_id in canaries) for m in shard.members),
@@ -114,6 +119,7 @@ class _PlannedFacts:
             clip_id: ChosenCaption(*said)
             for clip_id, *said in con.sql("FROM job_captions").fetchall()
         }
+        self._stamps = _stamps(con)
         self._copies: dict[str, Sample] = {}
         if any(m.copied for m in members):
             known = {"build_id": event.build_id, "latents": event.latents_fingerprint}
@@ -128,6 +134,7 @@ class _PlannedFacts:
             caption=self._captions[member.clip_id],
             copy=self._copies[member.clip_id] if member.copied else None,
             canary=canary,
+            stamps=self._stamps.get(member.clip_id),
         )
 
 
@@ -149,6 +156,7 @@ def jobs_again(
                 build_name=event.name,
                 vae_fingerprint=event.vae_fingerprint,
                 plan=first.plan,
+                has_tracks=bool(dataset.spec.tracks),
                 shard_id=shard_id,
                 bucket=Bucket(first.resolution, first.aspect, first.duration),
                 members=tuple(map(facts.member, samples)),
@@ -167,6 +175,10 @@ SELECT * FROM clips SEMI JOIN job_samples USING (clip_id);
 CREATE TEMP TABLE job_sources AS
 SELECT * FROM sources SEMI JOIN job_clips USING (source_id, scan_fingerprint)
 WHERE status = 'scanned';
+
+CREATE TEMP TABLE job_times AS
+SELECT clip_id, any_value(stamps) AS stamps FROM frame_times SEMI JOIN job_samples USING (clip_id)
+GROUP BY clip_id;
 
 CREATE TEMP TABLE job_copies AS
 SELECT live_samples.* FROM live_samples SEMI JOIN sound USING (shard_path)
@@ -196,6 +208,7 @@ class _MadeFacts:
         copies: list[Sample] = _all(con, "FROM job_copies", Sample)
         self._copies = {sample.clip_id: sample for sample in copies}
         self._captions = _captions(con, dataset.spec.caption_mix)
+        self._stamps = _stamps(con)
 
     def member(self, sample: Sample) -> MemberJob:
         clip = self._clips[sample.clip_id]
@@ -216,7 +229,13 @@ class _MadeFacts:
                 latent_bytes=copy.latent_bytes,
             )
         source = self._sources[clip.source_id]
-        return MemberJob(clip, source, caption, copy, canary=sample.psnr_db > 0)
+        stamps = self._stamps.get(sample.clip_id)
+        return MemberJob(clip, source, caption, copy, canary=sample.psnr_db > 0, stamps=stamps)
+
+
+def _stamps(con: duckdb.DuckDBPyConnection) -> dict[str, bytes]:
+    """By clip_id, of those whose frames are not evenly spaced."""
+    return dict(con.sql("FROM job_times").fetchall())
 
 
 def _all(con: duckdb.DuckDBPyConnection, query: str, row: Any) -> list[Any]:

@@ -29,11 +29,13 @@ from typing import Protocol
 from telecine.encoders.video.interface import VideoEncoder
 from telecine.manifests.buckets import Bucket
 from telecine.manifests.fingerprint import fingerprint, short_id
-from telecine.manifests.specs import VaeSpec
+from telecine.manifests.specs import TrackSpec, VaeSpec
 from telecine.manifests.tar import BLOCK, NPY_HEADER
 from telecine.pipeline.media.geometry import Crop, crop_to_grid, reduced_size
 from telecine.pipeline.media.timing import Timed, encoded_frames, encoded_rate
 
+TRACK_RESERVE = 2048  # a track's headers, and its words in the JSON
+NUMBERS_RESERVE = 16  # a column may hold lists, whose length is not known before they are read
 TEXT_RESERVE = 8192  # a sample's JSON and text members with their headers, without captions
 
 
@@ -72,6 +74,7 @@ class Candidate:
     bucket: Bucket
     size_bytes: int  # in the tar
     copied: bool = False  # a live shard has its latents, here or in another build
+    tracks_digest: str = ""
     followed_shard: str = ""  # shard_id it has in the build that is followed, if it has one
 
 
@@ -84,6 +87,7 @@ class LiveMember:
     shard_id: str
     shard_bytes: int
     bucket: Bucket
+    tracks_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +138,16 @@ def plan_encoding(clip: ClipShape, encoder: VideoEncoder, vae: VaeSpec) -> Encod
     return Encoding(rate, frames, available - frames, size, crop, shape)
 
 
-def sample_bytes(encoding: Encoding, text_bytes: int) -> int:
+def sample_bytes(
+    encoding: Encoding, text_bytes: int, tracks: Mapping[str, TrackSpec] | None = None
+) -> int:
     """Tar bytes of a sample, known before a frame is decoded; `text_bytes` are those of its .txt
     and of what its JSON says of captions.
     """
     blocks = math.ceil(encoding.latent_bytes / BLOCK) + 1
-    return blocks * BLOCK + TEXT_RESERVE + text_bytes
+    numbers = sum(NUMBERS_RESERVE * len(track.columns) for track in (tracks or {}).values())
+    beside = 4 * numbers * encoding.frames + TRACK_RESERVE * len(tracks or {})
+    return blocks * BLOCK + TEXT_RESERVE + text_bytes + beside
 
 
 def plan_shards(
@@ -191,13 +199,19 @@ def _fresh(
     def fresh(shard_id: str) -> bool:
         members = shards[shard_id]
         there = [candidates.get(m.clip_id) for m in members]
-        if [c and c.captions_digest for c in there] != [m.captions_digest for m in members]:
+        if [c and _told(c) for c in there] != [_told(m) for m in members]:
             return False
         followed, *others = {c.followed_shard for c in there if c}
         whole = len(members) == followers[followed] and (shard_id == followed or followed in taken)
         return not others and (not followed or whole)
 
     return set(filter(fresh, shards))
+
+
+def _told(member: Candidate | LiveMember) -> list[str]:
+    """What a sample is made of beside its latents."""
+    tracks = [member.tracks_digest] if member.tracks_digest else []
+    return [member.captions_digest, *tracks]
 
 
 def _topped_up(
@@ -232,7 +246,7 @@ def _fill(candidates: list[Candidate], target_bytes: float) -> Iterator[list[Can
 
 def _shard(members: list[Candidate], followed: str, build_id: str, number: int) -> ShardPlan:
     bucket = members[0].bucket
-    content = [[m.clip_id, m.captions_digest] for m in members]
+    content = [[m.clip_id, *_told(m)] for m in members]
     return ShardPlan(
         followed or short_id("shard", build_id, number, bucket.folder, content),
         bucket,

@@ -32,9 +32,11 @@ from telecine.pipeline.build.plan import (
 )
 from telecine.pipeline.catalog.captions import create_sample_captions
 from telecine.pipeline.catalog.selection import create_selected_clips
+from telecine.pipeline.catalog.tracks import tracks_in_force
 
 ROWS_AT_ONCE = 10_000
 CANARIES = 8
+OF_TRACKS = (Reason.TRACK_MISSING, Reason.TRACK_GAP)  # until its track file is another
 UNFIT = (Reason.NO_BUCKET, Reason.TOO_SMALL, Reason.DAMAGED)  # left out by the plan, whoever tries
 
 
@@ -59,6 +61,7 @@ class WantedClip:
     corrupt_frames: int | None
     captions_digest: str
     text_bytes: int  # of its .txt, and of what its JSON says of captions
+    tracks_digest: str
     followed_shard: str  # shard_id in the build that is followed, or empty
     copied: bool | None  # its latents are in a live shard; None: they are not
 
@@ -86,11 +89,17 @@ SELECT clip_id FROM live_samples SEMI JOIN (
     GROUP BY clip_id HAVING count_if(reason IN $passing) < $most
 ) USING (clip_id)
 WHERE build_id = $build_id AND outcome = 'dropped'
-AND (reason IN $passing OR reason = $internal AND telecine_version <> $telecine);
+AND (reason IN $passing OR reason = $internal AND telecine_version <> $telecine)
+UNION ALL
+SELECT clip_id FROM live_samples LEFT JOIN tracks_in_force USING (clip_id)
+WHERE build_id = $build_id AND outcome = 'dropped' AND reason IN $of_tracks
+AND live_samples.tracks_digest <> coalesce(tracks_in_force.tracks_digest, '');
 
 CREATE TEMP TABLE wanted AS
-SELECT clip_id, captions_digest, text_bytes, coalesce(followed_shard, '') AS followed_shard
+SELECT clip_id, captions_digest, text_bytes, coalesce(tracks_digest, '') AS tracks_digest,
+    coalesce(followed_shard, '') AS followed_shard
 FROM selected_clips JOIN captions_in_force USING (clip_id)
+LEFT JOIN tracks_in_force USING (clip_id)
 ANTI JOIN (
     SELECT clip_id FROM live_samples
     WHERE build_id = $build_id AND outcome = 'dropped'
@@ -103,14 +112,14 @@ SELECT DISTINCT shard_id FROM samples SEMI JOIN followed ON shard_id = followed_
 WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE held AS
-SELECT clip_id, captions_digest, shard_id, shard_bytes, resolution, aspect, duration
+SELECT clip_id, captions_digest, tracks_digest, shard_id, shard_bytes, resolution, aspect, duration
 FROM live_samples WHERE build_id = $build_id AND outcome = 'kept';
 
 CREATE TEMP TABLE fresh_shards AS
 WITH shards AS (
     SELECT shard_id, count(*) AS members, count(followed_shard) AS wanted,
         min(followed_shard) AS followed, max(followed_shard) AS other
-    FROM held LEFT JOIN wanted USING (clip_id, captions_digest) GROUP BY shard_id
+    FROM held LEFT JOIN wanted USING (clip_id, captions_digest, tracks_digest) GROUP BY shard_id
 ), occupied AS (
     SELECT followed_shard, count(*) AS members FROM wanted
     WHERE followed_shard <> '' GROUP BY followed_shard
@@ -219,6 +228,7 @@ def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Ta
         "build_id": target.build_id,
         "retry": target.retry,
         "unfit": [str(reason) for reason in UNFIT],
+        "of_tracks": [str(reason) for reason in OF_TRACKS],
         "passing": [str(reason) for reason in PASSING],
         "most": MOST_TRIES,
         "internal": str(Reason.INTERNAL),
@@ -227,7 +237,8 @@ def _create_tables(con: duckdb.DuckDBPyConnection, spec: DatasetSpec, target: Ta
         "latents": target.latents_fingerprint,
     }
     followed = f"CREATE TEMP TABLE followed AS {_FOLLOWED if target.follows else _PLAIN}"
-    for statement in (followed, *_TABLES.split(";\n\n")):
+    tracks = f"CREATE TEMP TABLE tracks_in_force AS {tracks_in_force(spec)}"
+    for statement in (followed, tracks, *_TABLES.split(";\n\n")):
         con.execute(statement, {k: v for k, v in known.items() if f"${k}" in statement})
 
 
@@ -268,12 +279,14 @@ def _candidate(clip: WantedClip, spec: DatasetSpec, encoder: VideoEncoder) -> Ca
     encoding = plan_encoding(clip, encoder, spec.vae)
     if bucket is None or encoding is None:
         return None
-    size = sample_bytes(encoding, clip.text_bytes)
+    tracks = clip.tracks_digest and spec.tracks
+    size = sample_bytes(encoding, clip.text_bytes, tracks or {})
     return Candidate(
         clip.clip_id,
         clip.captions_digest,
         bucket,
         size,
+        tracks_digest=clip.tracks_digest,
         copied=bool(clip.copied),
         followed_shard=clip.followed_shard,
     )
@@ -288,6 +301,7 @@ def _left_out(clip: WantedClip, target: Target, reason: Reason, detail: str) -> 
         reason=reason,
         detail=detail,
         captions_digest=clip.captions_digest,
+        tracks_digest=clip.tracks_digest,
     )
 
 
@@ -306,6 +320,8 @@ def _small_shards(
 
 
 def _members(con: duckdb.DuckDBPyConnection, which: str) -> Iterator[LiveMember]:
-    columns = "clip_id, captions_digest, shard_id, shard_bytes, resolution, aspect, duration"
-    for clip_id, text, shard_id, size, *bucket in con.sql(f"SELECT {columns} {which}").fetchall():
-        yield LiveMember(clip_id, text, shard_id, size, Bucket(*bucket))
+    digests = "clip_id, captions_digest, tracks_digest"
+    columns = f"{digests}, shard_id, shard_bytes, resolution, aspect, duration"
+    for row in con.sql(f"SELECT {columns} {which}").fetchall():
+        clip_id, text, tracks, shard_id, size, *bucket = row
+        yield LiveMember(clip_id, text, shard_id, size, Bucket(*bucket), tracks)

@@ -51,6 +51,9 @@ from telecine.pipeline.build.latents import latent_statistics
 from telecine.pipeline.build.plan import Encoding, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption, sample_json
 from telecine.pipeline.media.aside import Aside
+from telecine.pipeline.media.timing import output_edges
+from telecine.pipeline.side.read import Edges, TrackReader, Tracks, tracks_digest
+from telecine.pipeline.side.times import native_stamps
 
 _WHY: dict[type[Exception], Reason] = {
     NotFound: Reason.SOURCE_MISSING,
@@ -68,6 +71,7 @@ class MemberJob:
     copy: Sample | None  # the sample whose latents are taken, or None: encode
     excluded: tuple[Reason, str] | None = None  # leave it out: it killed its worker
     canary: bool = False  # where it is encoded, decode its first frames again and compare
+    stamps: bytes | None = None  # its row of frame_times, if it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class ShardJob:
     vae_fingerprint: str = ""  # the encoder's, where the build was planned; empty: any
     vae: VaeSpec | None = None  # what of a clip is encoded; None: as the worker's spec has it
     beside: tuple[ShardJob, ...] = ()  # of other renditions: made of the same decoded frames
+    has_tracks: bool = False  # its samples have those of the spec
     expected_sha256: str = ""  # upload only a tar with this digest; empty: any
 
     @property
@@ -97,6 +102,7 @@ class ShardJob:
             clip_id=member.clip.clip_id,
             text_digest=member.caption.text_digest,
             captions_digest=member.caption.captions_digest,
+            tracks_digest=tracks_digest(member.source) if self.has_tracks else "",
             shard_id=self.shard_id,
             resolution=self.bucket.resolution,
             aspect=self.bucket.aspect,
@@ -182,6 +188,7 @@ class ShardWorker:
         self._storage = storage
         self._ahead = ahead
         self._encoder = load_encoder(spec.vae, device)
+        self._read_tracks = TrackReader(storage, spec.tracks)
 
     def __call__(self, job: ShardJob) -> Receipt:
         """Raises UsageError where the encoder is not the one that the job was planned with."""
@@ -334,6 +341,7 @@ class ShardWorker:
             else:
                 parts = npy_parts(made.latents)
                 facts = _measured(made) | {"latent_sha256": _sha256(*parts)}
+            tracks = self._tracks(one)
         except MediaError as error:
             return job.drop(one.member, error.reason, error.detail)
         key = one.member.clip.clip_id
@@ -348,10 +356,25 @@ class ShardWorker:
             pixels=self._spec.pixels,
             vae=one.vae,
         )
+        if tracks.said:
+            metadata["tracks"] = tracks.said
         tar.add(f"{key}.{FACTS}", canonical_json(metadata).encode())
         if row.text_digest:
             tar.add(f"{key}.{TEXT}", one.member.caption.text.encode())
+        for name, values in tracks.values.items():
+            tar.add(f"{key}.{name}.npy", *npy_parts(values))
         return row
+
+    def _tracks(self, one: _Begun) -> Tracks:
+        """Raises MediaError where a required one is not whole."""
+        if not self._spec.tracks:
+            return Tracks()
+        clip, encoding = one.member.clip, one.encoding
+        stamps = native_stamps(clip, one.member.stamps)
+        edges = None
+        if stamps is not None:
+            edges = Edges(*output_edges(clip, stamps.tolist(), encoding.rate, encoding.frames))
+        return self._read_tracks(clip, one.member.source, edges)
 
 
 def _clips(jobs: Sequence[ShardJob]) -> Iterator[list[tuple[int, MemberJob]]]:

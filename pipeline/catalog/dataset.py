@@ -14,6 +14,7 @@ from telecine.manifests.schemas import CHECKS
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.captions import create_chosen_captions
 from telecine.pipeline.catalog.scores import score_columns, scored_clips
+from telecine.pipeline.catalog.tracks import track_columns
 
 # Columns of the views by the table that they are from, as SQL over it.
 SPAN_COLUMNS = {
@@ -55,7 +56,8 @@ PLACE_COLUMNS = {
 def described_columns(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> tuple[str, ...]:
     """What is known of a clip by itself: the columns that a condition over clips may name."""
     own = con.sql("FROM current_clips").columns
-    return (*own, *score_columns(spec.score), *SPAN_COLUMNS, *SOURCE_COLUMNS, *CAPTION_COLUMNS)
+    scores = (*score_columns(spec.score), *track_columns(spec))
+    return (*own, *scores, *SPAN_COLUMNS, *SOURCE_COLUMNS, *CAPTION_COLUMNS)
 
 
 def create_described_clips(

@@ -3,6 +3,7 @@
     text_similarity       embedding · caption in force, of the scorer in force
     similarity_<name>     embedding · a prompt of [score.prompts]
     aesthetic_score       the linear head's
+    <track>_coverage, <track>_gap       how much of the clip a track covers (catalog/tracks.py)
     duplicate_rank, duplicate_group     0 and the clip's own id: kept, or without duplicates
 
 A score counts while it was made from the clip's present stills and the present text; a clip that
@@ -24,6 +25,7 @@ from telecine.manifests.fingerprint import fingerprint
 from telecine.manifests.specs import DatasetSpec, ScoreSpec
 from telecine.pipeline.catalog.captions import captions_of
 from telecine.pipeline.catalog.conditions import columns_named
+from telecine.pipeline.catalog.tracks import covered, track_columns
 
 TEXT_SIMILARITY = "text_similarity"
 AESTHETIC = "aesthetic_score"
@@ -88,13 +90,16 @@ def create_scored_clips(
 
 def scored_clips(spec: DatasetSpec, names: frozenset[str] | None) -> str:
     """SQL of that view."""
-    columns = [name for name in score_columns(spec.score) if names is None or name in names]
+    there = (*score_columns(spec.score), *track_columns(spec))
+    columns = [name for name in there if names is None or name in names]
     joins = [f"LEFT JOIN ({_query(spec, column)}) USING (clip_id)" for column in columns]
     listed = ", ".join(["current_clips.*", *columns])
     return f"SELECT {listed} FROM current_clips {' '.join(joins)}"
 
 
 def _query(spec: DatasetSpec, column: str) -> str:
+    if column in track_columns(spec):
+        return covered(spec, column)
     if column in DUPLICATES:
         return f"""
             SELECT clip_id, arg_max({column}, round) AS {column} FROM duplicates

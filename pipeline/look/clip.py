@@ -38,6 +38,7 @@ from telecine.pipeline.catalog.scores import (
     grouping,
     score_columns,
 )
+from telecine.pipeline.catalog.tracks import track_columns
 from telecine.pipeline.media.geometry import reduced_size
 
 
@@ -147,10 +148,16 @@ def _attempts(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> dict[str, At
 
 
 def _scores(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> dict[str, dict[str, Any]]:
-    columns = score_columns(spec.score)
+    tracks = track_columns(spec)
+    columns = (*score_columns(spec.score), *tracks)
     listed = ", ".join(("clip_id", *columns))
     rows = con.sql(f"SELECT {listed} FROM scored_clips").fetchall()
-    return {clip_id: dict(zip(columns, values, strict=True)) for clip_id, *values in rows}
+    found = {clip_id: dict(zip(columns, values, strict=True)) for clip_id, *values in rows}
+    # A track that cannot be used has no gap: that it has none is nothing to wait for.
+    return {
+        clip_id: {n: v for n, v in values.items() if v is not None or n not in tracks}
+        for clip_id, values in found.items()
+    }
 
 
 def _unembedded(con: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> dict[str, str]:

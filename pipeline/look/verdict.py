@@ -161,6 +161,9 @@ def _dropped(known: KnownClip, ground: Ground) -> Verdict:
         return Verdict(Why.DAMAGED, text, ground.command("rebuild", "--config", "FILE"))
     text = f"{ground.absent}: dropped as {row.reason} ({first_line(row.detail)})"
     text += f"; {OURS}" if row.reason == Reason.INTERNAL else ""
+    if row.reason in (Reason.TRACK_MISSING, Reason.TRACK_GAP):
+        text += "; mend the track file beside it, or ask for less of it in [tracks]"
+        return Verdict(Why.DROPPED, text, ground.ingest(known.source.uri))
     if row.reason == Reason.SOURCE_CHANGED:
         return Verdict(Why.DROPPED, text, ground.ingest(known.source.uri))
     return Verdict(Why.DROPPED, text, ground.command("rebuild", "--retry-dropped"))

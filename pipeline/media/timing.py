@@ -7,7 +7,7 @@ output   |0   |1   |2   |3   |4     start + k / rate: the native frame nearest i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, Protocol, TypeVar
@@ -229,3 +229,25 @@ class Picker(Generic[Frame]):
     def _time(self) -> Fraction:
         """Of the next output."""
         return self._first + self._shown.outputs * self._step
+
+
+def output_edges(
+    clip: Clip, stamps: Sequence[int], rate: Fraction, frames: int
+) -> tuple[list[int], list[int]]:
+    """Of the clip's first `frames` outputs at a rate: stamps and ordinals of the native frames that
+    they show, and after these when the last one ends. Each has frames + 1 elements.
+
+    `stamps` are of its native frames, with the end of the last. Ordinals count in the source. An
+    image is of one moment and lasts no time.
+    """
+    if clip.kind == "image":
+        return [clip.start_pts] * 2, [clip.start_frame] * 2
+    if is_resampled(clip, rate):
+        tick = Fraction(clip.time_base_num, clip.time_base_den)
+        first, step = first_output(clip, rate), 1 / (rate * tick)
+        native = ((int(stamp), number) for number, stamp in enumerate(stamps[:-1]))
+        chosen = list(at_rate(native, first, step, encoded_frames(clip, rate)))
+    else:
+        chosen = list(range(clip.num_frames))
+    ends = [*chosen, clip.num_frames][: frames + 1]
+    return [int(stamps[n]) for n in ends], [clip.start_frame + n for n in ends]

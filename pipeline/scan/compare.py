@@ -44,7 +44,7 @@ class State(StrEnum):
     RESPECIFIED = "respecified"  # was scanned under another scan spec
     RESURRECTED = "resurrected"  # was a duplicate, of something that is no longer in force
     RESTORED = "restored"  # a version that was scanned before: that row again
-    SIDECAR_CHANGED = "sidecar_changed"  # the same version, another caption file
+    SIDECAR_CHANGED = "sidecar_changed"  # the same version, another caption or track file
     REJECTED_BEFORE = "rejected_before"  # the same version, still rejected
     UNCHANGED = "unchanged"
 
@@ -131,7 +131,8 @@ def compare(
 _KNOWN = """
 CREATE TABLE current AS
 SELECT uri, revision, source_id, version, size_bytes, status, duplicate_of, content_digest,
-    sidecar_uri, sidecar_version, scan_fingerprint, reason, tries, telecine_version
+    sidecar_uri, sidecar_version, tracks_uri, tracks_version, scan_fingerprint, reason, tries,
+    telecine_version
 FROM sources WHERE (uri, revision) IN (SELECT uri, max(revision) FROM sources GROUP BY uri);
 
 -- What is about to be superseded is nobody's original any more.
@@ -177,7 +178,8 @@ SELECT f.*, coalesce(c.revision + 1, 0) AS revision,
             WHEN list_contains($passing, c.reason) AND c.tries < $most
                 OR c.reason = $internal AND c.telecine_version <> $telecine THEN 'unfinished'
             ELSE 'rejected_before' END
-        WHEN (c.sidecar_uri, c.sidecar_version) <> (f.sidecar_uri, f.sidecar_version)
+        WHEN (c.sidecar_uri, c.sidecar_version, c.tracks_uri, c.tracks_version)
+            <> (f.sidecar_uri, f.sidecar_version, f.tracks_uri, f.tracks_version)
             THEN 'sidecar_changed'
         ELSE 'unchanged'
     END AS state
@@ -199,15 +201,16 @@ WITH tasks AS (
         (SELECT uri, size_bytes FROM tasks UNION SELECT uri, size_bytes FROM originals)
     GROUP BY size_bytes
 )
-SELECT uri, version, size_bytes, sidecar_uri, sidecar_version, state, revision, duplicate_of,
-    coalesce(tries, 0) AS tries, content_digest,
+SELECT uri, version, size_bytes, sidecar_uri, sidecar_version, tracks_uri, tracks_version, state,
+    revision, duplicate_of, coalesce(tries, 0) AS tries, content_digest,
     size_bytes > 0 AND objects > 1 AND content_digest = '' AS needs_digest
 FROM tasks JOIN sizes USING (size_bytes) ORDER BY uri
 """
 
 _REPEATED = """
 SELECT s.* REPLACE (t.revision AS revision, t.sidecar_uri AS sidecar_uri,
-    t.sidecar_version AS sidecar_version)
+    t.sidecar_version AS sidecar_version, t.tracks_uri AS tracks_uri,
+    t.tracks_version AS tracks_version)
 FROM sources s JOIN states t ON s.uri = t.uri AND s.revision = t.copied_revision
 WHERE t.state IN ('restored', 'sidecar_changed') ORDER BY s.uri
 """
@@ -299,6 +302,8 @@ def _duplicate(task: ScanTask, digest: str, original: str, scan_fingerprint: str
         content_digest=digest,
         sidecar_uri=task.found.sidecar_uri,
         sidecar_version=task.found.sidecar_version,
+        tracks_uri=task.found.tracks_uri,
+        tracks_version=task.found.tracks_version,
         scan_fingerprint=scan_fingerprint,
     )
 
@@ -310,5 +315,7 @@ def _task(row: Mapping[str, Any]) -> ScanTask:
         size_bytes=row["size_bytes"],
         sidecar_uri=row["sidecar_uri"],
         sidecar_version=row["sidecar_version"],
+        tracks_uri=row["tracks_uri"],
+        tracks_version=row["tracks_version"],
     )
     return ScanTask(found, row["revision"], row["tries"])

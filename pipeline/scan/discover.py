@@ -19,6 +19,8 @@ from telecine.infra.errors import AccessDenied, BadCredentials, UsageError
 from telecine.infra.store.disk import PART_PREFIX
 from telecine.infra.store.storage import ObjectInfo, Storage, absolute, is_s3, join
 from telecine.manifests.fingerprint import short_id
+from telecine.pipeline.side.formats import FORMATS
+from telecine.pipeline.side.lerobot import INFO, MAX_INFO_BYTES, info_of
 
 SIDECARS = ("json", "txt", "srt")  # the first of these that is there is the sidecar
 _DROPPINGS = (".DS_Store", ".localized", "Thumbs.db", "desktop.ini")  # what file managers leave
@@ -37,13 +39,15 @@ def source_id(uri: str, version: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object under the roots, with the caption file beside it (empty if there is none)."""
+    """One object under the roots, with the files beside it (empty if there are none)."""
 
     uri: str
     version: str
     size_bytes: int
     sidecar_uri: str = ""
     sidecar_version: str = ""
+    tracks_uri: str = ""
+    tracks_version: str = ""
 
     @property
     def source_id(self) -> str:
@@ -96,11 +100,13 @@ def discover(storage: Storage, roots: Sequence[str], exclude: Sequence[str] = ()
     """List the roots: files, folders, s3://bucket/prefix. `exclude` are folders to leave out.
 
     - `a.json`, `a.txt`, `a.srt` beside `a.mp4` (or `a.mp4.json`, ..., which go first) are its
-      sidecar, one of them, and no sources. Beside no footage they are objects like any other:
-      content decides.
+      sidecar, one of them, and no sources. So is `a.tracks.parquet`, `.csv`, `.jsonl` or `.npz`
+      its track file. Beside no footage they are objects like any other: content decides.
     - Folder markers, file managers' droppings (`.DS_Store`, `._x`, `Thumbs.db`) and half-written
       files are left out, unless a root names them. Other names with a leading dot are taken.
     - A folder with a telecine.toml and tables/ is a dataset, not footage.
+    - Of a LeRobotDataset v3 root (meta/info.json says so) the videos are footage; the rest is
+      their track file.
     """
     unnamable: list[str] = []
     batches = _batches(_under(storage, [absolute(root) for root in roots], unnamable))
@@ -110,7 +116,12 @@ def discover(storage: Storage, roots: Sequence[str], exclude: Sequence[str] = ()
         datasets = tuple(row[0] for row in con.execute(_DATASETS).fetchall())
         left_out = [join(absolute(folder), "") for folder in exclude] + list(datasets)
         con.execute("CREATE TABLE left_out AS SELECT unnest(?::VARCHAR[]) AS folder", [left_out])
-        objects = con.sql(_WITH_SIDECARS, params={"order": list(SIDECARS)}).to_arrow_table()
+        con.execute(
+            "CREATE TABLE lerobot AS SELECT unnest(?::VARCHAR[]) AS root",
+            [_lerobot_roots(storage, con)],
+        )
+        con.execute(_LEROBOT, {"info": INFO})
+        objects = con.sql(_WITH_SIDECARS, params=_BESIDE).to_arrow_table()
     return Listing(objects, LeftOut(datasets, tuple(unnamable)))
 
 
@@ -146,26 +157,65 @@ AND EXISTS (SELECT 1 FROM once inner_ WHERE starts_with(inner_.uri, folder || 't
 ORDER BY folder
 """
 
+# Either kind of file has a stem of its own: a.tracks.csv is of a, or of a.mp4.
+_BESIDE = {"order": list(SIDECARS), "tracks": list(FORMATS)}
 _WITH_SIDECARS = r"""
-WITH kept AS (
+WITH named AS (
     SELECT *, regexp_replace(uri, '\.[^./]*$', '') AS stem,
-        list_position($order, lower(regexp_extract(name, '\.([^.]*)$', 1))) AS rank
+        lower(regexp_extract(name, '\.([^.]*)$', 1)) AS suffix,
+        if(regexp_matches(name, '.\.tracks\.[^.]*$') AND list_contains($tracks, suffix),
+            'track', 'caption') AS kind
     FROM once WHERE NOT EXISTS (SELECT 1 FROM left_out WHERE starts_with(uri, folder))
+    AND uri NOT IN (SELECT uri FROM of_lerobot WHERE NOT is_video)
+), kept AS (
+    SELECT * EXCLUDE (stem), if(kind = 'track', left(stem, -length('.tracks')), stem) AS stem,
+        list_position(if(kind = 'track', $tracks, $order), suffix) AS rank
+    FROM named
 ), beside AS (
-    SELECT f.uri, s.uri AS sidecar_uri, s.version AS sidecar_version, 0 AS far, s.rank
+    SELECT f.uri, s.uri AS other, s.version AS other_version, 0 AS far, s.rank, s.kind
     FROM kept f JOIN kept s ON s.stem = f.uri WHERE s.rank > 0 AND f.rank IS NULL
     UNION ALL
-    SELECT f.uri, s.uri, s.version, 1, s.rank
+    SELECT f.uri, s.uri, s.version, 1, s.rank, s.kind
     FROM kept f JOIN kept s ON s.stem = f.stem WHERE s.rank > 0 AND f.rank IS NULL
 ), nearest AS (
-    FROM beside QUALIFY row_number() OVER (PARTITION BY uri ORDER BY far, rank, sidecar_uri) = 1
+    FROM beside QUALIFY row_number() OVER (PARTITION BY uri, kind ORDER BY far, rank, other) = 1
+), captions AS (
+    SELECT uri, other AS sidecar_uri, other_version AS sidecar_version FROM nearest
+    WHERE kind = 'caption'
+), tracks AS (
+    SELECT uri, other AS tracks_uri, other_version AS tracks_version FROM nearest
+    WHERE kind = 'track'
+    UNION ALL SELECT uri, tracks_uri, tracks_version FROM of_lerobot WHERE is_video
 )
 SELECT uri, version, size_bytes, coalesce(sidecar_uri, '') AS sidecar_uri,
-    coalesce(sidecar_version, '') AS sidecar_version
-FROM kept LEFT JOIN nearest USING (uri)
-WHERE uri NOT IN (SELECT sidecar_uri FROM beside)
+    coalesce(sidecar_version, '') AS sidecar_version, coalesce(tracks_uri, '') AS tracks_uri,
+    coalesce(tracks_version, '') AS tracks_version
+FROM kept LEFT JOIN captions USING (uri) LEFT JOIN tracks USING (uri)
+WHERE uri NOT IN (SELECT other FROM beside)
 ORDER BY uri
 """
+
+# All that a LeRobot root says of its videos is their track file, of one version.
+_LEROBOT = """
+CREATE TABLE of_lerobot AS
+WITH inside AS (
+    SELECT root, uri, version, starts_with(uri, root || 'videos/') AS is_video
+    FROM once JOIN lerobot ON starts_with(uri, root)
+), said AS (
+    SELECT root, sha256(string_agg(uri || ' ' || version, chr(10) ORDER BY uri)) AS digest
+    FROM inside WHERE starts_with(uri, root || 'meta/') OR starts_with(uri, root || 'data/')
+    GROUP BY root
+)
+SELECT uri, is_video, root || $info AS tracks_uri, digest AS tracks_version
+FROM inside JOIN said USING (root)
+"""
+
+
+def _lerobot_roots(storage: Storage, con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Folders with a meta/info.json that is of LeRobotDataset v3."""
+    ends = "SELECT uri FROM once WHERE ends_with(uri, ?) AND size_bytes <= ? ORDER BY uri"
+    named = con.execute(ends, [f"/{INFO}", MAX_INFO_BYTES]).fetchall()
+    return [uri.removesuffix(INFO) for (uri,) in named if info_of(storage.read_bytes(uri))]
 
 
 def _under(storage: Storage, roots: list[str], unnamable: list[str]) -> Iterator[tuple[Any, ...]]:
@@ -181,12 +231,13 @@ def _under(storage: Storage, roots: list[str], unnamable: list[str]) -> Iterator
 
 
 def _beside(storage: Storage, uri: str) -> Iterator[ObjectInfo]:
-    """The caption files of an object that was named by itself."""
+    """The caption and track files of an object that was named by itself."""
     folder, _, name = uri.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     if extension.lower() in SIDECARS:
         return
-    for base, kind in itertools.product({name, stem if dot else name}, SIDECARS):
+    kinds = (*SIDECARS, *(f"tracks.{kind}" for kind in FORMATS))
+    for base, kind in itertools.product({name, stem if dot else name}, kinds):
         try:
             found = storage.find(f"{folder}/{base}.{kind}")
         except BadCredentials:

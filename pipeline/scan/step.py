@@ -116,7 +116,9 @@ class _Receipts:
     def __init__(self, run: Run) -> None:
         self.outcome = ScanOutcome()
         tables, self._spec = run.dataset.tables, run.dataset.spec
-        self.commits = Commits(tables, ("stills", "clips", "sources"), run.options.commit_seconds)
+        self.commits = Commits(
+            tables, ("stills", "frame_times", "clips", "sources"), run.options.commit_seconds
+        )
         # What a killed run committed before it could say so in `sources`.
         self._orphans = orphans(connect(tables))
 
@@ -132,6 +134,8 @@ class _Receipts:
             stills = [s for s in result.stills if s.clip_id not in self._orphans.stills]
             self.commits.add("stills", stills, sum(len(s.jpeg) for s in stills))
             clips = [c for c in result.clips if c.clip_id not in self._orphans.clips]
+            times = [t for t in result.frame_times if t.clip_id not in self._orphans.frame_times]
+            self.commits.add("frame_times", times)
             self.commits.add("clips", clips)
             self.commits.add("sources", [result.source])
             self._advance(task, step, result.source, result.bytes_read)

@@ -9,7 +9,10 @@ Memory does not depend on how long a source is but for some forty bytes per fram
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -25,7 +28,7 @@ from telecine.infra.errors import (
 from telecine.infra.faults import kill_point
 from telecine.infra.pulse import beat
 from telecine.infra.store.storage import Storage
-from telecine.manifests.schemas import Clip, Source, Still
+from telecine.manifests.schemas import Clip, FrameTimes, Source, Still
 from telecine.manifests.specs import DatasetSpec, ScanSpec
 from telecine.pipeline.media.facts import MediaFacts, Picture
 from telecine.pipeline.media.faults.blame import blamed
@@ -56,6 +59,9 @@ from telecine.pipeline.scan.pace.repeats import Steps
 from telecine.pipeline.scan.second_opinion import make_detector
 from telecine.pipeline.scan.stills import StillPicker
 from telecine.pipeline.scan.transitions import Transition
+from telecine.pipeline.side.formats import UnusableTrack
+from telecine.pipeline.side.lerobot import episodes_of, is_lerobot
+from telecine.pipeline.side.times import frame_times
 
 CHUNK_FRAMES = 32
 SMALL_CHUNK_FRAMES = 8  # of frames so large that waiting ones would fill the memory
@@ -71,6 +77,7 @@ class Scanned:
     clips: list[Clip]
     stills: list[Still]
     bytes_read: int
+    frame_times: tuple[FrameTimes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,17 +103,28 @@ def scan_source(task: ScanTask, storage: Storage, spec: DatasetSpec) -> Scanned:
     fare better, and each is still to be scanned when it is back.
     """
     try:
+        cuts = _episode_starts(task, storage)
         with storage.open(task.found.info) as reader:
-            scanned = _examine(cast(BinaryIO, reader), task, spec)
+            scanned = _examine(cast(BinaryIO, reader), task, spec, cuts)
             source = dataclasses.replace(scanned.source, content_digest=reader.content_digest())
             return dataclasses.replace(scanned, source=source, bytes_read=reader.bytes_read)
     except StorageError as error:
         if not concerns_one_object(error):
             raise
         return rejected(task, spec, Reason.UNREADABLE, str(error))
+    except UnusableTrack as error:  # without its episodes, clips would run from one into the next
+        return rejected(task, spec, Reason.UNREADABLE, f"its episodes: {error}")
 
 
-def _examine(file: BinaryIO, task: ScanTask, spec: DatasetSpec) -> Scanned:
+def _episode_starts(task: ScanTask, storage: Storage) -> list[float]:
+    """Seconds from the first frame where a shot must begin."""
+    found = task.found
+    if not is_lerobot(found.tracks_uri):
+        return []
+    return [e.start_seconds for e in episodes_of(storage, found.tracks_uri, found.uri)]
+
+
+def _examine(file: BinaryIO, task: ScanTask, spec: DatasetSpec, cuts: Sequence[float]) -> Scanned:
     facts: MediaFacts | None = None
     try:
         media = open_media(file, spec.scan, spec.pixels)
@@ -114,7 +132,7 @@ def _examine(file: BinaryIO, task: ScanTask, spec: DatasetSpec) -> Scanned:
         if isinstance(media, Picture):
             return _scan_picture(media, task, spec)
         with media:
-            return _scan_video(media, task, spec)
+            return _scan_video(media, task, spec, cuts)
     except TelecineError:
         raise
     except Exception as error:  # whatever comes up costs this source alone
@@ -140,6 +158,8 @@ def _columns(task: ScanTask, spec: DatasetSpec, facts: MediaFacts | None) -> dic
         "status": "scanned",
         "sidecar_uri": found.sidecar_uri,
         "sidecar_version": found.sidecar_version,
+        "tracks_uri": found.tracks_uri,
+        "tracks_version": found.tracks_version,
         "scan_fingerprint": spec.scan_fingerprint,
         "telecine_version": telecine_version(),
         "tries": task.tries + 1,
@@ -164,8 +184,8 @@ def _scan_picture(picture: Picture, task: ScanTask, spec: DatasetSpec) -> Scanne
     return Scanned(source, [clip], [shot], 0)
 
 
-def _scan_video(video: Video, task: ScanTask, spec: DatasetSpec) -> Scanned:
-    walk = Pass(video, spec)
+def _scan_video(video: Video, task: ScanTask, spec: DatasetSpec, cuts: Sequence[float]) -> Scanned:
+    walk = Pass(video, spec, cuts)
     for frame in video.frames():
         walk.take(frame)
     seen = walk.finish(task.found.source_id)
@@ -175,7 +195,17 @@ def _scan_video(video: Video, task: ScanTask, spec: DatasetSpec) -> Scanned:
     columns = _columns(task, spec, video.facts) | _content(seen, accounted)
     columns["interlaced"] = video.interlaced  # which may begin late
     source = Source(**columns, kind="video", decode_errors=video.decode_errors)
-    return Scanned(source, accounted.clips, accounted.stills, 0)
+    times = tuple(_frame_times(accounted.clips, seen.stamps))
+    return Scanned(source, accounted.clips, accounted.stills, 0, times)
+
+
+def _frame_times(clips: Sequence[Clip], stamps: Stamps) -> Iterator[FrameTimes]:
+    """Of the clips that need a row."""
+    for clip in clips:
+        end = clip.start_frame + clip.num_frames
+        row = frame_times(clip, stamps.starts[clip.start_frame : end])
+        if row is not None:
+            yield row
 
 
 def _content(seen: Seen, accounted: Accounted) -> dict[str, Any]:
@@ -202,9 +232,13 @@ def _content(seen: Seen, accounted: Accounted) -> dict[str, Any]:
 
 
 class Pass:
-    """One walk over the frames of a video. `take` each frame, then `finish`."""
+    """One walk over the frames of a video. `take` each frame, then `finish`.
 
-    def __init__(self, video: Video, spec: DatasetSpec) -> None:
+    `cuts`: seconds from the first frame where shots begin whatever the pictures say.
+    """
+
+    def __init__(self, video: Video, spec: DatasetSpec, cuts: Sequence[float] = ()) -> None:
+        self._forced = deque(cuts)
         self._facts_of, self._is_damaged, self._spec = video.facts_of, video.is_damaged, spec
         self._time_base = video.time_base
         self._hint = header_rate(video.facts)
@@ -233,12 +267,22 @@ class Pass:
         if self._is_damaged(frame):
             self._damaged.append(ordinal)
         facts = self._facts_of(frame)
-        if self._run is None or not self._run.fits(facts) or ordinal in self._gaps:
+        forced = self._is_forced(frame.pts)
+        if self._run is None or not self._run.fits(facts) or ordinal in self._gaps or forced:
             self._begin(ordinal, frame, facts)
         assert self._run is not None
         self._picker.offer(ordinal, self._clock.seconds, frame)
         if self._run.take(frame):
             self._settle(self._run.chunk())
+
+    def _is_forced(self, pts: int | None) -> bool:
+        """Whether it is the first frame at or after a forced cut, to half a frame."""
+        first = self._pts[0]
+        if not self._forced or pts is None or first is None:
+            return False
+        until = (pts - first) * self._time_base + 1 / (2 * self._rate)
+        passed = [self._forced.popleft() for _ in takewhile(lambda t: t < until, [*self._forced])]
+        return bool(passed)
 
     def _begin(self, ordinal: int, frame: Decoded, facts: MediaFacts) -> None:
         """A new size or new colours, or a hole in the stamps: frames are not compared across it."""

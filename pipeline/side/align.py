@@ -32,6 +32,7 @@ class Rows:
     times: Times
     values: Numbers
     unit: float = 1.0  # seconds of 1 in `times`: 1, or a frame's where rows are counted by frame
+    by_time: bool = True  # else by frame
 
     @property
     def step(self) -> float:

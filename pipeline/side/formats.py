@@ -76,7 +76,9 @@ def rows_of_table(table: pa.Table, columns: Sequence[str], frame_seconds: float)
             f"`{clock}` must rise, and row {row} has {times[row]!r} after {times[row - 1]!r}: sort "
             "the rows, and keep one of each moment"
         )
-    return Rows(times, values, 1.0 if clock == "timestamp" else frame_seconds)
+    if clock == "timestamp":
+        return Rows(times, values)
+    return Rows(times, values, frame_seconds, by_time=False)
 
 
 def _numbers(table: pa.Table, name: str) -> Numbers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ SPEC = "spec-1"
 
 
 def listing(*found: Found) -> Listing:
-    columns = ["uri", "version", "size_bytes", "sidecar_uri", "sidecar_version"]
+    columns = [f.name for f in fields(Found)]
     rows = sorted(found, key=lambda f: f.uri)
     types = [pa.int64() if name == "size_bytes" else pa.string() for name in columns]
     arrays = [
@@ -53,6 +53,8 @@ def scanned(task: ScanTask, digest: str, **values: object) -> Source:
         content_digest=digest,
         sidecar_uri=found.sidecar_uri,
         sidecar_version=found.sidecar_version,
+        tracks_uri=found.tracks_uri,
+        tracks_version=found.tracks_version,
         scan_fingerprint=SPEC,
         dropped=(DroppedSpan(start_frame=0, num_frames=1, start_pts=0, end_pts=1, reason="black"),),
         width=640,
