@@ -2,8 +2,8 @@
 
     python benchmarks/feed.py DATASET [--rounds 5] [--cold] [--peers PYTHON] [--only NAME ...]
 
-Each reader reads one epoch in a process of its own, the readers taking turns, some rounds of them;
-imports and preparation are not counted:
+Each reader reads two epochs in a process of its own, the readers taking turns, some rounds of them;
+the second one is told, so that what is done once for a whole training is not counted:
 
     raw           `readinto` of every tar, whole, into one buffer: what nothing can be below
     feed          telecine.feed, packs in flat buffers, no digests checked
@@ -16,7 +16,7 @@ imports and preparation are not counted:
 
 CPU is user and system time of the process; of several rounds the least, since whoever else has the
 cores only adds to it. Wall time is the median. Memory is the most that was resident, above what
-was so before. `--cold` drops the files from the page cache before each turn.
+was so before. `--cold` drops the files from the page cache before it.
 
 `--s3` reads through HTTP instead: a server of its own answers 20 ms late and shares one link among
 all of its answers; told is the share of the link that GETs of whole tars, 16 at once, reach, and
@@ -229,11 +229,14 @@ def resident(field: str) -> float:
     return float(line.split()[1]) / 1000
 
 
-def turn(name: str, work: Work) -> dict[str, float]:
-    """Prepare and read once, in this process."""
+def turn(name: str, work: Work, *, cold: bool) -> dict[str, float]:
+    """Prepare, read an epoch, and read another, which is told, in this process."""
     read = READERS[name](work)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the most is counted from here on
+    read()
+    if cold:
+        forget(work, name)
     began, used = time.perf_counter(), cpu()
     total = read()
     return {
@@ -252,9 +255,7 @@ def turns(args: argparse.Namespace, work: Work) -> dict[str, list[dict[str, floa
             python = args.peers if name in OF_PEERS else sys.executable
             if python is None:
                 continue
-            if args.cold:
-                forget(work, name)
-            done = child(python, args, "--turn", name)
+            done = child(python, args, "--turn", name, *(["--cold"] if args.cold else []))
             if done is not None:
                 found[name].append(json.loads(done))
     return {name: rounds for name, rounds in found.items() if rounds}
@@ -455,7 +456,7 @@ def run(args: argparse.Namespace, work: Work) -> None:
     if args.serve:
         asyncio.run(Link(work.dataset).serve())
     elif args.turn:
-        print(json.dumps(turn(args.turn, work)))
+        print(json.dumps(turn(args.turn, work, cold=args.cold)))
     elif args.rewrite:
         rewrite(args.rewrite, work)
         print("done")
