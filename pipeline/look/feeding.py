@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from telecine.infra.errors import UsageError
+from telecine.infra.errors import NotFound, UsageError
 from telecine.infra.store.output import check_file, writing
 from telecine.manifests.builds import completed_build, shards_of
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.index.samples import SampleIndex, narrowed
 from telecine.manifests.queries import connect
+from telecine.manifests.shards import CURRENT_PATH
 from telecine.pipeline.build.index import sample_index
 from telecine.pipeline.catalog.selection import selected_or_none
 
@@ -50,7 +52,7 @@ def index_of(dataset: Dataset, build: str | None, where: str | None = None) -> S
     none over clips (docs/inspect.md), or nothing is left.
     """
     con = connect(dataset.tables)
-    found = completed_build(con, build)
+    found = completed_build(con, _of_rendition(dataset, build))
     index = sample_index(con, found.last, shards_of(con, found.build_id))
     clips = selected_or_none(con, dataset.spec, where)
     if clips is not None:
@@ -62,6 +64,16 @@ def index_of(dataset: Dataset, build: str | None, where: str | None = None) -> S
             + (f" that --where {where!r} takes" if where else "")
         )
     return index
+
+
+def _of_rendition(dataset: Dataset, name: str | None) -> str | None:
+    """The build that a rendition of the current family is, by `current.json`; else the name."""
+    try:
+        said = json.loads(dataset.storage.read_bytes(dataset.path(CURRENT_PATH)))
+    except NotFound:
+        return name
+    renditions = said.get("renditions", {})
+    return str(renditions[name]["name"]) if name in renditions else name
 
 
 def check_index_file(path: Path, dataset: str, *, overwrite: bool) -> None:
