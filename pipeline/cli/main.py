@@ -24,6 +24,7 @@ from telecine.pipeline.cli.query import query
 from telecine.pipeline.cli.rebuild import rebuild
 from telecine.pipeline.cli.train.embed import embed
 from telecine.pipeline.cli.train.feed import feed
+from telecine.pipeline.cli.train.overfit import overfit
 
 PLUGIN_OPTIONS = {
     plugins.ENCODERS: "--vae",
@@ -83,7 +84,7 @@ def telecine(
 
 COMMANDS = (
     ingest, rebuild, inspect, demo, caption, score, embed, query, diff, explain, browse, report,
-    export, feed, promote, rollback, verify, decode, gc,
+    export, feed, overfit, promote, rollback, verify, decode, gc,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=WithPlugins if command is export else None)(command)

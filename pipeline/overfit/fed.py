@@ -93,6 +93,18 @@ def cut(latents: Tensor) -> tuple[Tensor, Tensor]:
     return patches, torch.cartesian_prod(*(torch.arange(n, device=latents.device) for n in grid))
 
 
+def windowed(given: Fed, frames: int = 2, side: int = 12) -> Fed:
+    """The patches in the middle of each sample's first latent frames, at their positions."""
+    parts = []
+    for span in given.spans:
+        patches, positions = given.patches[span], given.positions[span]
+        starts = ((positions.amax(0) + 1 - side) // 2).clamp_min(0)
+        inside = (positions[:, 1:] >= starts[1:]) & (positions[:, 1:] < starts[1:] + side)
+        kept = inside.all(1) & (positions[:, 0] < frames)
+        parts.append((patches[kept], positions[kept]))
+    return fed(parts, list(given.keys), list(given.captions))
+
+
 def rewritten(given: Fed, latents: list[Tensor]) -> Fed:
     """The same samples with other latents."""
     return fed([cut(one) for one in latents], list(given.keys), list(given.captions))

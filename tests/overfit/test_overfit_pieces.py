@@ -16,7 +16,12 @@ from telecine.encoders.small_dit import (
     sample,
     words,
 )
-from telecine.pipeline.overfit.checks import data_checks, latent_checks, sample_checks
+from telecine.pipeline.overfit.checks import (
+    data_checks,
+    held_out_checks,
+    latent_checks,
+    sample_checks,
+)
 from telecine.pipeline.overfit.compare import compared, nearest, shrunk, side_by_side
 from telecine.pipeline.overfit.fed import Fed, axes_exchanged, cut, fed, joined, placed, rewritten
 from telecine.pipeline.overfit.train import Clock, Trainer, measured
@@ -197,3 +202,9 @@ def test_pictures_of_any_size_stand_in_rows() -> None:
     ramp = np.tile(np.arange(8, dtype=np.uint8)[:, None, None], (1, 4, 3))
     assert shrunk(ramp, 2, 2)[:, 0, 0].tolist() == [1.5, 5.5]
     assert nearest(footage["a"], footage) == "a"
+
+
+def test_a_held_out_loss_is_held_against_its_control() -> None:
+    assert all(check.passed for check in held_out_checks(0.72, 0.80))
+    assert [check.passed for check in held_out_checks(0.80, 0.72)] == [True, False]
+    assert [check.passed for check in held_out_checks(0.95, 1.1)] == [False, True]
