@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -150,7 +151,7 @@ def _embedded(
     def work(todo: Iterable[PartJob]) -> Iterator[Done[PartJob, Any] | Lost[PartJob]]:
         return run.cluster.run(
             todo,
-            lambda: EmbedWorker(dataset.uri, spec, dataset.storage, runtime),
+            partial(EmbedWorker, dataset.uri, spec, dataset.storage, runtime),
             resources=resources,
         )
 
@@ -174,7 +175,7 @@ def _write(
     commits = Commits(dataset.tables, ["column_samples"], run.options.commit_seconds)
     with commits, Step(run.progress, "column", "tars", tars, tars) as step:
         ends = run.cluster.run(
-            column_jobs(con, target), lambda: ColumnWorker(dataset.uri, dataset.storage)
+            column_jobs(con, target), partial(ColumnWorker, dataset.uri, dataset.storage)
         )
         for end in ends:
             if isinstance(end, Lost):
