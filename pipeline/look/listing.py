@@ -48,6 +48,11 @@ LISTED = {
         "clip_id, position, seconds, width, height, jpeg_bytes",
         "clip_id, position",
     ),
+    "frame_times": Listed(
+        "SELECT clip_id, octet_length(stamps) AS stamps_bytes FROM frame_times",
+        "clip_id, stamps_bytes",
+        "clip_id",
+    ),
     "captions": Listed("FROM captions", "clip_id, captioner, outcome, text", "clip_id"),
     "embeddings": Listed(
         "SELECT * EXCLUDE (embedding), octet_length(embedding) // 2 AS dimensions FROM embeddings",
