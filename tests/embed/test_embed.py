@@ -165,13 +165,9 @@ def test_what_is_gone_is_made_again_with_the_same_bytes(lab: Lab, t5: str) -> No
     assert files(lab) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "point",
-    [
-        pytest.param("committed:text_embeddings", marks=pytest.mark.slow),
-        "committed:column_samples",
-        pytest.param("committed:arrow", marks=pytest.mark.slow),
-    ],
+    "point", ["committed:text_embeddings", "committed:column_samples", "committed:arrow"]
 )
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     lab: Lab, made: Lab, t5: str, point: str, tmp_path: Path
@@ -195,6 +191,7 @@ def test_a_column_of_texts_alone_needs_no_model(lab: Lab) -> None:
         assert row["sha256"] is None
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_column_stays_in_force(tmp_path: Path, t5: str) -> None:
     lab = filled(tmp_path)
     embed(lab, t5)
@@ -236,6 +233,7 @@ def test_the_command_makes_a_column_and_counts_what_left_it(tmp_path: Path) -> N
     assert (state.fresh, state.stale, state.missing) == (5, 1, 0)
 
 
+@pytest.mark.slow
 def test_gc_takes_what_no_index_of_a_column_names_once_nobody_reads_by_it(
     tmp_path: Path, t5: str
 ) -> None:
