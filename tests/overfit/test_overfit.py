@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +17,12 @@ from telecine.encoders.video.dct import MEAN, STD
 from telecine.infra.errors import UsageError
 from telecine.infra.store.storage import Storage
 from telecine.manifests.dataset import open_dataset
+from telecine.pipeline.export.export import export
 from telecine.pipeline.overfit.fed import Fed, axes_exchanged, rewritten
 from telecine.pipeline.overfit.step import Overfitted, overfit
 from telecine.pipeline.overfit.work import Options, unchanged
 from tests.support import scenes
-from tests.support.documents import ROOT
+from tests.support.documents import ROOT, blocks
 from tests.support.lab import Lab
 
 # Enough for these clips on any machine: steps bound them, not the clock.
@@ -106,6 +109,20 @@ def test_the_page_says_which_numbers_see_a_fault(fault: Callable[[Fed], Fed]) ->
 
 def said(fault: Callable[[Fed], Fed]) -> str:
     return fault.__name__.replace("_", " ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3), ids=["torch", "accelerate", "energon"])
+def test_the_loops_of_the_page_run(number: int, dataset: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    program = blocks("python", page)[number]
+    if number:
+        pytest.importorskip(("accelerate", "megatron.energon")[number - 1])
+    if number == 2:
+        export(open_dataset(dataset, Storage()), tmp_path / "energon", "energon")
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "dataset").symlink_to(dataset)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
 
 
 # ── what cannot be done ──────────────────────────────────────────────────────────────────────────
