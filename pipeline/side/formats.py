@@ -8,6 +8,7 @@ many numbers (which become that many). What is not so refuses the file, never th
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Callable, Sequence
 
@@ -23,7 +24,19 @@ from telecine.pipeline.side.align import Numbers, Rows
 FORMATS = ("parquet", "csv", "jsonl", "npz")  # the first of these that is there is the track file
 MAX_BYTES = 256 * 2**20  # of a track file: 200 Hz × 12 numbers over six hours is 400 MB as text
 MAX_NUMBERS = 2**27  # values that are held, of the columns asked for: 1 GiB
+MAX_COLUMNS = 4096
+MAX_LINE = 2**20  # bytes of a line of JSON, as pyarrow's reader has it
 TIMES = ("timestamp", "frame")
+
+
+_UNREADABLE = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    KeyError,
+    RecursionError,
+    zipfile.BadZipFile,
+)
 
 
 class UnusableTrack(Exception):
@@ -51,7 +64,7 @@ def read_track(name: str, data: bytes, columns: Sequence[str], frame_seconds: fl
         table = read[suffix](data, columns)
     except UnusableTrack as error:
         raise UnusableTrack(f"{name}: {error}") from error
-    except (pa.ArrowException, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         said = " ".join(str(error).split())[:300]
         raise UnusableTrack(f"{name}: no {suffix} file that can be read: {said}") from error
     try:
@@ -129,13 +142,11 @@ def _parquet(data: bytes, columns: Sequence[str]) -> pa.Table:
     names = file.schema_arrow.names
     _bound(file.metadata.num_rows)
     asked = [n for n in names if n in columns or n in TIMES]
-    sizes = [
-        file.metadata.row_group(group).column(n).total_uncompressed_size
-        for group in range(file.metadata.num_row_groups)
-        for n in range(file.metadata.num_columns)
-        if file.metadata.row_group(group).column(n).path_in_schema.partition(".list")[0] in asked
-    ]
-    _bound(sum(sizes) // 4)
+    groups = (file.metadata.row_group(n) for n in range(file.metadata.num_row_groups))
+    parts = [group.column(n) for group in groups for n in range(file.metadata.num_columns)]
+    read = [part for part in parts if part.path_in_schema.partition(".list")[0] in asked]
+    # Equal numbers take no room in the file; words take more than a number's.
+    _bound(sum(max(part.num_values, part.total_uncompressed_size // 4) for part in read))
     # What is not read is named all the same, for whoever asked for something else.
     table = file.read(columns=asked, use_threads=False)
     return _with_names(table, names)
@@ -151,14 +162,38 @@ def _with_names(table: pa.Table, names: Sequence[str]) -> pa.Table:
 def _csv(data: bytes, columns: Sequence[str]) -> pa.Table:
     rows = data.count(b"\n") + 1
     _bound(rows * (len(columns) + 1))
+    if (width := data.partition(b"\n")[0].count(b",") + 1) > MAX_COLUMNS:
+        raise UnusableTrack(f"{width} columns, more than {MAX_COLUMNS}")
     options = pa.csv.ReadOptions(use_threads=False)
     convert = pa.csv.ConvertOptions(null_values=[""])
     return pa.csv.read_csv(io.BytesIO(data), read_options=options, convert_options=convert)
 
 
 def _jsonl(data: bytes, columns: Sequence[str]) -> pa.Table:
+    """By the keys of the first line: a key that each line has anew would be a column each."""
     _bound((data.count(b"\n") + 1) * (len(columns) + 1))
-    return pa.json.read_json(io.BytesIO(data), read_options=pa.json.ReadOptions(use_threads=False))
+    first = json.loads(data.lstrip()[:MAX_LINE].partition(b"\n")[0])
+    if not isinstance(first, dict):
+        raise UnusableTrack("its first line is no object of columns")
+    asked = [name for name in first if name in columns or name in TIMES]
+    table = pa.json.read_json(
+        io.BytesIO(data),
+        read_options=pa.json.ReadOptions(use_threads=False),
+        parse_options=pa.json.ParseOptions(
+            explicit_schema=pa.schema([(name, _kind(first[name])) for name in asked]),
+            unexpected_field_behavior="ignore",
+        ),
+    )
+    return _with_names(table, list(first)[:MAX_COLUMNS])
+
+
+def _kind(value: object) -> pa.DataType:
+    """Of a column with such values in JSON."""
+    if isinstance(value, list):
+        return pa.list_(_kind(value[0] if value else None))
+    if isinstance(value, bool):
+        return pa.bool_()
+    return pa.string() if isinstance(value, str) else pa.float64()
 
 
 def _npz(data: bytes, columns: Sequence[str]) -> pa.Table:

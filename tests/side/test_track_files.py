@@ -108,3 +108,34 @@ def test_numbers_that_would_fill_the_memory_are_refused_unread() -> None:
     bomb = honest[:entry] + struct.pack("<I", 2**31) + honest[entry + 4 :]
     with pytest.raises(UnusableTrack, match="more than"):
         read_track("a.tracks.npz", bomb, ("x",), 0.04)
+
+
+def test_a_small_file_of_equal_numbers_is_refused_unread() -> None:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(2**22, np.int8)), 2**12)
+    rows = pa.table({"timestamp": np.arange(2.0**10), "x": lists})
+    out = io.BytesIO()
+    with pq.ParquetWriter(out, rows.schema) as writer:
+        for _ in range(2**27 // 2**22):
+            writer.write_table(rows)
+    assert len(out.getvalue()) < 2**20
+    with pytest.raises(UnusableTrack, match="numbers, more than"):
+        read_track("a.tracks.parquet", out.getvalue(), ("x",), 0.04)
+
+
+def test_too_many_columns() -> None:
+    names = ",".join(f"c{n}" for n in range(5000))
+    with pytest.raises(UnusableTrack, match="5002 columns"):
+        read_track("a.tracks.csv", f"timestamp,x,{names}\n".encode(), ("x",), 0.04)
+
+
+def test_keys_of_later_lines_make_no_columns() -> None:
+    lines = "\n".join(f'{{"timestamp": {n}, "x": 1, "k{n}": 1}}' for n in range(1000)).encode()
+    assert len(read_track("a.tracks.jsonl", lines, ("x",), 0.04).times) == 1000
+    with pytest.raises(UnusableTrack, match=r"there is `timestamp`, `x`, `k0`$"):
+        read_track("a.tracks.jsonl", lines, ("y",), 0.04)
+
+
+def test_json_that_is_too_deep() -> None:
+    deep = b'{"timestamp": 0, "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    with pytest.raises(UnusableTrack, match="that can be read"):
+        read_track("a.tracks.jsonl", deep, ("x",), 0.04)
