@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from collections import Counter
 from itertools import chain, islice, pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telecine.infra.errors import UsageError
+from telecine.manifests.index.samples import SampleIndex
 from telecine.pipeline.feed.plan.options import OrderOptions, Split
 from telecine.pipeline.feed.plan.order import Order
 from telecine.pipeline.feed.plan.report import report
@@ -268,3 +271,11 @@ def test_planning_loads_what_an_index_needs_and_no_more() -> None:
     command = [sys.executable, "-c", program]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert not {"ray", "av", "torch", "duckdb", "deltalake", "boto3", "pydantic"} & set(loaded)
+
+
+@pytest.mark.parametrize("unlike", [{"vae_fingerprint": "another"}, {"patch": 1}])
+def test_latents_of_two_encoders_are_in_no_order_together(unlike: dict[str, Any]) -> None:
+    one, other = (made_index(realistic(10), build=name) for name in ("draft", "final"))
+    facts = dataclasses.replace(other.facts, **unlike)
+    with pytest.raises(UsageError, match="draft and final cannot be in one order"):
+        Order([Source(one), Source(SampleIndex(facts, other.rows))], OrderOptions())

@@ -213,3 +213,12 @@ def _check(sources: Sequence[Source]) -> None:
         raise UsageError(f"weights of sources are {weights}: each is a number above 0")
     if None in weights and any(weights):
         raise UsageError(f"weights of sources are {weights}: give every source one, or none")
+    first = sources[0].index.facts
+    for facts in (source.index.facts for source in sources[1:]):
+        if (facts.vae_fingerprint, facts.patch) != (first.vae_fingerprint, first.patch):
+            raise UsageError(
+                f"builds {first.build} and {facts.build} cannot be in one order: their latents are "
+                f"of encoders {first.vae.get('name')} and {facts.vae.get('name')} "
+                f"({first.vae_fingerprint[:8]}, {facts.vae_fingerprint[:8]}) in patches of "
+                f"{first.patch} and {facts.patch}. Give each a feed of its own"
+            )
