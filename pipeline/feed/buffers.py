@@ -12,7 +12,18 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-_OURS = 3  # references: the list's, the loop's, and the call's that counts them
+
+def _unseen(buffers: list[Bytes]) -> int:
+    """References that Python counts of a buffer that only the list has, in a loop as those below.
+
+    Of the loop's and the call's own some versions count more than others.
+    """
+    for buffer in buffers:
+        return sys.getrefcount(buffer)
+    raise ValueError("no buffer was given")
+
+
+_OURS = _unseen([np.empty(0, np.uint8)])
 
 
 class Buffers:
@@ -26,7 +37,10 @@ class Buffers:
         for buffer in self._made:
             if len(buffer) >= size and sys.getrefcount(buffer) <= _OURS:
                 return buffer
-        self._made = [b for b in self._made if sys.getrefcount(b) > _OURS]
+        in_use = []
+        for buffer in self._made:
+            if sys.getrefcount(buffer) > _OURS:
+                in_use.append(buffer)
         made = np.empty(size, np.uint8)
-        self._made.append(made)
+        self._made = [*in_use, made]
         return made
