@@ -86,6 +86,7 @@ class Feed:
         endpoint_url: str | None = None,
         profile: str | None = None,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name != "self"}
         check_world(packs_per_step, rank, world)
         _check_words(verify, bad, text_dropout, threads, pad_to)
         self.rank, self.world = rank, world
@@ -233,10 +234,20 @@ class Feed:
                 self._open(found)
         self._at = self.order.position(state)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By what it was made of: threads and what they read are of one process alone."""
+        return _again, (self._given, self.state_dict())
+
     def report(self, epoch: int = 0) -> dict[str, Any]:
         """What an epoch has, and what was left out so far; nothing is read for it."""
         planned: EpochReport = report(self.order, epoch)
         return {**asdict(planned), "left_out_so_far": dict(self.left_out)}
+
+
+def _again(given: Mapping[str, Any], state: Mapping[str, Any]) -> Feed:
+    feed = Feed(**given)
+    feed.load_state_dict(state)
+    return feed
 
 
 def _check_words(

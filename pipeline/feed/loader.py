@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +24,7 @@ class Packs(IterableDataset[Pack]):
 
     def __init__(self, feed: Feed | Schedule) -> None:
         self.feed = feed
+        self._process = os.getpid()
 
     def __iter__(self) -> Iterator[Pack]:
         worker = get_worker_info()
@@ -30,10 +33,16 @@ class Packs(IterableDataset[Pack]):
                 f"num_workers = {worker.num_workers}: a feed reads on threads of its own. "
                 "Use num_workers=0, and more threads= where reading is too slow"
             )
-        return iter(self.feed)
+        return iter(self._own())
 
     def state_dict(self) -> dict[str, Any]:
-        return self.feed.state_dict()
+        return self._own().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.feed.load_state_dict(state)
+        self._own().load_state_dict(state)
+
+    def _own(self) -> Feed | Schedule:
+        """Feed of the process that asks: a fork has none of its threads, so it gets a copy."""
+        if self._process != os.getpid():
+            self.feed, self._process = copy.deepcopy(self.feed), os.getpid()
+        return self.feed

@@ -37,6 +37,11 @@ class Schedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises UsageError where it is another schedule's."""
+        if "feeds" not in state or "step" not in state:
+            raise UsageError(
+                "the state is of no schedule: give it what Schedule.state_dict gave, a feed's is "
+                "for a feed"
+            )
         if len(state["feeds"]) != len(self._feeds):
             raise UsageError(
                 f"the state is of {len(state['feeds'])} stages, this schedule has "

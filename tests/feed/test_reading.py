@@ -164,11 +164,29 @@ def test_a_schedule_goes_from_feed_to_feed_and_on_after_a_stop(dataset: Path) ->
     assert {key for pack in packs[:3] for key in pack[1]} < {k for p in packs[3:] for k in p[1]}
 
 
+def test_a_schedule_refuses_the_state_of_a_feed(fed: Path) -> None:
+    feed = Feed(fed)
+    with pytest.raises(UsageError, match="of no schedule"):
+        Schedule([(0, feed)]).load_state_dict(feed.state_dict())
+
+
 def test_pytorch_loads_it(dataset: Path) -> None:
     feed = Feed(dataset, tokens=700, packs_per_step=1)
     loader = torch.utils.data.DataLoader(Packs(feed), batch_size=None)
     wanted = said(Feed(dataset, tokens=700, packs_per_step=1).epoch(0))
     assert said(itertools.islice(iter(loader), len(wanted))) == wanted
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_worker_process_goes_on_by_a_feed_that_was_read_here(fed: Path, start: str) -> None:
+    given: dict[str, Any] = {"tokens": 40, "packs_per_step": 1, "split": "windows", "threads": 1}
+    feed = Feed(fed, **given)
+    wanted = said(itertools.islice(Feed(fed, **given), 4))
+    assert said(itertools.islice(feed, 2)) == wanted[:2]
+    loader = torch.utils.data.DataLoader(
+        Packs(feed), batch_size=None, num_workers=1, multiprocessing_context=start
+    )
+    assert said(itertools.islice(iter(loader), 2)) == wanted[2:]
 
 
 def test_dropped_texts_are_the_same_again(dataset: Path) -> None:
