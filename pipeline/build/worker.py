@@ -165,6 +165,7 @@ class _Begun:
     number: int = 0  # of its job
     frames: ClipFrames | None = None
     aside: Aside | None = None  # frames that come with those of another rendition
+    tracks: Tracks = field(default_factory=Tracks)
 
     def close(self) -> None:
         for frames in (self.frames, self.aside):
@@ -294,6 +295,7 @@ class ShardWorker:
                 return one, Dropped(*one.member.excluded)
             kill_point("encode", one.member.source.uri)
             try:
+                one.tracks = self._tracks(one)  # first: without a required one nothing is encoded
                 return one, self._latents(one, receipt)
             except MediaError as error:
                 return one, Dropped(error.reason, error.detail)
@@ -341,7 +343,6 @@ class ShardWorker:
             else:
                 parts = npy_parts(made.latents)
                 facts = _measured(made) | {"latent_sha256": _sha256(*parts)}
-            tracks = self._tracks(one)
         except MediaError as error:
             return job.drop(one.member, error.reason, error.detail)
         key = one.member.clip.clip_id
@@ -356,12 +357,12 @@ class ShardWorker:
             pixels=self._spec.pixels,
             vae=one.vae,
         )
-        if tracks.said:
-            metadata["tracks"] = tracks.said
+        if one.tracks.said:
+            metadata["tracks"] = one.tracks.said
         tar.add(f"{key}.{FACTS}", canonical_json(metadata).encode())
         if row.text_digest:
             tar.add(f"{key}.{TEXT}", one.member.caption.text.encode())
-        for name, values in tracks.values.items():
+        for name, values in one.tracks.values.items():
             tar.add(f"{key}.{name}.npy", *npy_parts(values))
         return row
 

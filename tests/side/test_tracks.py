@@ -99,6 +99,7 @@ def test_a_corrected_track_copies_latents_and_lets_in_what_it_had_kept_out(tmp_p
     required = TRACKS | {"moved": TRACKS["moved"] | {"required": True}}
     first = inline.ingest(str(lab.footage), str(lab.dataset), {"tracks": required})
     assert first.build.dropped_by_reason == {"track_gap": 1, "track_missing": 1}
+    assert first.build.frames_encoded == 33  # of the one that stays: known before it is encoded
     columns = "moved_coverage > 0.6, moved_gap > 0.3"
     con = lab.connect()
     create_described_clips(con, DatasetSpec.model_validate({"tracks": required}))
