@@ -26,7 +26,9 @@ Embedding = npt.NDArray[np.float16]
 
 
 class Texts:
-    """Raises UsageError where the column lacks samples of the index, or has other texts."""
+    """Raises UsageError where the column lacks samples of the index or embeddings of them, or has
+    other texts; StorageError where the null prompt is not there.
+    """
 
     def __init__(
         self, dataset: str, name: str, index: SampleIndex, storage: Storage, ranges: Ranges
@@ -45,6 +47,14 @@ class Texts:
             )
         self._row: npt.NDArray[np.int64] = at.combine_chunks().to_numpy().astype(np.int64)
         self._rows = rows.combine_chunks()
+        bare = int((self._rows["size_bytes"].to_numpy()[self._row] == 0).sum())
+        if bare and column.facts.dimensions:
+            raise UsageError(
+                f"column {name} has no embedding of {bare:,} of {index.rows.num_rows:,} samples of "
+                f"build {build}: they have no caption yet, or it could not be encoded. Run "
+                f"telecine caption and telecine embed {dataset} --retry-failed, or feed by an "
+                "index without them (telecine feed --where ... --index FILE.arrow)"
+            )
         self.null = self._null(column, storage)
 
     def read(self, row: int) -> tuple[str, Embedding | None]:
@@ -66,7 +76,12 @@ class Texts:
         facts = column.facts
         if not facts.null_file:
             return None
-        data = storage.read_bytes(f"{self._base}/{facts.null_file}")
+        uri = f"{self._base}/{facts.null_file}"
+        data = storage.read_bytes(uri)
+        if hashlib.sha256(data).hexdigest() != facts.null_sha256:
+            raise Unreadable(
+                f"{uri} is not the null prompt that was written: remove it, and run telecine embed"
+            )
         return np.frombuffer(data, "<f2", offset=NPY_HEADER).reshape(facts.null_tokens, -1)
 
 
