@@ -50,8 +50,8 @@ class Range:
 
 
 class Ranges(Protocol):
-    def read(self, uri: str, ranges: Sequence[Range]) -> None:
-        """Fill all views.
+    def read(self, uri: str, ranges: Sequence[Range], holds: str = "") -> None:
+        """Fill all views. `holds` says what is there, by which a cache tells it from an older one.
 
         Raises NotFound, Unreadable where the object ends before, StorageError.
         """
@@ -60,13 +60,15 @@ class Ranges(Protocol):
 def open_ranges(
     uri: str, storage: Storage, cache: str | Path | None, cache_bytes: float | None
 ) -> Ranges:
-    """Of the objects below a URI."""
+    """Of the objects below a URI. Raises UsageError for a cache's size without a cache."""
+    if cache is None and cache_bytes is not None:
+        raise UsageError(f"cache_bytes = {cache_bytes:g} without a cache: name its folder too")
     ranges: Ranges = StoreRanges(storage) if is_s3(uri) else DiskRanges()
     return ranges if cache is None else CachedRanges(ranges, Path(cache), cache_bytes)
 
 
 class DiskRanges:
-    def read(self, uri: str, ranges: Sequence[Range]) -> None:
+    def read(self, uri: str, ranges: Sequence[Range], holds: str = "") -> None:
         with disk.explained(uri):
             file = os.open(uri, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -97,7 +99,7 @@ class StoreRanges:
         self._storage, self._patience = storage, patience
         self._pool = ThreadPoolExecutor(REQUESTS, "range")
 
-    def read(self, uri: str, ranges: Sequence[Range]) -> None:
+    def read(self, uri: str, ranges: Sequence[Range], holds: str = "") -> None:
         parts = [part for one in ranges for part in _parts(one)]
         for done in [self._pool.submit(self._read, uri, part) for part in parts]:
             done.result()
@@ -150,18 +152,19 @@ class CachedRanges:
         self._ranges, self._folder, self._most = ranges, folder, most_bytes
         self._disk = DiskRanges()
         self._lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk.explained(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
         self._added = 0  # bytes since it was looked at
         if most_bytes is not None:
             self._evict(most_bytes)
 
-    def read(self, uri: str, ranges: Sequence[Range]) -> None:
+    def read(self, uri: str, ranges: Sequence[Range], holds: str = "") -> None:
         size = sum(one.size for one in ranges)
         views = [view for one in ranges for view in one.views]
         asked = "\0".join(f"{one.offset} {one.size}" for one in ranges)
-        name = hashlib.sha256(f"{uri}\0{asked}".encode()).hexdigest()
+        name = hashlib.sha256(f"{uri}\0{holds}\0{asked}".encode()).hexdigest()
         path = self._folder / name[:2] / name
-        with contextlib.suppress(OSError, Unreadable):
+        with contextlib.suppress(OSError, StorageError):  # another rank may remove it meanwhile
             if path.stat().st_size == size:
                 os.utime(path)
                 self._disk.read(str(path), [Range(0, views)])

@@ -102,7 +102,7 @@ class Reader:
             return None
         head, tail = bytearray(NPY_HEADER), bytearray(row.sample_bytes - row.size_bytes)
         views = [memoryview(head), into, memoryview(tail)]
-        self._ranges.read(uri, [Range(row.offset, views)])
+        self._ranges.read(uri, [Range(row.offset, views)], row.sha256.hex())
         _check_head(head, row)
         if self._verify == "always" or (self._verify == "first" and not self._checked[piece.row]):
             digest = hashlib.sha256(head)
@@ -123,7 +123,7 @@ class Reader:
             start = row.offset + NPY_HEADER + (channel * frames + piece.start) * frame
             ranges.append(Range(start, [into[channel * size : (channel + 1) * size]]))
         ranges.append(Range(row.offset + row.size_bytes, [memoryview(tail)]))
-        self._ranges.read(uri, ranges)
+        self._ranges.read(uri, ranges, row.sha256.hex())
         _check_head(head, row)
         return tail
 

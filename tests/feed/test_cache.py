@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from telecine.infra.errors import StorageError
-from telecine.infra.store.ranges import LOOKS, CachedRanges, DiskRanges, Range, StoreRanges
+from telecine.infra.errors import StorageError, UsageError
+from telecine.infra.store.ranges import (
+    LOOKS,
+    CachedRanges,
+    DiskRanges,
+    Range,
+    StoreRanges,
+    open_ranges,
+)
 from telecine.infra.store.storage import Storage, StoreOptions
 
 
@@ -33,6 +40,23 @@ def test_ranks_of_one_machine_share_a_bounded_cache(tmp_path: Path) -> None:
         assert held <= most * (1 + len(ranks) / LOOKS) + 500
     file.unlink()  # what was read last is still there
     assert read(ranks[0], str(file), 99_000, 500) == whole[99_000:99_500]
+
+
+def test_what_is_another_object_is_not_taken_from_a_cache(tmp_path: Path) -> None:
+    file, cached = tmp_path / "object", CachedRanges(DiskRanges(), tmp_path / "cache", None)
+    for holds in ("one", "two", "one"):
+        file.write_bytes(holds.encode())
+        data = bytearray(3)
+        cached.read(str(file), [Range(0, [memoryview(data)])], holds)
+        assert data == holds.encode()
+
+
+def test_a_cache_that_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file"):
+        open_ranges(str(tmp_path), Storage(), tmp_path / "file" / "cache", None)
+    with pytest.raises(UsageError, match="without a cache"):
+        open_ranges(str(tmp_path), Storage(), None, 1e9)
 
 
 class Busy(BaseHTTPRequestHandler):
