@@ -38,6 +38,7 @@ from telecine.pipeline.commit import Commits
 from telecine.pipeline.media.timing import encoded_frames, encoded_rate
 from telecine.pipeline.progress import Step
 from telecine.pipeline.run import Run
+from telecine.pipeline.side.read import Without, add_without
 
 ShardEnd: TypeAlias = "Done[ShardJob, Receipt] | Lost[ShardJob]"
 RunJobs: TypeAlias = Callable[..., Iterator[ShardEnd]]
@@ -65,6 +66,7 @@ class BuildOutcome:
     uncaptioned: int = 0  # clips that wait for a caption, so for a shard
     dropped_by_reason: dict[str, int] = field(default_factory=dict)
     bugs: Bugs = field(default_factory=Bugs)
+    without_track: dict[str, Without] = field(default_factory=dict, compare=False)  # by its name
 
     build: str = field(default="", compare=False)  # its name, whatever the run did to it
 
@@ -76,6 +78,7 @@ class BuildOutcome:
         for reason, count in other.dropped_by_reason.items():
             self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count
         self.bugs.add(other.bugs)
+        add_without(self.without_track, other.without_track)
         self.uncaptioned = other.uncaptioned  # as the last plan saw it
         return self
 
@@ -93,6 +96,7 @@ class BuildOutcome:
 
     def add_receipt(self, receipt: Receipt) -> None:
         self.add(receipt.samples)
+        add_without(self.without_track, receipt.without_track)
         self.frames_encoded += receipt.frames_encoded
         self.pixels_encoded += receipt.pixels_encoded
         self.encode_seconds += receipt.encode_seconds

@@ -52,7 +52,14 @@ from telecine.pipeline.build.plan import Encoding, plan_encoding
 from telecine.pipeline.build.sample import ChosenCaption, sample_json
 from telecine.pipeline.media.aside import Aside
 from telecine.pipeline.media.timing import output_edges
-from telecine.pipeline.side.read import Edges, TrackReader, Tracks, tracks_digest
+from telecine.pipeline.side.read import (
+    Edges,
+    TrackReader,
+    Tracks,
+    Without,
+    add_without,
+    tracks_digest,
+)
 from telecine.pipeline.side.times import native_stamps
 
 _WHY: dict[type[Exception], Reason] = {
@@ -132,6 +139,7 @@ class Receipt:
     bytes_of_footage: int = 0  # of the encoded spans, each its share of its source's bytes
     bytes_written: int = 0
     matches: bool = True  # the tar has the digest that was expected, where one was
+    without_track: dict[str, Without] = field(default_factory=dict)  # by its name
     beside: list[Receipt] = field(default_factory=list)  # of the jobs beside this one
 
 
@@ -205,7 +213,10 @@ class ShardWorker:
             with contextlib.closing(made):
                 for one, result in made:
                     n = one.number
-                    rows[n].append(self._write(jobs[n], one, result, tars[n]))
+                    rows[n].append(row := self._write(jobs[n], one, result, tars[n]))
+                    if row.outcome == "kept":
+                        problems = {k: Without(1, why) for k, why in one.tracks.problems.items()}
+                        add_without(receipts[n].without_track, problems)
             for n, each in enumerate(jobs):
                 receipts[n].samples = _shard_rows(each, rows[n], sealed := tars[n].seal())
                 self._upload(each, paths[n], sealed, receipts[n])

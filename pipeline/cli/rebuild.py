@@ -128,6 +128,9 @@ def built_lines(build: Built, dataset: str) -> list[str]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in build.dropped_by_reason.items())
         inspect = f"telecine inspect {shlex.quote(dataset)}"
         lines.append(f"dropped  {reasons}: {inspect} samples --where \"outcome = 'dropped'\"")
+    for name, without in build.without_track.items():
+        count = counted(without.samples, "sample")
+        lines.append(f"tracks   {count} without {name}, as here: {without.problem}")
     for name, rendition in build.renditions.items():
         reasons = ", ".join(f"{n} {why}" for why, n in rendition.dropped_by_reason.items())
         why = f": {reasons}" if reasons else ""

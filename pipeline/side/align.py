@@ -115,6 +115,8 @@ def _at(rows: Rows, times: Times, rule: str, snap: float) -> Numbers:
 def _slerp(low: Numbers, high: Numbers, share: Numbers) -> Numbers:
     """K. Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985."""
     count, numbers = low.shape
+    if numbers % 4:
+        raise ValueError(f"slerp is of quaternions, four numbers each; the columns have {numbers}")
     a, b = (_units(q.reshape(count, numbers // 4, 4)) for q in (low, high))
     cosine = (a * b).sum(axis=-1, keepdims=True)
     b = np.where(cosine < 0, -b, b)  # q and -q are one rotation

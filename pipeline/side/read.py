@@ -53,11 +53,29 @@ def native_edges(clip: Clip, stamps: bytes | None) -> Edges | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Without:
+    """Samples that a track which was asked for is not in."""
+
+    samples: int
+    problem: str  # of one of them
+
+    def __add__(self, other: Without) -> Without:
+        return Without(self.samples + other.samples, self.problem)
+
+
+def add_without(found: dict[str, Without], more: Mapping[str, Without]) -> None:
+    """Both by the track's name."""
+    for name, without in more.items():
+        found[name] = found[name] + without if name in found else without
+
+
+@dataclass(frozen=True, slots=True)
 class Tracks:
     """The tracks of one clip."""
 
     values: dict[str, Values] = field(default_factory=dict)  # of the usable ones
     said: dict[str, JsonValue] = field(default_factory=dict)  # of each one, for the sample's JSON
+    problems: dict[str, str] = field(default_factory=dict)  # why there is none, of the others
 
 
 class TrackReader:
@@ -78,6 +96,7 @@ class TrackReader:
             except UnusableTrack as error:
                 if spec.required:
                     raise MediaError(Reason.TRACK_MISSING, f"{name}: {error}") from error
+                tracks.problems[name] = str(error)
                 tracks.said[name] = _said(spec) | {"problem": str(error)}
                 continue
             if spec.required and not aligned.valid.all():

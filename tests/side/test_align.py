@@ -86,6 +86,15 @@ def test_a_quaternion_without_a_direction_is_refused() -> None:
         align(rows([0, 1], np.zeros((2, 4))), frames(2), spec("slerp"))
 
 
+def test_numbers_that_are_no_quaternions_are_refused() -> None:
+    with pytest.raises(ValueError, match="four numbers each; the columns have 3"):
+        align(
+            Rows(np.array([0.0, 1.0]), np.ones((2, 3))),
+            np.array([0.0, 0.5]),
+            TrackSpec(columns=("q",), rule="slerp"),
+        )
+
+
 def test_ties() -> None:
     edges = np.array([0.0, 0.5, 1.0, 1.5])
     assert align(rows([0, 1, 2]), edges, spec("nearest")).values[:, 0].tolist() == [0, 0, 1]

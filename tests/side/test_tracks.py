@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from telecine.manifests.index.tracks import group
 from telecine.manifests.specs import DatasetSpec
 from telecine.pipeline.catalog.dataset import create_described_clips
+from telecine.pipeline.cli.rebuild import built_lines
 from tests.support import inline
 from tests.support.lab import Lab
 from tests.support.movies import Movie, write_movie
@@ -87,6 +89,19 @@ def test_footage_without_a_track_file_goes_on_without(lab: Lab) -> None:
     sample = samples(lab)["alone"]
     assert "place.npy" not in sample
     assert "no track file" in sample["json"]["tracks"]["place"]["problem"]
+
+
+def test_a_build_says_that_its_samples_lack_a_track(lab: Lab, tmp_path: Path) -> None:
+    shutil.copytree(lab.dataset, copy := tmp_path / "copy")
+    asked = {"place": {"columns": ["z"], "rule": "linear"}, "moved": TRACKS["moved"]}
+    built = inline.rebuild(str(copy), {"tracks": asked})
+    assert {name: one.samples for name, one in built.without_track.items()} == {
+        "place": 3,
+        "moved": 1,
+    }
+    said = "\n".join(built_lines(built, str(copy)))
+    assert "tracks   3 samples without place, as here: " in said
+    assert "no track file" in built.without_track["moved"].problem
 
 
 def test_a_corrected_track_copies_latents_and_lets_in_what_it_had_kept_out(tmp_path: Path) -> None:
