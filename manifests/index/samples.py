@@ -91,17 +91,18 @@ def read_samples(source: pa.Buffer | pa.NativeFile, where: str) -> SampleIndex:
     try:
         rows = pa.ipc.open_file(source).read_all()
         said = json.loads((rows.schema.metadata or {})[_META])
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        version = said.pop("version")
+        if version == VERSION:
+            return SampleIndex(BuildFacts(**said), rows)
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{where} is no index of samples ({error}): it is written beside a build's index.json, "
             "or by telecine feed --index"
         ) from error
-    if (version := said.pop("version")) != VERSION:
-        raise UsageError(
-            f"{where} is an index of samples of version {version}; this Telecine reads version "
-            f"{VERSION}. Use the one that wrote it, or a newer one"
-        )
-    return SampleIndex(BuildFacts(**said), rows)
+    raise UsageError(
+        f"{where} is an index of samples of version {version}; this Telecine reads version "
+        f"{VERSION}. Use the one that wrote it, or a newer one"
+    )
 
 
 def narrowed(index: SampleIndex, rows: pa.Table) -> SampleIndex:

@@ -44,6 +44,7 @@ class Row:
     frames: int
     fps_num: int
     fps_den: int
+    text_digest: bytes | None  # of its .txt; None: it has none
 
 
 _COLUMNS = list(Row.__dataclass_fields__)
@@ -131,6 +132,8 @@ class Reader:
         members = parsed(tail, -row.size_bytes % BLOCK)
         if "json" not in members:
             raise BadSample("no json follows its latents", "facts")
+        if self._verify != "never":
+            _check_caption(members.get("txt", b""), row)
         channels, frames, height, width = row.shape
         whole = (piece.start, piece.stop) == (0, frames)
         member = Member(
@@ -184,6 +187,11 @@ def _check_head(head: bytearray, row: Row) -> None:
     shape = ", ".join(map(str, row.shape))
     if not head.startswith(b"\x93NUMPY") or f"({shape})".encode() not in head:
         raise BadSample(f"no latent of shape ({shape}) begins at byte {row.offset}", "header")
+
+
+def _check_caption(text: bytes, row: Row) -> None:
+    if row.text_digest is not None and hashlib.sha256(text).digest() != row.text_digest:
+        raise BadSample("its caption is not the one it was written with", "digest")
 
 
 def _frames(facts: BuildFacts, piece: Piece) -> int:

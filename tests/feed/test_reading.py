@@ -131,6 +131,15 @@ def test_a_damaged_sample_stops_the_feed_or_is_counted(dataset: Path, tmp_path: 
         list(Feed(tmp_path / "copy", verify="never").epoch(0))
 
 
+def test_a_damaged_caption_is_not_served(fed: Path, tmp_path: Path) -> None:
+    shutil.copytree(fed, tmp_path / "copy")
+    path = next((tmp_path / "copy").rglob("*.tar"))
+    path.write_bytes(path.read_bytes().replace(b"A clip that", b"A film that", 1))
+    given: dict[str, Any] = {"tokens": 400, "packs_per_step": 1}
+    with pytest.raises(Unreadable, match="its caption is not the one"):
+        list(Feed(tmp_path / "copy", **given).epoch(0))
+
+
 def test_a_store_and_a_cache_give_the_same(dataset: Path, s3: S3Server, tmp_path: Path) -> None:
     uri = put(dataset, s3.uri("dataset"))
     given: dict[str, Any] = {"tokens": 700, "packs_per_step": 2, "split": "windows"}
