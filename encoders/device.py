@@ -58,12 +58,8 @@ class Device:
                 with torch.cuda.stream(self._computing):
                     yield
                 return
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            try:
+            with threads(1):
                 yield
-            finally:
-                torch.set_num_threads(threads)
 
     @contextlib.contextmanager
     def fitting(self, what: str, advice: str) -> Iterator[None]:
@@ -111,6 +107,17 @@ class Device:
                 mapped = ((y * float(a) + cb * float(b)) + cr * float(c)) + float(np.float32(d))
                 pixels[0, channel, span] = mapped.round_().clamp_(0, 255).div_(half).sub_(1)
         return pixels
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch computes on so many cores of the CPU inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fastest() -> str:
