@@ -297,7 +297,8 @@ def _refusal(uri: str, error: aws.ClientError) -> StorageError:
     words = error.response.get("Error", {}).get("Message", "")
     # Encrypted with a key that is not ours to use: so is this object, not the store.
     sealed = code == "InvalidRequest" or code.startswith("KMS.")
-    kind = Unreadable if sealed else StorageError
+    short = status == 416  # it ends before the first byte that was asked for
+    kind = Unreadable if sealed or short else StorageError
     return kind(f"{uri!r}: the store answered {status} {code}: {words}")
 
 

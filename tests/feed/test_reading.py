@@ -18,7 +18,7 @@ import torch
 
 from telecine.feed import Feed, Pack, Schedule
 from telecine.infra.errors import Unreadable, UsageError
-from telecine.infra.store.storage import Storage
+from telecine.infra.store.storage import Storage, StoreOptions
 from telecine.manifests.dataset import open_dataset
 from telecine.pipeline.feed.buffers import Buffers
 from telecine.pipeline.feed.loader import Packs
@@ -148,6 +148,18 @@ def test_a_store_and_a_cache_give_the_same(dataset: Path, s3: S3Server, tmp_path
     assert said(far.epoch(0)) == wanted
     Storage().delete([i.uri for i in Storage().list(uri) if i.uri.endswith(".tar")], uri)
     assert said(far.epoch(0)) == wanted  # from the cache alone
+
+
+def test_a_tar_that_ends_early_in_a_store_is_a_bad_sample_at_once(fed: Path, s3: S3Server) -> None:
+    uri = put(fed, s3.uri("dataset"))
+    storage = Storage(StoreOptions(s3.endpoint_url))
+    for info in list(storage.list(uri)):
+        if info.uri.endswith(".tar"):
+            storage.write_bytes(info.uri, storage.read_range(info.uri, 0, 100))
+    given: dict[str, Any] = {"tokens": 400, "packs_per_step": 1, "endpoint_url": s3.endpoint_url}
+    feed = Feed(uri, bad="skip", **given)
+    assert not any(pack.keys for pack in feed.epoch(0))
+    assert feed.left_out == {"short": feed.report()["samples"]}
 
 
 def test_batches_have_one_shape(dataset: Path) -> None:
