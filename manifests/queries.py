@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from telecine.infra.errors import StorageError, UsageError
-from telecine.infra.text import literal
+from telecine.infra.text import identifier, literal
 from telecine.manifests.evolve import select_of
 from telecine.manifests.schemas import TABLES, arrow_schema
 from telecine.manifests.tables import Tables, one_line
@@ -123,9 +123,8 @@ def _add(con: duckdb.DuckDBPyConnection, tables: Tables, name: str, version: int
     """
     files = tables.files(name, version)
     if not files:
-        con.register("stored", tables.arrow(name, version=version))
-        con.execute(f"CREATE TABLE {name} AS FROM stored")
-        con.unregister("stored")
+        declared = ", ".join(f"{identifier(n)} {kind}" for n, kind in _types(name).items())
+        con.execute(f"CREATE TABLE {name} ({declared})")
         return
     kind, columns = "TABLE" if name == "builds" else "VIEW", tables.columns(name, version)
     types = {} if columns.same else _types(name)

@@ -234,6 +234,7 @@ def test_every_table_can_be_listed(tables: Tables) -> None:
     assert counts == {
         "sources": 3, "clips": 3, "stills": 6, "captions": 3, "embeddings": 0, "scores": 0,
         "duplicates": 0, "samples": 3, "builds": 3, "text_embeddings": 0, "column_samples": 0,
+        "frame_times": 0,
     }  # fmt: skip
 
 
