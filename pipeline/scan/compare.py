@@ -39,7 +39,9 @@ class State(StrEnum):
 
     NEW = "new"  # unknown URI
     CHANGED = "changed"  # another version than the row in force: supersedes it
-    RETRIED = "retried"  # was rejected, and `retry_rejected` was asked for
+    RETRIED = (
+        "retried"  # was rejected; `retry_rejected` was asked for, or its track file is another
+    )
     UNFINISHED = "unfinished"  # its scan crashed, ran out of memory or time, or met a bug
     RESPECIFIED = "respecified"  # was scanned under another scan spec
     RESURRECTED = "resurrected"  # was a duplicate, of something that is no longer in force
@@ -174,7 +176,10 @@ SELECT f.*, coalesce(c.revision + 1, 0) AS revision,
             THEN CASE WHEN o.source_id IS NOT NULL AND NOT $twice THEN 'unchanged'
                 WHEN r.uri IS NULL THEN 'resurrected' ELSE 'restored' END
         WHEN c.scan_fingerprint <> $spec THEN 'respecified'
-        WHEN c.status = 'rejected' THEN CASE WHEN $retry THEN 'retried'
+        WHEN c.status = 'rejected' THEN CASE
+            -- It may have been for what its track file says of episodes.
+            WHEN $retry OR (c.tracks_uri, c.tracks_version) <> (f.tracks_uri, f.tracks_version)
+                THEN 'retried'
             WHEN list_contains($passing, c.reason) AND c.tries < $most
                 OR c.reason = $internal AND c.telecine_version <> $telecine THEN 'unfinished'
             ELSE 'rejected_before' END

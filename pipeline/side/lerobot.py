@@ -54,7 +54,7 @@ def info_of(data: bytes) -> dict[str, Any] | None:
     try:
         info = json.loads(data)
         version = str(info["codebase_version"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return info if re.match(r"v?3\.", version) else None
 
@@ -74,22 +74,23 @@ def episodes_of(storage: Storage, info_uri: str, video_uri: str) -> list[Episode
             wanted = ["episode_index", "data/chunk_index", "data/file_index", *names.values()]
             found += _table(storage, part, wanted).to_pylist()
     path = str(info.get("data_path") or DATA_PATH)
-    return sorted(
-        (
+    here = [r for r in found if (r[names["chunk_index"]], r[names["file_index"]]) == place]
+    try:
+        episodes = [
             Episode(
-                row["episode_index"],
-                row[names["from_timestamp"]],
-                row[names["to_timestamp"]],
+                int(row["episode_index"]),
+                float(row[names["from_timestamp"]]),
+                float(row[names["to_timestamp"]]),
                 root
                 + path.format(
                     chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
                 ),
             )
-            for row in found
-            if (row[names["chunk_index"]], row[names["file_index"]]) == place
-        ),
-        key=lambda episode: episode.start_seconds,
-    )
+            for row in here
+        ]
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UnusableTrack(f"{info_uri}: its episodes cannot be read: {error!r}") from error
+    return sorted(episodes, key=lambda episode: episode.start_seconds)
 
 
 def read_rows(storage: Storage, info_uri: str, video_uri: str, columns: Sequence[str]) -> Rows:
@@ -108,9 +109,17 @@ def read_rows(storage: Storage, info_uri: str, video_uri: str, columns: Sequence
             held = {episode.data: _table(storage, episode.data, wanted)}
         table = held[episode.data]
         rows = table.filter(pc.equal(table["episode_index"], episode.index))
-        times = pc.add(rows["timestamp"].cast(pa.float64()), episode.start_seconds)
+        try:
+            times = pc.add(rows["timestamp"].cast(pa.float64()), episode.start_seconds)
+        except pa.ArrowException as error:
+            raise UnusableTrack(f"{episode.data}: its timestamps are no numbers") from error
         parts.append(rows.drop_columns(["timestamp"]).append_column("timestamp", times))
-    return rows_of_table(pa.concat_tables(parts), columns, 1.0)
+    try:
+        # One file may have as float32, or as lists of any length, what another has otherwise.
+        whole = pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise UnusableTrack(f"{info_uri}: its data files have unlike columns: {error}") from error
+    return rows_of_table(whole, columns, 1.0)
 
 
 def _place(template: str, path: str) -> tuple[str, tuple[int, int]]:
