@@ -201,6 +201,7 @@ class Feed:
         return Pack(
             latents=whole.view(DTYPE),
             samples=tuple(samples),
+            channels=int(self.order.columns[0].shapes[0][0]),
             patch=self.facts.patch,
             step=coming.step.step,
             epoch=coming.step.epoch,

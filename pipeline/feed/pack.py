@@ -54,6 +54,7 @@ class Pack:
 
     latents: npt.NDArray[np.float16]  # values of the samples one after the other
     samples: tuple[Member, ...]
+    channels: int
     patch: int
     step: int
     epoch: int
@@ -177,6 +178,8 @@ class Pack:
         """[S, C·p·p] float16, made on the device."""
         import torch
 
+        if not self.samples:  # all were left out
+            return torch.empty((0, self._width), dtype=torch.float16, device=device)
         flat, into = self.tensor(device), None
         size = self.latents.size + self.padding * self._width
         if self.memory is not None and flat.device.type == "cpu":
@@ -190,7 +193,7 @@ class Pack:
     @property
     def _width(self) -> int:
         """Values of a patch."""
-        return (self.shapes[0][0] if self.samples else 1) * self.patch**2
+        return self.channels * self.patch**2
 
     def unpatch(self, rows: torch.Tensor, order: str = ORDER) -> list[torch.Tensor]:
         """Rows as `patches` gives them → [C, T, H, W] of each sample."""

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from telecine.infra.errors import NotFound, Unreadable
+from telecine.infra.errors import NotFound, Unreadable, UsageError
 from telecine.infra.store.ranges import Range, Ranges
 from telecine.infra.store.storage import join
 from telecine.manifests.index.samples import BuildFacts, SampleIndex
@@ -161,7 +161,13 @@ class Reader:
         said = json.loads(members["json"]).get("tracks", {})
         found = {}
         for name in self._tracks:
-            if f"{name}.npy" in members and name in said:
+            if name not in said:
+                there = f"it has {', '.join(sorted(said))}" if said else "it has none"
+                raise UsageError(
+                    f"tracks: build {self.facts.build} has no track {name!r}, {there}. Tracks are "
+                    f"declared as [tracks.{name}] and made by telecine rebuild (docs/tracks.md)"
+                )
+            if f"{name}.npy" in members:
                 values = np.load(io.BytesIO(members[f"{name}.npy"]), allow_pickle=False)
                 stride, causal = self.facts.temporal_stride or 1, bool(self.facts.causal)
                 grouped = group(values, stride, causal, said[name]["rule"])

@@ -312,6 +312,21 @@ def test_a_bad_sample_is_an_error_with_its_key_or_left_out_and_counted(
             assert np.array_equal(latents, values(key, BY_KEY[key]))
 
 
+def test_a_pack_that_lost_all_its_samples_is_as_wide_as_others(fed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(fed, tmp_path / "none"))
+    for tar in folder.glob("shards/dct/**/*.tar"):
+        tar.unlink()
+    (first, *_) = Feed(folder, **SMALL, bad="skip").epoch(0)
+    (whole, *_) = Feed(fed, **SMALL).epoch(0)
+    assert first.keys == []
+    assert first.patches().shape == (0, whole.patches().shape[1])
+
+
+def test_a_track_that_the_build_lacks_is_named(fed: Path) -> None:
+    with pytest.raises(UsageError, match="build dct has no track 'actoin', it has none"):
+        next(iter(Feed(fed, **SMALL, tracks=("actoin",), bad="skip")))
+
+
 def test_digests_are_checked_as_asked(fed: Path, tmp_path: Path) -> None:
     folder, bad = damaged(fed, tmp_path / "never", "value")
     feed = Feed(folder, **SMALL, verify="never")
