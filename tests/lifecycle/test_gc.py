@@ -454,7 +454,7 @@ def test_what_goes_is_printed(lab: Lab) -> None:
     (lab.dataset / f"shards/second/{STRAY}").write_bytes(b"x" * 1500)
     garbage = offered(lab.dataset)
     text = printed(garbage, deleted=False, as_json=False)
-    assert f"build       {first.name}: 3 files, " in text
+    assert f"build       {first.name}: 4 files, " in text
     assert "orphans     1 file, 1.5 kB\n" in text
     assert "nothing is deleted without --yes\n" in text
     assert "\ndeleted     " in printed(garbage, deleted=True, as_json=False)
