@@ -66,7 +66,7 @@ def write_index(dataset: Dataset, build: Generation | Build, *, anew: bool = Fal
     }
     _write_json(dataset, index_path(build.name), index_json)
     kill_point("committed", "index")
-    write_current(dataset)
+    write_current(dataset, con)
 
 
 def named_samples(dataset: Dataset, build_name: str) -> str | None:
@@ -78,11 +78,10 @@ def named_samples(dataset: Dataset, build_name: str) -> str | None:
         return None
 
 
-def write_current(dataset: Dataset) -> None:
+def write_current(dataset: Dataset, con: duckdb.DuckDBPyConnection) -> None:
     """`shards/current.json` names the current build, for trainers that follow it, and where it is
     one of several renditions all of these by their names.
     """
-    con = connect(dataset.tables)
     current = current_build(con)
     if current is not None:
         pointer = _pointer(current.build_id, current.name)

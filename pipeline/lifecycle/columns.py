@@ -100,6 +100,8 @@ def _named(index: ColumnIndex) -> Iterator[str]:
 
 def _parts(dataset: Dataset, found: list[ColumnIndex]) -> set[str]:
     """Paths of the tars with the embeddings of these texts, and of the null prompt."""
+    if not found:
+        return set()
     con = connect(dataset.tables)
     con.execute("CREATE TEMP TABLE used_texts (encoder_fingerprint VARCHAR, text_digest VARCHAR)")
     for index in found:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 
+import duckdb
 import pyarrow as pa
 
 from telecine.infra.errors import NotFound, UsageError
@@ -69,9 +70,9 @@ def needed(dataset: Dataset, builds: list[BuildState]) -> set[str]:
 # ── what trainers read by ────────────────────────────────────────────────────────────────────────
 
 
-def samples_path(dataset: Dataset, build: BuildState) -> str:
+def samples_path(con: duckdb.DuckDBPyConnection, build: BuildState) -> str:
     """Of the index of the build's live samples, as the tables have them."""
-    live = shards_of(connect(dataset.tables), build.build_id)
+    live = shards_of(con, build.build_id)
     return build_folder(build.name) + samples_file(shards_digest(live, build.name))
 
 
@@ -85,9 +86,9 @@ def trained_on(
 
     One that was superseded longer ago than these hours is left out.
     """
-    in_need: set[str] = set()
+    con, in_need = connect(dataset.tables), set[str]()
     for build in builds:
-        present = samples_path(dataset, build)
+        present = samples_path(con, build)
         in_need.add(present)
         for path in _superseded(build, present, there, time.time() - hours * 3600.0):
             in_need |= {path, *_named(dataset, build, path)}

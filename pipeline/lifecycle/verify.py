@@ -117,10 +117,10 @@ def _chosen(dataset: Dataset, build: str | None) -> BuildState:
 
 def _index_findings(dataset: Dataset, build: BuildState) -> list[Finding]:
     """What is wrong with the index of the build's live samples; an older build may have none."""
-    path = samples_path(dataset, build)
+    con = connect(dataset.tables)
+    path = samples_path(con, build)
     if named_samples(dataset, build.name) != path:  # the next run of the build writes it
         return []
-    con = connect(dataset.tables)
     expected = sample_index(con, build.last, shards_of(con, build.build_id))
     said = read_samples(pa.py_buffer(expected.to_bytes()), path)
     try:
