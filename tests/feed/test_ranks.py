@@ -48,6 +48,7 @@ def planned(fed: Path, steps: int) -> list[list[Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_two_ranks_train_on_the_steps_that_were_planned(fed: Path, tmp_path: Path) -> None:
     for process in ranks(fed, tmp_path, 2, 5):
         assert process.wait() == 0

@@ -47,6 +47,7 @@ def main(dataset: str, folder: Path, rank: int, world: int, steps: int, kind: st
         given = []
         if feed.steps == steps:
             break
+    dist.barrier()  # a rank that leaves first may leave the others waiting
     dist.destroy_process_group()
 
 
