@@ -25,6 +25,14 @@ def fingerprint(value: JsonValue) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def sha256_of(*parts: bytes | memoryview) -> str:
+    """SHA-256 of bytes that lie in parts, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def short_id(kind: str, *parts: JsonValue) -> str:
     """128-bit identifier of a row: 32 hexadecimal digits, safe as a WebDataset key (no dot)."""
     return fingerprint([kind, *parts])[:32]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import socket
 import tempfile
 import time
@@ -41,7 +40,7 @@ from telecine.infra.prefetch import run_ahead
 from telecine.infra.pulse import beat
 from telecine.infra.store.storage import Storage, join
 from telecine.manifests.buckets import Bucket
-from telecine.manifests.fingerprint import canonical_json
+from telecine.manifests.fingerprint import canonical_json, sha256_of
 from telecine.manifests.schemas import OF_LATENTS, Clip, Sample, Source
 from telecine.manifests.shards import shard_path
 from telecine.manifests.specs import DatasetSpec, VaeSpec
@@ -342,7 +341,7 @@ class ShardWorker:
         except (NotFound, Unreadable):
             return None
         receipt.bytes_read += len(data)
-        return Copied(data, sample) if _sha256(data) == sample.latent_sha256 else None
+        return Copied(data, sample) if sha256_of(data) == sample.latent_sha256 else None
 
     def _write(self, job: ShardJob, one: _Begun, made: Made, tar: TarWriter) -> Sample:
         if isinstance(made, Dropped):
@@ -353,7 +352,7 @@ class ShardWorker:
                 parts, facts = (made.data,), _copied_facts(made)
             else:
                 parts = npy_parts(made.latents)
-                facts = _measured(made) | {"latent_sha256": _sha256(*parts)}
+                facts = _measured(made) | {"latent_sha256": sha256_of(*parts)}
         except MediaError as error:
             return job.drop(one.member, error.reason, error.detail)
         key = one.member.clip.clip_id
@@ -398,13 +397,6 @@ def _clips(jobs: Sequence[ShardJob]) -> Iterator[list[tuple[int, MemberJob]]]:
         for member in job.members:
             seats.setdefault(member.clip.clip_id, []).append((number, member))
     return (seats[clip_id] for clip_id in sorted(seats))
-
-
-def _sha256(*parts: bytes | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _measured(encoded: Encoded) -> dict[str, Any]:

@@ -6,7 +6,6 @@ ColumnJob ─▶ ColumnWorker ─▶ columns/NAME/tars/…,  a row a sample  cop
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from telecine.encoders.text.interface import EncodedText
 from telecine.infra.errors import StorageError, UsageError
 from telecine.infra.pulse import beat
 from telecine.infra.store.storage import Storage, join
+from telecine.manifests.fingerprint import sha256_of
 from telecine.manifests.index.columns import EMBEDDING, TEXT
 from telecine.manifests.schemas import ColumnSample, TextEmbedding
 from telecine.manifests.specs import EmbedSpec
@@ -80,7 +80,7 @@ def _stored(job: PartJob, digest: str, one: EncodedText | str, tar: TarWriter) -
         path=job.path,
         offset=extent.offset,
         size_bytes=extent.size,
-        sha256=_sha256(*parts),
+        sha256=sha256_of(*parts),
     )
 
 
@@ -128,7 +128,7 @@ class ColumnWorker:
             return b""
         uri = join(self._dataset, member.part)
         data = self._storage.read_range(uri, member.offset, member.size_bytes)
-        if _sha256(data) != member.sha256:
+        if sha256_of(data) != member.sha256:
             raise StorageError(
                 f"{uri!r} does not hold the embedding that the tables name at byte "
                 f"{member.offset}: it is damaged. Remove the file and run telecine embed again: "
@@ -166,10 +166,3 @@ def _written(
         tokens=member.tokens,
         truncated=member.truncated,
     )
-
-
-def _sha256(*parts: bytes | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
