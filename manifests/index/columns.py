@@ -12,19 +12,17 @@ tars; each has an index. Embeddings are float16 [L, D], L real tokens: no paddin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from telecine.infra.errors import UsageError
+from telecine.manifests.index.arrow import Format, arrow_bytes, arrow_read
 
-VERSION = 1
+FORMAT = Format("index of a column", version=1, made_by="telecine embed writes it")
 COLUMNS = "columns"
 TEXT, EMBEDDING = SUFFIXES = ("txt", "text.npy")  # of a sample's members, in order
-_META = b"telecine"
 
 SCHEMA = pa.schema(
     [
@@ -68,12 +66,7 @@ class ColumnIndex:
 
     def to_bytes(self) -> memoryview:
         """As an Arrow file, which can be mapped. The same index gives the same bytes."""
-        said = json.dumps({"version": VERSION, **vars(self.facts)}, sort_keys=True)
-        table = self.rows.replace_schema_metadata({_META: said.encode()})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        return memoryview(sink.getvalue())
+        return arrow_bytes(self.facts, self.rows, FORMAT.version)
 
 
 def read_column(source: pa.Buffer | pa.NativeFile, where: str) -> ColumnIndex:
@@ -81,20 +74,7 @@ def read_column(source: pa.Buffer | pa.NativeFile, where: str) -> ColumnIndex:
 
     Raises UsageError where it is none, or one of a version that this Telecine does not know.
     """
-    try:
-        rows = pa.ipc.open_file(source).read_all()
-        said = json.loads((rows.schema.metadata or {})[_META])
-        version = said.pop("version")
-        if version == VERSION:
-            return ColumnIndex(ColumnFacts(**said), rows)
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"{where} is no index of a column ({error}): telecine embed writes it"
-        ) from error
-    raise UsageError(
-        f"{where} is an index of a column of version {version}; this Telecine reads version "
-        f"{VERSION}. Use the one that wrote it, or a newer one"
-    )
+    return ColumnIndex(*arrow_read(source, where, FORMAT, ColumnFacts))
 
 
 # ── where it lies, relative to the dataset ───────────────────────────────────────────────────────

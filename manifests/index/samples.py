@@ -15,17 +15,19 @@ by the older one goes on with it. It is mapped, not parsed: ten million samples 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from telecine.infra.errors import UsageError
+from telecine.manifests.index.arrow import Format, arrow_bytes, arrow_read
 
-VERSION = 1
-_META = b"telecine"
+FORMAT = Format(
+    "index of samples",
+    version=1,
+    made_by="it is written beside a build's index.json, or by telecine feed --index",
+)
 
 # Lengths are of the sample, as it is stored.
 SCHEMA = pa.schema(
@@ -70,12 +72,7 @@ class SampleIndex:
 
     def to_bytes(self) -> memoryview:
         """As an Arrow file, which can be mapped. The same index gives the same bytes."""
-        said = json.dumps({"version": VERSION, **vars(self.facts)}, sort_keys=True)
-        table = self.rows.replace_schema_metadata({_META: said.encode()})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        return memoryview(sink.getvalue())
+        return arrow_bytes(self.facts, self.rows, FORMAT.version)
 
 
 def samples_file(digest: str) -> str:
@@ -88,21 +85,7 @@ def read_samples(source: pa.Buffer | pa.NativeFile, where: str) -> SampleIndex:
 
     Raises UsageError where it is none, or one of a version that this Telecine does not know.
     """
-    try:
-        rows = pa.ipc.open_file(source).read_all()
-        said = json.loads((rows.schema.metadata or {})[_META])
-        version = said.pop("version")
-        if version == VERSION:
-            return SampleIndex(BuildFacts(**said), rows)
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"{where} is no index of samples ({error}): it is written beside a build's index.json, "
-            "or by telecine feed --index"
-        ) from error
-    raise UsageError(
-        f"{where} is an index of samples of version {version}; this Telecine reads version "
-        f"{VERSION}. Use the one that wrote it, or a newer one"
-    )
+    return SampleIndex(*arrow_read(source, where, FORMAT, BuildFacts))
 
 
 def narrowed(index: SampleIndex, rows: pa.Table) -> SampleIndex:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from telecine.infra.errors import NotFound, UsageError
 from telecine.infra.store.storage import Storage, absolute, is_s3, join
+from telecine.manifests.index.arrow import arrow_source
 from telecine.manifests.index.samples import SampleIndex, read_samples, samples_file
 from telecine.manifests.shards import CURRENT_PATH, build_folder, index_path
 from telecine.pipeline.feed.plan.steps import Source
@@ -89,9 +88,6 @@ def _index(dataset: str, name: str, storage: Storage) -> SampleIndex:
 
 
 def _opened(uri: str, storage: Storage) -> SampleIndex:
-    """Mapped where it lies on this machine."""
-    if is_s3(uri):
-        return read_samples(pa.py_buffer(storage.read_bytes(uri)), uri)
-    if not Path(uri).is_file():
+    if not is_s3(uri) and not Path(uri).is_file():
         raise UsageError(f"{uri}: there is no such index")
-    return read_samples(pa.memory_map(uri), uri)
+    return read_samples(arrow_source(uri, storage), uri)

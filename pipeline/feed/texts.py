@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from telecine.infra.errors import NotFound, Unreadable, UsageError
 from telecine.infra.store.ranges import Range, Ranges
-from telecine.infra.store.storage import Storage, is_s3, join
+from telecine.infra.store.storage import Storage, join
+from telecine.manifests.index.arrow import arrow_source
 from telecine.manifests.index.columns import (
     ColumnIndex,
     column_folder,
@@ -101,6 +102,4 @@ def _opened(dataset: str, name: str, build: str, storage: Storage) -> ColumnInde
             f"build {build} has no column of texts {name!r}: telecine embed {dataset} makes one"
         ) from error
     arrow = f"{uri.rpartition('/')[0]}/{said['samples']}"
-    if is_s3(arrow):
-        return read_column(pa.py_buffer(storage.read_bytes(arrow)), arrow)
-    return read_column(pa.memory_map(arrow), arrow)
+    return read_column(arrow_source(arrow, storage), arrow)
