@@ -18,6 +18,7 @@ from telecine.infra.store.storage import ObjectInfo
 from telecine.manifests.dataset import Dataset
 from telecine.manifests.index.columns import COLUMNS, ColumnIndex, column_folder, read_column
 from telecine.manifests.queries import connect
+from telecine.pipeline.lifecycle.stored import in_force_since, objects_under
 
 _PARTS = """
 SELECT DISTINCT path FROM text_embeddings
@@ -32,7 +33,7 @@ def column_garbage(dataset: Dataset, builds: Iterable[str], hours: float) -> tup
     for folder, paths in _indexes(there).items():
         if folder.rpartition("/")[2] in set(builds):
             in_need.add(f"{folder}/index.json")
-            for path in _in_force(paths, there, since):
+            for path in in_force_since(since, paths, there):
                 in_need.add(path)
                 found += _read(dataset, path)
     in_need |= {path for index in found for path in _named(index)}
@@ -46,13 +47,8 @@ def column_garbage(dataset: Dataset, builds: Iterable[str], hours: float) -> tup
 
 def _stored(dataset: Dataset) -> dict[str, ObjectInfo]:
     """Every object of ours under columns/, by its path relative to the dataset."""
-    folder = dataset.path(COLUMNS)
-    try:
-        found = list(dataset.storage.list(folder, follow_links=False))
-    except NotFound:
-        return {}
-    paths = {COLUMNS + info.uri.removeprefix(folder): info for info in found}
-    return {path: info for path, info in paths.items() if _is_ours(path)}
+    found = objects_under(dataset, COLUMNS)
+    return {path: info for path, info in found.items() if _is_ours(path)}
 
 
 def _is_ours(path: str) -> bool:
@@ -72,15 +68,6 @@ def _indexes(there: Mapping[str, ObjectInfo]) -> dict[str, list[str]]:
         if path.endswith(".arrow"):
             found[path.rpartition("/")[0]].append(path)
     return found
-
-
-def _in_force(paths: list[str], there: Mapping[str, ObjectInfo], since: float) -> Iterator[str]:
-    """Those that were so after `since`: each until the next was written."""
-    ordered = sorted(paths, key=lambda path: there[path].modified)
-    ends = [there[path].modified for path in ordered[1:]]
-    for path, ended in zip(ordered, [*ends, float("inf")], strict=True):
-        if ended > since:
-            yield path
 
 
 def _read(dataset: Dataset, path: str) -> list[ColumnIndex]:

@@ -7,6 +7,7 @@ ones with the tars that those name: a trainer that began before reads on by them
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 
@@ -30,12 +31,17 @@ def stored(dataset: Dataset) -> dict[str, ObjectInfo]:
     To be asked before the tables are read: what a run adds in between is then named by them, or
     belongs to a plan that they show in progress.
     """
-    folder = dataset.path(SHARDS)
+    return objects_under(dataset, SHARDS)
+
+
+def objects_under(dataset: Dataset, name: str) -> dict[str, ObjectInfo]:
+    """Every object in a folder of the dataset, by its path relative to that; not what is linked."""
+    folder = dataset.path(name)
     try:
         found = list(dataset.storage.list(folder, follow_links=False))
     except NotFound:
         return {}
-    return {SHARDS + info.uri.removeprefix(folder): info for info in found}
+    return {name + info.uri.removeprefix(folder): info for info in found}
 
 
 def needed(dataset: Dataset, builds: list[BuildState]) -> set[str]:
@@ -90,19 +96,22 @@ def trained_on(
     for build in builds:
         present = samples_path(con, build)
         in_need.add(present)
-        for path in _superseded(build, present, there, time.time() - hours * 3600.0):
-            in_need |= {path, *_named(dataset, build, path)}
+        own = [p for p in there if is_samples(p) and p.startswith(build_folder(build.name))]
+        for path in in_force_since(time.time() - hours * 3600.0, own, there):
+            if path != present:
+                in_need |= {path, *_named(dataset, build, path)}
     return in_need
 
 
-def _superseded(
-    build: BuildState, present: str, there: Mapping[str, ObjectInfo], since: float
+def in_force_since(
+    since: float, indexes: Iterable[str], there: Mapping[str, ObjectInfo]
 ) -> list[str]:
-    """The build's other indexes that were in force after `since`: until the next was written."""
-    own = [p for p in there if is_samples(p) and p.startswith(build_folder(build.name))]
-    own.sort(key=lambda path: there[path].modified)
-    later = [there[path].modified for path in own[1:]] + [time.time()]
-    return [p for p, ended in zip(own, later, strict=False) if p != present and ended > since]
+    """Of the indexes of one thing those that were in force after `since`: each until the next was
+    written.
+    """
+    ordered = sorted(indexes, key=lambda path: there[path].modified)
+    ends = [*(there[path].modified for path in ordered[1:]), math.inf]
+    return [path for path, ended in zip(ordered, ends, strict=False) if ended > since]
 
 
 def _named(dataset: Dataset, build: BuildState, path: str) -> set[str]:
