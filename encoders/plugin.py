@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +34,32 @@ def _identity(own: Mapping[str, JsonValue], plugin: Plugin) -> dict[str, JsonVal
     return {**own, "plugin": {**plugin.identity()}}
 
 
-class PluginCaptioner:
+class _Model(Protocol):
+    def identity(self) -> dict[str, JsonValue]: ...
+
+
+Made = TypeVar("Made", bound=_Model)
+
+
+class _Called(Generic[Made]):
+    """What all of them have: the model, and what it is called."""
+
+    def __init__(self, made: Made, plugin: Plugin) -> None:
+        self._made, self._plugin = made, plugin
+
+    def identity(self) -> dict[str, JsonValue]:
+        return _identity(self._made.identity(), self._plugin)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity())
+
+
+class PluginCaptioner(_Called[Captioner]):
     """A `Captioner` whose speakers are called by the plug-in too."""
 
     def __init__(self, made: Captioner, plugin: Plugin) -> None:
-        self._made, self._plugin = made, plugin
+        super().__init__(made, plugin)
         self._called = {speaker: self._renamed(speaker) for speaker in made.speakers}
 
     @property
@@ -51,13 +73,6 @@ class PluginCaptioner:
     @property
     def speakers(self) -> tuple[Speaker, ...]:
         return tuple(self._called.values())
-
-    def identity(self) -> dict[str, JsonValue]:
-        return _identity(self._made.identity(), self._plugin)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
 
     def caption(self, requests: Sequence[CaptionRequest]) -> list[CaptionReply]:
         try:
@@ -77,11 +92,8 @@ class PluginCaptioner:
         return Speaker(speaker.name, fingerprint(called))
 
 
-class PluginScorer:
+class PluginScorer(_Called[Scorer]):
     """A `Scorer`."""
-
-    def __init__(self, made: Scorer, plugin: Plugin) -> None:
-        self._made, self._plugin = made, plugin
 
     @property
     def name(self) -> str:
@@ -90,13 +102,6 @@ class PluginScorer:
     @property
     def dimensions(self) -> int:
         return self._made.dimensions
-
-    def identity(self) -> dict[str, JsonValue]:
-        return _identity(self._made.identity(), self._plugin)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
 
     def embed(self, clips: Sequence[Sequence[bytes]]) -> list[npt.NDArray[np.float32] | str]:
         return self._made.embed(clips)
@@ -105,11 +110,8 @@ class PluginScorer:
         return self._made.embed_texts(texts)
 
 
-class PluginTextEncoder:
+class PluginTextEncoder(_Called[TextEncoder]):
     """A `TextEncoder`."""
-
-    def __init__(self, made: TextEncoder, plugin: Plugin) -> None:
-        self._made, self._plugin = made, plugin
 
     @property
     def name(self) -> str:
@@ -119,22 +121,12 @@ class PluginTextEncoder:
     def dimensions(self) -> int:
         return self._made.dimensions
 
-    def identity(self) -> dict[str, JsonValue]:
-        return _identity(self._made.identity(), self._plugin)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
-
     def encode(self, texts: Sequence[str]) -> list[EncodedText | str]:
         return self._made.encode(texts)
 
 
-class PluginEncoder:
+class PluginEncoder(_Called[VideoEncoder]):
     """A `VideoEncoder`."""
-
-    def __init__(self, made: VideoEncoder, plugin: Plugin) -> None:
-        self._made, self._plugin = made, plugin
 
     @property
     def temporal_stride(self) -> int:
@@ -171,13 +163,6 @@ class PluginEncoder:
     @property
     def seconds_per_pixel(self) -> float:
         return self._made.seconds_per_pixel
-
-    def identity(self) -> dict[str, JsonValue]:
-        return _identity(self._made.identity(), self._plugin)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity())
 
     def valid_frames(self, available: int) -> int:
         return self._made.valid_frames(available)
