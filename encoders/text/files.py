@@ -16,8 +16,8 @@ from typing import Any
 
 from telecine.encoders.caption.vlm.files import CONFIG, INDEX, TENSORS, TEXTS, tensor_files
 from telecine.encoders.hub import Repository, digest_of_file, folder_of, named_in_index, read_json
+from telecine.encoders.pretrained import transformers
 from telecine.infra.errors import UsageError
-from telecine.infra.extras import load
 
 MODEL, TOKENIZER = "text_encoder", "tokenizer"  # folders of a pipeline
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -54,10 +54,7 @@ class Place:
 
 def library() -> Any:
     """The transformers library. Raises UsageError where it is not installed."""
-    from telecine.encoders.torchvision_ops import mend_torchvision
-
-    mend_torchvision()
-    return load("transformers", "caption", "a text encoder")
+    return transformers("a text encoder")
 
 
 def weights_of(named: str) -> str:

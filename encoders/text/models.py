@@ -11,14 +11,14 @@ function of the texts that are given together.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from telecine.encoders.pretrained import loading
 from telecine.encoders.runtime import ModelRuntime
 from telecine.encoders.text.files import Place, library, locate, weights_of
 from telecine.encoders.text.interface import EncodedText
@@ -36,7 +36,6 @@ VERSION = 1  # rises when any embedding would come out differently
 BATCH_TOKENS = 8192  # with their padding; part of the last bits, so no option
 MAX_BATCH = 128  # texts
 WHOLE_GPU = "give the model a whole GPU (--gpus 1), or a smaller --max-tokens"
-QUOTED = 400  # characters of the library's message
 
 Tokens = list[int]
 
@@ -143,7 +142,7 @@ class TransformersTextEncoder:
         return place
 
     def _load(self, place: Place) -> Loaded:
-        with _loading(place.named):
+        with loading(library(), place.named):
             tokenizer = library().AutoTokenizer.from_pretrained(
                 place.tokenizer, local_files_only=True, trust_remote_code=False
             )
@@ -171,7 +170,7 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
 def _net(kind: str, place: Place, device: Device) -> tuple[Any, Any]:
     """The part that encodes texts, and its config."""
     classes = {"t5": "T5EncoderModel", "umt5": "UMT5EncoderModel", "clip": "CLIPTextModel"}
-    whole, loading = getattr(library(), classes.get(kind, "AutoModel")).from_pretrained(
+    whole, found = getattr(library(), classes.get(kind, "AutoModel")).from_pretrained(
         place.model,
         dtype=device.dtype,
         local_files_only=True,
@@ -179,7 +178,7 @@ def _net(kind: str, place: Place, device: Device) -> tuple[Any, Any]:
         use_safetensors=True,
         output_loading_info=True,
     )
-    absent = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+    absent = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
     if absent:
         raise UsageError(
             f"the weights of {place.named} lack what their config asks for, as {absent[0]}: they "
@@ -197,26 +196,3 @@ def _stored(rows: torch.Tensor, *, truncated: bool) -> EncodedText | str:
         largest = float(rows.float().abs().max())
         return f"its embedding is not finite in float16 (largest value {largest:g})"
     return EncodedText(np.ascontiguousarray(embedding.cpu().numpy()), truncated)
-
-
-@contextlib.contextmanager
-def _loading(named: str) -> Iterator[None]:
-    """Without the library's bars and remarks. Raises UsageError for what it says is wrong."""
-    from safetensors import SafetensorError
-
-    logging = library().utils.logging
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    except (
-        OSError, RuntimeError, ValueError, TypeError, KeyError, ImportError, SafetensorError
-    ) as error:  # fmt: skip
-        why = " ".join(str(error).split())
-        why = f"{why[:QUOTED]}…" if len(why) > QUOTED else why
-        raise UsageError(f"{named} does not load: {why}") from error
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()

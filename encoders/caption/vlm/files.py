@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from telecine.encoders.hub import Repository, digest_of_file, folder_of, named_in_index, read_json
+from telecine.encoders.pretrained import transformers
 from telecine.infra.errors import UsageError
-from telecine.infra.extras import load
 
 KIND = "vlm"
 CONFIG = "config.json"
@@ -30,10 +30,7 @@ ELSEWHERE = ("adapter_config.json",)  # would have the library read weights that
 
 def library() -> Any:
     """The transformers library. Raises UsageError where it is not installed."""
-    from telecine.encoders.torchvision_ops import mend_torchvision
-
-    mend_torchvision()  # the video processors import it
-    return load("transformers", "caption", "a captioner vlm:...")
+    return transformers("a captioner vlm:...")
 
 
 def locate(where: str) -> Path:

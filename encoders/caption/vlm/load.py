@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from telecine.encoders.caption.vlm.generate import Voice, speak, voice
 from telecine.encoders.caption.vlm.inputs import Inputs
 from telecine.encoders.caption.windows import View
 from telecine.encoders.device import Device
+from telecine.encoders.pretrained import loading
 from telecine.infra.errors import UsageError
-
-QUOTED = 400  # characters of the library's message
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ def load(folder: Path, device: Device, max_tokens: int, temperature: float) -> L
 
 def _processor(folder: Path) -> Any:
     """The processor saved beside the model. Raises UsageError where there is none of use."""
-    with _loading(folder, "processor"):
+    with loading(library(), f"the processor in {folder}"):
         processor = library().AutoProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -70,8 +67,8 @@ def _processor(folder: Path) -> Any:
 
 def _model(folder: Path, device: Device) -> Any:
     """The model on its device. Raises UsageError where the weights are not those of its config."""
-    with _loading(folder, "model"):
-        model, loading = library().AutoModelForImageTextToText.from_pretrained(
+    with loading(library(), f"the model in {folder}"):
+        model, found = library().AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=device.dtype,
             local_files_only=True,
@@ -79,7 +76,7 @@ def _model(folder: Path, device: Device) -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
-    absent = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+    absent = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
     if absent:
         raise UsageError(
             f"the weights in {folder} lack what their config asks for, as {absent[0]}: they are "
@@ -124,29 +121,3 @@ def _picture(size: tuple[int, int]) -> bytes:
 
 _STILLS = tuple((float(time), _picture((96, 64))) for time in range(3))
 PROBES = tuple(View("Hello.", _STILLS[:count], 0.0, count) for count in (0, 1, 3))
-
-
-@contextlib.contextmanager
-def _loading(folder: Path, what: str) -> Iterator[None]:
-    """Without the library's bars and remarks; its errors are the folder's.
-
-    What is remarkable of them (tensors missing, code that is not run) raises UsageError.
-    """
-    from safetensors import SafetensorError
-
-    logging = library().utils.logging
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    except (
-        OSError, RuntimeError, ValueError, TypeError, KeyError, ImportError, SafetensorError
-    ) as error:  # fmt: skip
-        why = " ".join(str(error).split())
-        why = f"{why[:QUOTED]}…" if len(why) > QUOTED else why
-        raise UsageError(f"the {what} in {folder} does not load: {why}") from error
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
